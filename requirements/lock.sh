@@ -1,0 +1,20 @@
+#!/bin/sh
+# Writes every lock anew from its .in file: exact versions with hashes, for Python 3.11 to 3.13.
+# Versions already locked stay as they are; `requirements/lock.sh --upgrade` takes the newest ones.
+# Needs uv, which requirements/dev.txt brings: run it with .venv/bin on PATH.
+set -eu
+cd "$(dirname "$0")/.."
+
+lock() {
+    directory=$1 name=$2
+    shift 2
+    (cd "$directory" && uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+        --no-emit-index-url --no-emit-find-links "$@" "$name.in" --output-file "$name.txt") >/dev/null
+    echo "$directory/$name.txt"
+}
+
+lock layers/dependencies requirements "$@"
+lock requirements run -c ../layers/dependencies/requirements.txt "$@"
+lock requirements dev "$@"
+lock requirements sam "$@"
+lock local requirements-aws "$@"
