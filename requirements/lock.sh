@@ -1,6 +1,8 @@
 #!/bin/sh
 # Writes every lock anew from its .in file: exact versions with hashes, for Python 3.11 to 3.13.
 # Versions already locked stay as they are; `requirements/lock.sh --upgrade` takes the newest ones.
+# Install a lock with `pip install --no-deps --require-hashes -r`: it is complete, and older pips trip over extras
+# when they resolve it again.
 # Needs uv, which requirements/dev.txt brings: run it with .venv/bin on PATH.
 set -eu
 cd "$(dirname "$0")/.."
