@@ -52,7 +52,8 @@ MAX_PRELUDE = 16 * 1024
 #: AWS: the X-Ray cause must be smaller than 1 MiB; all headers share Go's limit of 1 MiB.
 MAX_XRAY_CAUSE = 900_000
 #: The Runtime API is a Go server, and Go refuses trailers that do not fit its 4 KB read buffer
-#: ("suspiciously long trailer"). 2,600 bytes of JSON are 3,468 in base64.
+#: ("suspiciously long trailer"), upon which the Runtime API ends the whole sandbox: seen with the
+#: Runtime Interface Emulator. 2,600 bytes of JSON are 3,468 in base64.
 MAX_TRAILER_ERROR = 2600
 
 log = logging.getLogger("stream_runtime")
@@ -219,6 +220,7 @@ def xray_cause(error: BaseException) -> dict[str, str]:
 def error_trailers(error: BaseException) -> bytes:
     told = describe(error)
     del told["requestId"]
+    told["errorType"] = told["errorType"][:100]
     told["errorMessage"] = told["errorMessage"][:200]  # at most six bytes a character in JSON
     while len(body := json.dumps(told).encode()) > MAX_TRAILER_ERROR and told["stackTrace"]:
         del told["stackTrace"][0]  # the innermost frames say most; the log has all of them
