@@ -1,1 +1,126 @@
+"""Tokens: an API key or a Cognito session in, a short-lived user token out; and the key ring."""
 
+import json
+import os
+import time
+import uuid
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
+
+from weir import api_keys, tokens
+from weir.aws import clients
+from weir.aws.table import Table
+from weir.aws.vault import Vault
+from weir.cognito import believe_session
+from weir.errors import Internal, NotReady, Refusal, TooLarge
+from weir.events import Request, answer_headers, refusal_answer
+from weir.keyring import KeyRing, SigningKey, jwks
+from weir.settings import MAX_MINT_BODY_BYTES, TokenSettings
+
+logger = Logger(service="token")
+app = APIGatewayRestResolver()
+
+_settings = TokenSettings.from_env(os.environ)
+_deployment = _settings.deployment
+_table = Table(clients.client("dynamodb"), _settings.table_name)
+_vault = Vault(clients.client("secretsmanager"))
+
+
+@logger.inject_lambda_context
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    return app.resolve(event, context)
+
+
+@app.post("/v1/auth/mint")
+@app.post("/auth/v1/auth/mint")
+def mint() -> Response[str]:
+    request, now = _request(), int(time.time())
+    request.refuse_browser()
+    if len(request.body) > MAX_MINT_BODY_BYTES:
+        raise TooLarge(f"The body may have at most {MAX_MINT_BODY_BYTES} bytes.")
+    key_hash = api_keys.unverified_hash(request.bearer())
+    key = api_keys.believe(_table.api_key(key_hash), key_hash, scope="mint")
+    wish = tokens.MintRequest.parse(request.json_object())
+    token = tokens.mint(
+        _signing_key(now),
+        issuer=_deployment.issuer,
+        tid=_deployment.tid,
+        pid=key.pid,
+        uid=wish.user_id,
+        role=tokens.granted_role(wish.role, key.role),
+        ttl_s=wish.ttl_s,
+        tier=wish.tier,
+        session_id=wish.session_id or str(uuid.uuid4()),
+        jti=str(uuid.uuid4()),
+        now=now,
+    )
+    logger.info("minted", extra={"key_id": key.key_id, "uid": wish.user_id, "ttl_s": wish.ttl_s})
+    return _answer(request, tokens.mint_reply(token, tid=_deployment.tid, pid=key.pid))
+
+
+@app.post("/api/behest/token")
+def session_token() -> Response[str]:
+    """For a page whose user is signed in with Cognito. Nothing is read from the body."""
+    request, now = _request(), int(time.time())
+    request.require_origin(_deployment.origins)
+    user = believe_session(request.claims, client_id=_settings.cognito_client_id)
+    token = tokens.mint(
+        _signing_key(now),
+        issuer=_deployment.issuer,
+        tid=_deployment.tid,
+        pid=_deployment.pid,
+        uid=user.sub,
+        role="user",
+        ttl_s=_settings.session_token_ttl_s,
+        tier=user.tier,
+        session_id=str(uuid.uuid4()),
+        jti=str(uuid.uuid4()),
+        now=now,
+    )
+    logger.info("minted", extra={"uid": user.sub, "ttl_s": token.ttl_s})
+    return _answer(request, tokens.session_reply(token))
+
+
+@app.get("/.well-known/jwks.json")
+def published_keys() -> Response[str]:
+    cached = {"Cache-Control": "public, max-age=300"}
+    return _answer(_request(), jwks(_table.public_keys(), int(time.time())), cached)
+
+
+@app.exception_handler(Refusal)  # type: ignore[untyped-decorator]
+def refuse(refusal: Refusal) -> Response[str]:
+    return _refuse(refusal)
+
+
+def _refuse(refusal: Refusal) -> Response[str]:
+    status, headers, body = refusal_answer(refusal, _request(), _deployment.origins)
+    logger.info(
+        "refused", extra={"status": status, "code": refusal.code, "details": refusal.details}
+    )
+    return Response(status, body=body, headers=headers)
+
+
+@app.exception_handler(Exception)  # type: ignore[untyped-decorator]
+def fail(error: Exception) -> Response[str]:
+    logger.exception("failed")
+    known = isinstance(error, clients.AWS_ERRORS)
+    return _refuse(clients.unavailable() if known else Internal())
+
+
+def _signing_key(now: int) -> SigningKey:
+    try:
+        return KeyRing.from_secret(_vault.read(_settings.signing_key_secret, now)).current
+    except NotReady:
+        _vault.forget(_settings.signing_key_secret)  # the first rotation may end any moment
+        raise
+
+
+def _request() -> Request:
+    return Request.from_event(app.current_event.raw_event)
+
+
+def _answer(request: Request, body: Any, extra: dict[str, str] | None = None) -> Response[str]:
+    headers = answer_headers(request, _deployment.origins, extra)
+    return Response(200, body=json.dumps(body, separators=(",", ":")), headers=headers)

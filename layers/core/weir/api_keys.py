@@ -1,0 +1,92 @@
+"""API keys: a server's long-lived secret. Shown once, stored only as its SHA-256.
+
+128 random bits need no slow hash: there is nothing to guess (contract section 3.1).
+"""
+
+import hashlib
+import hmac
+import re
+from dataclasses import dataclass
+from typing import NewType
+
+from weir.errors import Unauthenticated
+
+KeyHash = NewType("KeyHash", str)
+
+PREFIX = "behest_sk_live_"  # the published SDKs choose their mode by exactly this
+_FORM = re.compile(PREFIX + "[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A stored key. `display` is the only part of the secret that is kept readable."""
+
+    key_id: str
+    hash: KeyHash
+    pid: str
+    role: str
+    scopes: frozenset[str]
+    name: str
+    display: str
+    created_at: int
+    revoked_at: int | None = None
+
+
+def form(random_hex: str) -> str:
+    """The secret, from 32 random hexadecimal digits."""
+    secret = PREFIX + random_hex
+    if not _FORM.fullmatch(secret):
+        raise ValueError("an API key is made of 32 lower-case hexadecimal digits")
+    return secret
+
+
+def hash_of(secret: str) -> KeyHash:
+    return KeyHash(hashlib.sha256(secret.encode()).hexdigest())
+
+
+def key_id_of(key_hash: KeyHash) -> str:
+    """A short name for the key that reveals nothing: the start of its hash."""
+    return "key_" + key_hash[:16]
+
+
+def describe(secret: str, *, pid: str, name: str, now: int) -> ApiKey:
+    """The record of a new key."""
+    key_hash = hash_of(secret)
+    return ApiKey(
+        key_id=key_id_of(key_hash),
+        hash=key_hash,
+        pid=pid,
+        role="user",
+        scopes=frozenset({"mint"}),
+        name=name,
+        display=secret[: len(PREFIX) + 4],
+        created_at=now,
+    )
+
+
+def looks_like(credential: str) -> bool:
+    """Whether somebody put an API key where a token belongs."""
+    return credential.startswith(("behest_sk_", "sk_live_", "sk_test_", "bh_live_"))
+
+
+def unverified_hash(credential: str) -> KeyHash:
+    """The lookup key for an unverified credential; only the hash ever reaches the table."""
+    if not _FORM.fullmatch(credential):
+        raise Unauthenticated(
+            f"This is not an API key: one looks like {PREFIX} and 32 hexadecimal digits.",
+            reason="malformed",
+        )
+    return hash_of(credential)
+
+
+def believe(found: ApiKey | None, looked_up: KeyHash, scope: str) -> ApiKey:
+    """The key itself, or a refusal that does not tell an unknown key from a revoked one."""
+    if (
+        found is None
+        or not hmac.compare_digest(found.hash, looked_up)
+        or found.revoked_at is not None
+    ):
+        raise Unauthenticated("The API key is unknown or revoked.", reason="unknown_api_key")
+    if scope not in found.scopes:
+        raise Unauthenticated(f"The API key lacks the scope {scope!r}.", reason="missing_scope")
+    return found

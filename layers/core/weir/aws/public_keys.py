@@ -1,0 +1,34 @@
+"""The verifier's copy of the key ring.
+
+Kept for a few seconds, so that a key struck from the ring stops being believed that soon. A `kid`
+nobody knows makes us look again at once, so that a freshly published key is never refused; but not
+more often than once in a while, or made-up `kid`s would turn into load on the table.
+"""
+
+from collections.abc import Callable
+
+from weir.aws.table import Table
+from weir.errors import Unauthenticated
+from weir.keyring import Kid, PublicKey
+
+CACHED_FOR_S = 5
+UNKNOWN_KID_EVERY_S = 1
+
+
+class PublicKeys:
+    def __init__(self, table: Table, monotonic: Callable[[], float]) -> None:
+        self._table = table
+        self._monotonic = monotonic
+        self._keys: dict[Kid, PublicKey] = {}
+        self._read_at = float("-inf")
+
+    def find(self, kid: Kid, now: int) -> PublicKey:
+        """`now` is Unix seconds. Raises Unauthenticated for a key that is unknown or retired."""
+        age = self._monotonic() - self._read_at
+        if age >= CACHED_FOR_S or (kid not in self._keys and age >= UNKNOWN_KID_EVERY_S):
+            self._read_at = self._monotonic()
+            self._keys = {key.kid: key for key in self._table.public_keys()}
+        key = self._keys.get(kid)
+        if key is None or not key.believed_at(now):
+            raise Unauthenticated("The token was not signed by this gateway.", reason="unknown_kid")
+        return key

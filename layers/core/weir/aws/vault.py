@@ -1,0 +1,53 @@
+"""Secrets, read by name and kept for a moment. Their content is never logged and never in an error.
+
+Powertools' cache would do the same, but imports boto3, which the chat path cannot afford.
+"""
+
+import json
+from typing import Any
+
+from weir.errors import NotReady
+
+# A changed secret counts after this long. Short enough for an operator who waits for a new provider
+# key to work; long enough that Secrets Manager is not asked for every request.
+CACHED_FOR_S = 60
+
+
+class Vault:
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._cache: dict[str, tuple[int, str]] = {}
+
+    def read(self, secret_id: str, now: int) -> str:
+        """The current version's text. Raises NotReady while there is none."""
+        read_at, text = self._cache.get(secret_id, (now - CACHED_FOR_S, ""))
+        if now - read_at < CACHED_FOR_S:
+            return text
+        try:
+            answer = self._client.get_secret_value(SecretId=secret_id, VersionStage="AWSCURRENT")
+        except self._client.exceptions.ResourceNotFoundException:
+            raise NotReady(
+                "A secret of this deployment does not exist yet.", retry_after_s=5
+            ) from None
+        self._cache[secret_id] = (now, answer["SecretString"])
+        return str(answer["SecretString"])
+
+    def forget(self, secret_id: str) -> None:
+        """The next read goes to the store: for a secret that turned out to be stale or empty."""
+        self._cache.pop(secret_id, None)
+
+    def provider_key(self, secret_id: str, now: int) -> str:
+        """The provider's API key. Raises NotReady, without a hint at the content, if unset."""
+        try:
+            key = json.loads(self.read(secret_id, now))["default"]
+        except (ValueError, KeyError, TypeError):
+            key = None
+        if not isinstance(key, str) or not key:
+            self.forget(secret_id)
+            raise NotReady(
+                "This gateway has no key for its model provider yet. The operator puts it into the "
+                'secret of the output ProviderKeysSecretArn, as {"default": "..."}.',
+                code="upstream_not_configured",
+                retryable=False,
+            )
+        return key

@@ -1,0 +1,38 @@
+"""Who is calling, and from where: stations 2 (believe) and 3 (bind) of a request.
+
+The order matters: nothing about a token is looked at for what it says before its signature holds.
+"""
+
+from collections.abc import Callable
+
+from weir import api_keys, tokens
+from weir.errors import Unauthenticated
+from weir.events import Request
+from weir.keyring import Kid, PublicKey
+from weir.settings import Deployment
+from weir.tokens import Claims
+
+
+def believe(
+    request: Request, deployment: Deployment, find_key: Callable[[Kid], PublicKey], *, now: int
+) -> Claims:
+    """The claims of a user token that is ours, unexpired, and used from an allowed origin.
+
+    `find_key` raises Unauthenticated for a key that is not believed. Identity comes from the token
+    alone: headers such as X-End-User-Id, X-Role or X-Tier are never read.
+    """
+    credential = request.bearer()
+    if api_keys.looks_like(credential):
+        request.refuse_browser()
+        raise Unauthenticated(
+            "An API key is not accepted here. Exchange it for a user token first: "
+            "POST /v1/auth/mint.",
+            reason="api_key_on_chat",
+        )
+    key = find_key(tokens.unverified_kid(credential))
+    signed = tokens.signed_claims(credential, key)
+    claims = tokens.judge(signed, issuer=deployment.issuer, tid=deployment.tid, now=now)
+    if claims.pid != deployment.pid:
+        raise Unauthenticated("The token belongs to another project.", reason="bad_pid")
+    request.require_origin(deployment.origins)
+    return claims

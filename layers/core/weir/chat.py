@@ -1,0 +1,199 @@
+"""Understanding a chat request: what the caller may say, and what the provider is told.
+
+The body is OpenAI's chat completion request and passes through; only what Weir owns is changed: the
+model, the output cap, and that usage is always asked for. Bad input is refused before anything is
+opened, with the name of the field.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from weir.errors import (
+    BadRequest,
+    NotReady,
+    Refusal,
+    TooLarge,
+    UpstreamBusy,
+    UpstreamFailed,
+    UpstreamRejected,
+)
+
+# Client libraries' own arguments that stray into the body (contract sections 8 and 21.3).
+STRAY_FIELDS = ("session_id", "token", "user_id", "tier", "signal", "headers")
+
+DEFAULT_MODEL_NAMES = ("", "default")
+
+_CAP_FIELDS = ("max_tokens", "max_completion_tokens")
+_CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_MAX_TOLD = 1000  # characters of a provider's message that are passed on
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The model behind the project, as its provider names it and takes its limits."""
+
+    name: str
+    cap_parameter: str
+    max_output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A request that has been understood. `upstream_body` is what the provider gets, as JSON."""
+
+    stream: bool
+    usage_wanted: bool
+    choices: int
+    output_cap: int
+    upstream_body: bytes
+
+
+def understand(body: Mapping[str, Any], model: Model) -> ChatRequest:
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise BadRequest("messages is required: a list of at least one message.", param="messages")
+    if not all(isinstance(message, dict) for message in messages):
+        raise BadRequest("Each of messages must be an object.", param="messages")
+    _check_model(body.get("model"), model)
+    stream = _optional(body, "stream", bool) or False
+    options = _optional(body, "stream_options", dict) or {}
+    choices = _positive(body, "n") or 1
+    if choices > model.max_output_tokens:
+        raise BadRequest(f"n must be at most {model.max_output_tokens}.", param="n")
+
+    # `n` answers share the cap, so that it bounds the request and not each answer.
+    caps = [cap for name in _CAP_FIELDS if (cap := _positive(body, name)) is not None]
+    cap = min([*caps, model.max_output_tokens // choices])
+
+    upstream = {
+        name: value
+        for name, value in body.items()
+        if name not in STRAY_FIELDS and name not in _CAP_FIELDS
+    }
+    upstream["model"] = model.name
+    upstream[model.cap_parameter] = cap
+    if stream:
+        upstream["stream_options"] = {**options, "include_usage": True}
+    return ChatRequest(
+        stream=stream,
+        usage_wanted=options.get("include_usage") is True,
+        choices=choices,
+        output_cap=cap,
+        upstream_body=json.dumps(upstream, separators=(",", ":")).encode(),
+    )
+
+
+def completion_id(client_request_id: str | None, random_hex: str) -> str:
+    """The answer's id, known before its first token. X-Client-Request-Id lets a caller choose."""
+    if not client_request_id:
+        return f"chatcmpl-{random_hex}"
+    if not _CLIENT_ID.fullmatch(client_request_id):
+        raise BadRequest(
+            "X-Client-Request-Id must be 1 to 128 of A-Z a-z 0-9 _ . : -",
+            param="X-Client-Request-Id",
+        )
+    return client_request_id
+
+
+def refusal_of_upstream(status: int, headers: Mapping[str, str], body: bytes) -> Refusal:
+    """What a provider's failure is to our caller, who must never mistake it for a fault of his own.
+
+    A 401 or 403 from the provider means that *our* key is bad: as a 401 it would make a page throw
+    away a good token. `headers` has lower-case names.
+    """
+    told = _upstream_error(body)
+    evidence = {"upstream_status": status}
+    if status in (401, 403):
+        return NotReady(
+            "The provider refused the gateway's credentials. The operator must set a working key.",
+            code="upstream_credentials_refused",
+            details=evidence,
+            retryable=False,
+        )
+    if status == 413:
+        return TooLarge("The provider says that the request is too large.", details=evidence)
+    if status in (400, 422):
+        return UpstreamRejected(
+            _told(told.get("message")) or "The provider refused the request.",
+            code=_told(told.get("code")) or None,
+            param=_told(told.get("param")) or None,
+            details=evidence,
+        )
+    if status == 404:
+        return UpstreamFailed(
+            "The provider does not know this model or path. The operator must check UpstreamModel "
+            "and UpstreamBaseUrl.",
+            details=evidence,
+            retryable=False,
+        )
+    if status == 429:
+        if told.get("code") == "insufficient_quota" or told.get("type") == "insufficient_quota":
+            return UpstreamBusy(
+                "The gateway's account with the provider has no quota left.",
+                code="upstream_quota_exceeded",
+                details=evidence,
+                retryable=False,
+            )
+        return UpstreamBusy(
+            "The provider is limiting the gateway's requests. Try again later.",
+            details=evidence,
+            retry_after_s=_retry_after(headers.get("retry-after")),
+        )
+    return UpstreamFailed(
+        f"The provider answered with status {status}.",
+        details=evidence,
+        retryable=status >= 500,
+    )
+
+
+def _check_model(asked: object, model: Model) -> None:
+    if asked is None or asked in DEFAULT_MODEL_NAMES or asked == model.name:
+        return
+    raise BadRequest(
+        f"model must be absent, 'default' or {model.name!r}: this project offers no other.",
+        param="model",
+        details={"reason": "unknown_model", "allowed": ["default", model.name]},
+    )
+
+
+def _optional(body: Mapping[str, Any], name: str, kind: type) -> Any:
+    value = body.get(name)
+    if value is not None and not isinstance(value, kind):
+        spelled = {bool: "true or false", dict: "an object"}[kind]
+        raise BadRequest(f"{name} must be {spelled}.", param=name)
+    return value
+
+
+def _positive(body: Mapping[str, Any], name: str) -> int | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise BadRequest(f"{name} must be an integer of at least 1.", param=name)
+    return value
+
+
+def _upstream_error(body: bytes) -> dict[str, Any]:
+    """The `error` object of a provider's body, or nothing: some answer HTML."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    error = document.get("error") if isinstance(document, dict) else None
+    if isinstance(error, str):
+        return {"message": error}
+    return error if isinstance(error, dict) else {}
+
+
+def _told(value: object) -> str:
+    return value[:_MAX_TOLD] if isinstance(value, str) else ""
+
+
+def _retry_after(value: str | None) -> int:
+    """Whole seconds, at least one: the HTTP-date form is not worth a parser here."""
+    if value is not None and value.strip().isascii() and value.strip().isdigit():
+        return max(1, min(int(value.strip()), 3600))
+    return 1

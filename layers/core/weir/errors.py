@@ -1,0 +1,193 @@
+"""Every refusal Weir can answer with, and the one envelope they are told in.
+
+    Refusal                      status  code (error.code)
+    ├── BadRequest                  400  validation_error
+    │   └── UpstreamRejected        400  the provider's own, or validation_error
+    ├── Unauthenticated             401  invalid_token         (details.reason says which of many)
+    │   └── TokenExpired            401  invalid_token         (top-level code: token_expired)
+    ├── Forbidden                   403  forbidden
+    │   └── OriginNotAllowed        403  origin_not_allowed
+    ├── TooLarge                    413  request_too_large
+    ├── UpstreamUnavailable         502  upstream_unavailable  (no connection, or it broke)
+    ├── UpstreamFailed              502  upstream_error        (it answered, with a failure)
+    ├── UpstreamBusy                503  upstream_rate_limited / upstream_quota_exceeded
+    ├── NotReady                    503  not_ready
+    ├── UpstreamTimeout             504  upstream_timeout
+    └── DeadlineExceeded            504  stream_deadline_exceeded
+
+Rules raise these; only the edge of a door and `relay` catch them. A refusal carries evidence, never
+a secret: whatever is put into one is shown to the caller.
+
+The envelope is the union that three client generations and the OpenAI SDKs read: they want
+`error.code`, `error.message` and `error.type` nested, the oldest wants `code` and `message` at the
+top level too, and crashes on a 401 without them.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class Refusal(Exception):
+    """An answer other than the one asked for.
+
+    `details` and `param` go into the envelope; `headers` onto the response (`Retry-After` is an
+    integer of seconds: two published clients fail on anything else).
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "api_error"
+    code: str = "server_error"
+    legacy_code: ClassVar[str | None] = (
+        None  # the top-level code, where older clients expect another
+    )
+    retryable: bool = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        details: Mapping[str, Any] | None = None,
+        retry_after_s: int | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.details = dict(details or {})
+        self.retry_after_s = retry_after_s
+        if code is not None:
+            self.code = code
+        if retryable is not None:
+            self.retryable = retryable
+
+    @property
+    def headers(self) -> dict[str, str]:
+        headers = {}
+        if self.retry_after_s is not None:
+            headers["Retry-After"] = str(self.retry_after_s)
+        if self.status == 401:
+            headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'  # RFC 6750, section 3
+        if not self.retryable and self.status in (409, 429, 500, 502, 503, 504):
+            # The OpenAI SDKs retry these by themselves unless told that it cannot help.
+            headers["x-should-retry"] = "false"
+        return headers
+
+    def error(self) -> dict[str, Any]:
+        """The nested part alone: what a stream that has begun tells in its last frame."""
+        return {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+        }
+
+    def envelope(self, request_id: str) -> dict[str, Any]:
+        return {
+            "error": {**self.error(), "details": self.details, "request_id": request_id},
+            "code": self.legacy_code or self.code,
+            "message": self.message,
+            "retryable": self.retryable,
+            "trace_id": request_id,
+        }
+
+
+class BadRequest(Refusal):
+    status = 400
+    type = "invalid_request_error"
+    code = "validation_error"
+
+
+class UpstreamRejected(BadRequest):
+    """The provider says the request itself is wrong; its words are passed on."""
+
+
+class Unauthenticated(Refusal):
+    """`reason` is the stable machine word; the message is for a person."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_token"
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message, details={"reason": reason})
+        self.reason = reason
+
+
+class TokenExpired(Unauthenticated):
+    legacy_code = "token_expired"
+
+    def __init__(self) -> None:
+        super().__init__("The token has expired. Fetch a new one.", reason="token_expired")
+
+
+class Forbidden(Refusal):
+    status = 403
+    type = "permission_error"
+    code = "forbidden"
+
+
+class OriginNotAllowed(Forbidden):
+    code = "origin_not_allowed"
+
+    def __init__(self, origin: str) -> None:
+        super().__init__(
+            f"The origin {origin[:200]!r} is not one of this project's allowed origins. Scheme, "
+            "host and port must match exactly; the operator sets them in AllowedOrigins.",
+            details={"origin": origin[:200]},
+        )
+
+
+class TooLarge(Refusal):
+    status = 413
+    type = "invalid_request_error"
+    code = "request_too_large"
+
+
+class UpstreamUnavailable(Refusal):
+    status = 502
+    type = "upstream_error"
+    code = "upstream_unavailable"
+    retryable = True
+
+
+class UpstreamFailed(Refusal):
+    status = 502
+    type = "upstream_error"
+    code = "upstream_error"
+    retryable = True
+
+
+class UpstreamBusy(Refusal):
+    status = 503
+    type = "upstream_error"
+    code = "upstream_rate_limited"
+    retryable = True
+
+
+class NotReady(Refusal):
+    status = 503
+    code = "not_ready"
+    retryable = True
+
+
+class UpstreamTimeout(Refusal):
+    status = 504
+    type = "upstream_error"
+    code = "upstream_timeout"
+    retryable = True
+
+
+class DeadlineExceeded(Refusal):
+    status = 504
+    code = "stream_deadline_exceeded"
+
+
+class Internal(Refusal):
+    """Our own bug. The cause is logged and never told."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Something went wrong in the gateway. The request id finds it in the logs."
+        )
