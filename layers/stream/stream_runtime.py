@@ -130,7 +130,9 @@ def read_answer(sock: socket.socket) -> Answer:
         try:
             status = int(stream.readline().split(b" ", 2)[1])
             headers = {}
-            while line := stream.readline().rstrip(b"\r\n"):
+            while (line := stream.readline()) != b"\r\n":
+                if not line:
+                    raise ValueError("no end of the headers")
                 name, _, value = line.decode("latin-1").partition(":")
                 headers[name.lower()] = value.strip()
             if "chunked" not in headers.get("transfer-encoding", "").lower():

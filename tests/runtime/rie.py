@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
@@ -66,7 +67,7 @@ class Rie:
         self._env, self._task = {**base, **(env or {})}, task
 
     def __enter__(self) -> Rie:
-        self._log = TemporaryFile()  # noqa: SIM115  # closed in __exit__
+        self._log = TemporaryFile()  # closed in __exit__
         self._process = subprocess.Popen(
             self._command,
             env=self._env,
@@ -91,10 +92,8 @@ class Rie:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait(5)
         self._log.close()
 
@@ -102,7 +101,7 @@ class Rie:
         return self.request(event, timeout_s)[1]
 
     def request(self, event: Any, timeout_s: float = 10) -> tuple[int, bytes]:
-        """The emulator's own status besides: 502 when the runtime or the function could not start."""
+        """The emulator's own status as well: 502 when runtime or function could not start."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
         try:
             path = "/2015-03-31/functions/function/invocations"

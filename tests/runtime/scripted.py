@@ -32,7 +32,9 @@ class Invocation:
     request_id: str = "request-1"
     headers: dict[str, str] = field(default_factory=dict)
     status: int = 202  # of the answer to /response and /error
-    leave: str = ""  # after the first chunk: "answer" early with `status`, or "reset" the connection
+    leave: str = (
+        ""  # after the first chunk: "answer" early with `status`, or "reset" the connection
+    )
     raw_next: bytes = b""  # instead of a well-formed answer to /next
     chunked_next: bool = False
 
@@ -104,7 +106,7 @@ class Exchange:
         return b"".join(self.chunks).split(b"\0" * 8, 1)[1]
 
     def complete(self) -> bool:
-        head, end, body = self.raw.partition(b"\r\n\r\n")
+        _, end, body = self.raw.partition(b"\r\n\r\n")
         if not end:
             return False
         if "transfer-encoding" in self.headers:
@@ -113,7 +115,7 @@ class Exchange:
 
 
 def decode_chunks(body: bytes) -> tuple[list[bytes], dict[str, str], bool]:
-    """Chunks, trailers, and whether the body has ended. Strict: a wrong frame is an AssertionError."""
+    """Chunks, trailers, whether the body has ended. A wrong frame is an AssertionError."""
     chunks: list[bytes] = []
     while True:
         size_line, end, rest = body.partition(b"\r\n")
@@ -257,11 +259,10 @@ def play(
     started = time.monotonic()
     process = subprocess.Popen(
         [str(wrapper), sys.executable, "ignored-bootstrap.py"],
-        env=environment(task, AWS_LAMBDA_RUNTIME_API=api.address, **(env or {})),
+        env=environment(task, **{"AWS_LAMBDA_RUNTIME_API": api.address, **(env or {})}),
         cwd=task,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
     )
     try:
         while not api.idle.wait(0.01) and process.poll() is None:
@@ -273,4 +274,4 @@ def play(
         process.wait()
         if process.stdout:
             process.stdout.close()
-    return Played(api.exchanges, output, process.returncode, time.monotonic() - started)
+    return Played(api.exchanges, output.decode(), process.returncode, time.monotonic() - started)

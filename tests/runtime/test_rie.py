@@ -8,6 +8,10 @@ from tests.runtime.rie import Rie
 
 APP = """
     import json
+    def ping(n):
+        return pong(n - 1) if n else 1 / 0
+    def pong(n):
+        return ping(n - 1) if n else 1 / 0
     def handler(event, context):
         if event.get("raise") == "first":
             raise ValueError("before")
@@ -15,11 +19,7 @@ APP = """
             yield json.dumps(len(event.get("pad", ""))).encode()
             yield "é".encode()
             if event.get("raise") == "later":
-                def deep(n):
-                    return deep(n - 1) if n else 1 / 0
-                exec("def a(n):\\n    return b(n)\\ndef b(n):\\n    return a(n - 1) if n else 1 / 0",
-                     globals())
-                a(30)
+                ping(60)
         return 201, {"x-a": "1", "set-cookie": ["a=1", "b=2"]}, b"first ", rest()
 """
 
