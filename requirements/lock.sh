@@ -16,7 +16,12 @@ lock() {
 }
 
 lock layers/dependencies requirements "$@"
+lock layers/compiler requirements "$@"
 lock requirements run -c ../layers/dependencies/requirements.txt "$@"
 lock requirements dev "$@"
 lock requirements sam "$@"
 lock local requirements-aws "$@"
+
+cd layers/compiler
+npm install --package-lock-only --omit-lockfile-registry-resolved --silent --no-audit --no-fund
+echo layers/compiler/package-lock.json
