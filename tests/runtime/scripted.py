@@ -192,7 +192,7 @@ class ScriptedApi:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return
         connection.sendall(answer(invocation.status))
-        self._done.wait(1.0)  # the connection stays open: only the answer tells
+        self._done.wait(8)  # the connection stays open: only the answer tells
 
     def _answer(
         self, connection: socket.socket, exchange: Exchange, invocation: Invocation | None
