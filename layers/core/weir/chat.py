@@ -13,7 +13,6 @@ from typing import Any
 
 from weir.errors import (
     BadRequest,
-    NotReady,
     Refusal,
     TooLarge,
     UpstreamBusy,
@@ -107,7 +106,7 @@ def refusal_of_upstream(status: int, headers: Mapping[str, str], body: bytes) ->
     told = _upstream_error(body)
     evidence = {"upstream_status": status}
     if status in (401, 403):
-        return NotReady(
+        return UpstreamFailed(
             "The provider refused the gateway's credentials. The operator must set a working key.",
             code="upstream_credentials_refused",
             details=evidence,

@@ -5,15 +5,17 @@
     │   └── UpstreamRejected        400  the provider's own, or validation_error
     ├── Unauthenticated             401  invalid_token         (details.reason says which of many)
     │   └── TokenExpired            401  invalid_token         (top-level code: token_expired)
-    ├── Forbidden                   403  forbidden
+    ├── Forbidden                   403  forbidden / api_key_in_browser
     │   └── OriginNotAllowed        403  origin_not_allowed
     ├── TooLarge                    413  request_too_large
     ├── UpstreamUnavailable         502  upstream_unavailable  (no connection, or it broke)
-    ├── UpstreamFailed              502  upstream_error        (it answered, with a failure)
+    ├── UpstreamFailed              502  upstream_error / upstream_invalid_response /
+    │                                    upstream_credentials_refused  (it answered, uselessly)
     ├── UpstreamBusy                503  upstream_rate_limited / upstream_quota_exceeded
-    ├── NotReady                    503  not_ready
+    ├── NotReady                    503  not_ready / upstream_not_configured / store_unavailable
     ├── UpstreamTimeout             504  upstream_timeout
-    └── DeadlineExceeded            504  stream_deadline_exceeded
+    ├── DeadlineExceeded            504  stream_deadline_exceeded
+    └── Internal                    500  server_error          (our own bug)
 
 Rules raise these; only the edge of a door and `relay` catch them. A refusal carries evidence, never
 a secret: whatever is put into one is shown to the caller.
