@@ -158,16 +158,14 @@ def read_exactly(stream: Any, size: int) -> bytes:
 
 
 def acknowledge(answer: Answer) -> None:
-    if (
-        answer.status == 410
-    ):  # Runtime.InvokeTimeout: the invocation is over, this process is not (RIC >= 4.0.2)
+    if answer.status == 410:
+        # Runtime.InvokeTimeout: the invocation is over, this process is not (RIC >= 4.0.2).
         log.warning("the Runtime API had given this invocation up (410)")
-    elif (
-        answer.status >= 500
-    ):  # "Non-recoverable state. Runtime should exit promptly." (AWS: runtime API, 500)
+    elif answer.status >= 500:
+        # "Non-recoverable state. Runtime should exit promptly." (AWS: Lambda runtime API)
         raise RuntimeApiError(f"status {answer.status}: {answer.body[:200]!r}")
     elif answer.status != 202:
-        log.error("the Runtime API refused what was sent: %s %r", answer.status, answer.body[:200])
+        log.error("the Runtime API refused it: %s %r", answer.status, answer.body[:200])
 
 
 # --- Errors, as Lambda wants them told ------------------------------------------------------------
