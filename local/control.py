@@ -1,0 +1,74 @@
+"""A Unix socket beside the logs, for what a test or an operator asks of the running stack from outside:
+
+    POST /rotate                                    one rotation of the signing keys, now
+    POST /functions/<LogicalId>/invocations         one event to one function; the answer as the function gave it
+
+    curl --unix-socket .local/control.sock -X POST http://weir/rotate
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from local import CannotRun
+from local.http1 import Exchange
+from local.pool import Busy, Pool
+from local.rotation import RotationFailed
+from local.sandbox import InvocationFailed, Stream
+
+MAX_EVENT = 6 * 1024 * 1024
+
+
+class Control:
+    def __init__(self, pools: Mapping[str, Pool], rotate_now: Callable[[], Awaitable[list[str]]]) -> None:
+        self._pools, self._rotate_now = pools, rotate_now
+
+    async def __call__(self, exchange: Exchange) -> None:
+        call = (exchange.method, *exchange.target.strip("/").split("/"))
+        event = await exchange.read(MAX_EVENT)
+        if call == ("POST", "rotate"):
+            try:
+                await _answer(exchange, 200, {"versions": await self._rotate_now()})
+            except RotationFailed as error:
+                await _answer(exchange, 500, {"error": str(error)})
+        elif len(call) == 4 and call[1] == "functions" and call[2] in self._pools:
+            await self._invoke(exchange, self._pools[call[2]], event)
+        else:
+            await _answer(exchange, 404, {"error": f"no such call: {exchange.method} {exchange.target}"})
+
+    async def _invoke(self, exchange: Exchange, pool: Pool, event: bytes) -> None:
+        try:
+            answer = await pool.invoke(event)
+        except (InvocationFailed, Busy) as error:
+            await _answer(exchange, 502, {"error": str(error)})
+            return
+        if isinstance(answer, Stream):
+            try:
+                pieces = [piece async for piece in answer.chunks()]
+            except InvocationFailed as error:
+                await _answer(exchange, 502, {"error": str(error)})
+                return
+            head = json.dumps(answer.prelude).encode() + b"\0" * 8
+            await exchange.respond(200, [], head + b"".join(pieces))
+        else:
+            await exchange.respond(200, [("Content-Type", "application/json")], answer)
+
+
+async def _answer(exchange: Exchange, status: int, told: dict[str, object]) -> None:
+    await exchange.respond(status, [("Content-Type", "application/json")], json.dumps(told).encode())
+
+
+def listen(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        listener.close()
+        raise CannotRun(f"The control socket {path} cannot be made: {error}.") from error
+    path.chmod(0o600)
+    listener.listen()
+    return listener

