@@ -256,12 +256,13 @@ def test_every_aws_service_that_sources_name_is_kept() -> None:
     for folder in ("functions", "layers/core", "layers/stream"):
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                    named = node.args[0] if node.args else None
-                    if node.func.attr in ("client", "resource", "create_client") and isinstance(
-                        named, ast.Constant
-                    ):
-                        called.add(named.value)
+                match node:
+                    case ast.Call(
+                        func=ast.Attribute(attr=name) | ast.Name(id=name),
+                        args=[ast.Constant(value=service), *_],
+                    ) if name in ("client", "resource", "create_client"):
+                        called.add(service)
+    assert "dynamodb" in called
     assert called <= build.AWS_SERVICES
 
 
