@@ -1,0 +1,346 @@
+"""Table, vault and rotation against moto, in process. Races are not its business."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from weir import api_keys, tokens
+from weir.aws import vault
+from weir.aws.public_keys import CACHED_FOR_S, PublicKeys
+from weir.aws.rotation import Rotation, RotationError
+from weir.aws.table import Table
+from weir.aws.vault import Vault
+from weir.errors import NotReady, Unauthenticated
+from weir.keyring import RETIRED_FOR_S, KeyRing, Kid, PublicKey, jwks
+
+from .conftest import NOW
+
+SECRET = "signing-keys"
+MONTH = 30 * 86_400
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    with mock_aws():
+        yield
+
+
+@pytest.fixture
+def table(aws: None) -> Table:
+    client = boto3.client("dynamodb")
+    client.create_table(
+        TableName="t",
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[
+            {"AttributeName": "pk", "AttributeType": "S"},
+            {"AttributeName": "sk", "AttributeType": "S"},
+        ],
+        KeySchema=[
+            {"AttributeName": "pk", "KeyType": "HASH"},
+            {"AttributeName": "sk", "KeyType": "RANGE"},
+        ],
+    )
+    return Table(client, "t")
+
+
+@pytest.fixture
+def secrets(aws: None) -> Any:
+    client = boto3.client("secretsmanager")
+    client.create_secret(Name=SECRET, SecretString="{}")
+    return client
+
+
+class Driver:
+    """Calls the four steps as Secrets Manager does."""
+
+    def __init__(self, secrets: Any, table: Table) -> None:
+        self.secrets, self.table = secrets, table
+        self.rotation = Rotation(secrets, table, next_key_min_age_s=600)
+        self.count = 0
+
+    def new_id(self) -> str:
+        self.count += 1
+        return f"{self.count:02}"
+
+    def rotate(self, version: str, now: int, *, stop_after: int = 4, each: int = 1) -> None:
+        padded = version.ljust(32, "0")
+        rotation = self.rotation
+        steps = [
+            lambda: rotation.create_secret(SECRET, padded, now=now, new_id=self.new_id),
+            lambda: rotation.set_secret(SECRET, padded, now=now),
+            lambda: rotation.test_secret(SECRET, padded, now=now),
+            lambda: rotation.finish_secret(SECRET, padded, now=now),
+        ]
+        for step in steps[:stop_after]:
+            for _ in range(each):
+                step()
+
+    def ring(self) -> KeyRing:
+        found = self.secrets.get_secret_value(SecretId=SECRET, VersionStage="AWSCURRENT")
+        return KeyRing.from_secret(found["SecretString"])
+
+    def listed(self) -> dict[str, PublicKey]:
+        return {key.kid: key for key in self.table.public_keys()}
+
+
+@pytest.fixture
+def driver(secrets: Any, table: Table) -> Driver:
+    return Driver(secrets, table)
+
+
+def test_first_rotation_makes_and_publishes_both_keys(driver: Driver) -> None:
+    driver.rotate("a", NOW)
+    ring = driver.ring()
+    assert ring.current.kid != ring.next.kid
+    assert set(driver.listed()) == {ring.current.kid, ring.next.kid}
+    assert all(key.not_after is None for key in driver.listed().values())
+
+
+def test_next_becomes_current_and_the_old_current_stays_listed_for_a_day(driver: Driver) -> None:
+    driver.rotate("a", NOW)
+    first = driver.ring()
+    driver.rotate("b", NOW + MONTH)
+    second = driver.ring()
+    assert second.current == first.next
+    retired = driver.listed()[first.current.kid]
+    assert retired.not_after is not None
+    assert retired.not_after >= NOW + MONTH + RETIRED_FOR_S
+    published = jwks(driver.table.public_keys(), NOW + MONTH)["keys"]
+    assert len(published) == 3
+    later = jwks(driver.table.public_keys(), NOW + MONTH + 2 * RETIRED_FOR_S)["keys"]
+    assert {key["kid"] for key in later} == {second.current.kid, second.next.kid}
+
+
+def test_what_the_ring_publishes_is_public_only(driver: Driver) -> None:
+    driver.rotate("a", NOW)
+    for key in jwks(driver.table.public_keys(), NOW)["keys"]:
+        assert set(key) == {"kty", "use", "alg", "kid", "n", "e"}
+    scan = boto3.client("dynamodb").scan(TableName="t")
+    assert "PRIVATE" not in json.dumps(scan["Items"])
+
+
+def test_every_step_may_run_twice(driver: Driver) -> None:
+    driver.rotate("a", NOW, each=2)
+    ring = driver.ring()
+    driver.rotate("b", NOW + MONTH, each=2)
+    assert driver.ring().current == ring.next
+    assert len(driver.listed()) == 3
+
+
+@pytest.mark.parametrize("done", [1, 2, 3])
+def test_rotation_that_died_after_any_step_leaves_working_keys_and_can_begin_anew(
+    driver: Driver, done: int
+) -> None:
+    driver.rotate("a", NOW)
+    before = driver.ring()
+    driver.rotate("b", NOW + MONTH, stop_after=done)
+    assert driver.ring() == before
+    assert all(driver.listed()[k].not_after is None for k in (before.current.kid, before.next.kid))
+    driver.rotate("c", NOW + MONTH + 60)
+    assert driver.ring().current == before.next
+    alive = {k for k, key in driver.listed().items() if key.not_after is None}
+    assert alive == {driver.ring().current.kid, driver.ring().next.kid}
+
+
+def test_key_published_a_moment_ago_may_not_sign_yet(driver: Driver) -> None:
+    driver.rotate("a", NOW)
+    with pytest.raises(RotationError, match="600"):
+        driver.rotate("b", NOW + 599)
+    driver.rotate("c", NOW + 600)
+
+
+def test_unreadable_secret_is_never_replaced(driver: Driver) -> None:
+    driver.secrets.put_secret_value(SecretId=SECRET, SecretString='{"current": "damaged"}')
+    with pytest.raises(NotReady):
+        driver.rotate("a", NOW)
+
+
+def test_key_that_is_not_listed_fails_the_test_step(driver: Driver) -> None:
+    driver.rotate("a", NOW, stop_after=1)
+    with pytest.raises(RotationError, match="not listed"):
+        driver.rotation.test_secret(SECRET, "a".ljust(32, "0"), now=NOW)
+
+
+def test_signing_keys_never_show_in_a_repr(driver: Driver) -> None:
+    driver.rotate("a", NOW)
+    assert "PRIVATE" not in repr(driver.ring())
+
+
+# ---------------------------------------------------------------- verifier's copy
+
+
+class Counted:
+    def __init__(self, table: Table) -> None:
+        self.table, self.reads, self.monotonic_s = table, 0, 0.0
+
+    def public_keys(self) -> list[PublicKey]:
+        self.reads += 1
+        return self.table.public_keys()
+
+    def monotonic(self) -> float:
+        return self.monotonic_s
+
+
+def copy_of(counted: Counted) -> PublicKeys:
+    return PublicKeys(counted, counted.monotonic)  # type: ignore[arg-type]
+
+
+def test_known_key_costs_one_read_in_five_seconds(table: Table, public_key: PublicKey) -> None:
+    table.publish(public_key)
+    counted = Counted(table)
+    keys = copy_of(counted)
+    for _ in range(100):
+        assert keys.find(public_key.kid, NOW) == public_key
+    assert counted.reads == 1
+    counted.monotonic_s = CACHED_FOR_S
+    keys.find(public_key.kid, NOW)
+    assert counted.reads == 2
+
+
+def test_fresh_key_is_found_and_made_up_kids_do_not_become_load(
+    table: Table, public_key: PublicKey
+) -> None:
+    counted = Counted(table)
+    keys = copy_of(counted)
+    for number in range(100):
+        with pytest.raises(Unauthenticated):
+            keys.find(Kid(f"made-up-{number}"), NOW)
+    assert counted.reads == 1
+    table.publish(public_key)
+    counted.monotonic_s = 1.0
+    assert keys.find(public_key.kid, NOW) == public_key
+
+
+def test_retired_key_is_not_believed_after_its_time(table: Table, public_key: PublicKey) -> None:
+    table.publish(public_key)
+    table.retire([public_key.kid], NOW + 10)
+    table.retire([public_key.kid], NOW + 1000)  # keeps its first time
+    table.publish(public_key)  # changes nothing
+    keys = copy_of(Counted(table))
+    assert keys.find(public_key.kid, NOW + 9)
+    with pytest.raises(Unauthenticated):
+        keys.find(public_key.kid, NOW + 10)
+
+
+def test_failed_read_leaves_the_old_keys_in_place(table: Table, public_key: PublicKey) -> None:
+    table.publish(public_key)
+    counted = Counted(table)
+    keys = copy_of(counted)
+    keys.find(public_key.kid, NOW)
+    counted.monotonic_s = CACHED_FOR_S + 1
+    counted.table = None  # type: ignore[assignment]
+    with pytest.raises(AttributeError):
+        keys.find(public_key.kid, NOW)
+    counted.table = table
+    assert keys.find(public_key.kid, NOW)
+
+
+# ---------------------------------------------------------------- API keys
+
+SENT = "behest_sk_live_" + "0123456789abcdef" * 2
+
+
+def test_key_is_found_by_its_hash_alone_and_dies_when_revoked(table: Table) -> None:
+    key = api_keys.describe(SENT, pid="default", name="my server", now=NOW)
+    table.add_api_key(key)
+    assert table.api_key(key.hash) == key
+    assert SENT not in json.dumps(boto3.client("dynamodb").scan(TableName="t")["Items"])
+    assert table.api_key_hash("default", key.key_id) == key.hash
+    assert table.api_keys("default") == [key]
+    assert table.api_keys("other") == []
+
+    assert table.revoke_api_key(key.hash, NOW + 1) is True
+    assert table.revoke_api_key(key.hash, NOW + 2) is False
+    revoked = table.api_key(key.hash)
+    assert revoked is not None
+    assert revoked.revoked_at == NOW + 1
+    with pytest.raises(Unauthenticated):
+        api_keys.believe(revoked, key.hash, "mint")
+
+
+def test_revoking_an_unknown_key_makes_no_item(table: Table) -> None:
+    assert table.revoke_api_key(api_keys.hash_of("nobody"), NOW) is False
+    assert boto3.client("dynamodb").scan(TableName="t")["Count"] == 0
+
+
+@pytest.mark.parametrize(
+    "sent", ["", "bh_live_x", "behest_sk_live_", SENT + "0", SENT.upper(), SENT[:-1] + "g", SENT + "\n"]
+)  # fmt: skip
+def test_what_is_not_formed_like_a_key_never_reaches_the_table(sent: str) -> None:
+    with pytest.raises(Unauthenticated):
+        api_keys.unverified_hash(sent)
+
+
+def test_unknown_key_and_wrong_scope_are_refused() -> None:
+    key = api_keys.describe(SENT, pid="default", name="", now=NOW)
+    assert api_keys.believe(key, key.hash, "mint") is key
+    for found, scope in ((None, "mint"), (key, "api:chat")):
+        with pytest.raises(Unauthenticated):
+            api_keys.believe(found, key.hash, scope)
+
+
+# ---------------------------------------------------------------- vault
+
+
+def test_secret_is_read_once_a_minute_and_again_when_forgotten(secrets: Any) -> None:
+    store = Vault(secrets)
+    assert store.read(SECRET, NOW) == "{}"
+    secrets.put_secret_value(SecretId=SECRET, SecretString='{"default":"key-2"}')
+    assert store.read(SECRET, NOW + vault.CACHED_FOR_S - 1) == "{}"
+    assert store.provider_key(SECRET, NOW + vault.CACHED_FOR_S) == "key-2"
+
+
+def test_missing_provider_key_says_what_to_do_and_is_looked_for_again(secrets: Any) -> None:
+    store = Vault(secrets)
+    with pytest.raises(NotReady, match="ProviderKeysSecretArn"):
+        store.provider_key(SECRET, NOW)
+    secrets.put_secret_value(SecretId=SECRET, SecretString='{"default":"key-2"}')
+    assert store.provider_key(SECRET, NOW) == "key-2"
+
+
+@pytest.mark.parametrize("text", ["sk-plain-secret", '{"default":7}', "[]", '{"other":"sk-x"}'])
+def test_wrongly_written_provider_key_is_never_quoted(secrets: Any, text: str) -> None:
+    secrets.put_secret_value(SecretId=SECRET, SecretString=text)
+    with pytest.raises(NotReady) as refused:
+        Vault(secrets).provider_key(SECRET, NOW)
+    assert "sk-" not in json.dumps(refused.value.envelope("r"))
+
+
+def test_secret_that_does_not_exist_is_not_ready(secrets: Any) -> None:
+    with pytest.raises(NotReady):
+        Vault(secrets).read("no-such-secret", NOW)
+
+
+def test_empty_signing_secret_is_not_ready_and_is_not_quoted() -> None:
+    for text in ("{}", "", "{", '{"current":{}}', "-----BEGIN PRIVATE KEY-----"):
+        with pytest.raises(NotReady) as refused:
+            KeyRing.from_secret(text)
+        assert refused.value.headers["Retry-After"] == "5"
+        assert refused.value.__cause__ is None
+
+
+def test_signature_by_the_ring_is_believed_through_the_table(driver: Driver) -> None:
+    driver.rotate("a", NOW)
+    minted = tokens.mint(
+        driver.ring().current,
+        issuer="urn:weir:t",
+        tid="t",
+        pid="p",
+        uid="u",
+        role="user",
+        ttl_s=60,
+        tier=None,
+        session_id="s",
+        jti="j",
+        now=NOW,
+    )
+    key = copy_of(Counted(driver.table)).find(tokens.unverified_kid(minted.value), NOW)
+    signed = tokens.signed_claims(minted.value, key)
+    assert tokens.judge(signed, issuer="urn:weir:t", tid="t", now=NOW).uid == "u"
