@@ -115,9 +115,10 @@ def test_scheme_is_read_whatever_its_case() -> None:
     assert Request.from_event(event(headers={"authorization": "bEaReR  x"})).bearer() == "x"
 
 
-@pytest.mark.parametrize(
-    "body", [None, "", "{", "[]", "7", '"x"', "null", '{"a":NaN}', "[" * 100_000, "\ud800", "1" * 5000]
-)  # fmt: skip
+NO_OBJECTS = [None, "", "{", "[]", "7", '"x"', "null", '{"a":NaN}', "[" * 100_000, "\ud800"]
+
+
+@pytest.mark.parametrize("body", [*NO_OBJECTS, "1" * 5000])
 def test_body_that_is_no_json_object_is_a_400(body: str | None) -> None:
     with pytest.raises(BadRequest):
         Request.from_event(event(body=body)).json_object()
@@ -192,18 +193,19 @@ FULL = {
 }
 
 
-@pytest.mark.parametrize("kind", [TokenSettings, ChatSettings, RotateSettings])
+NEEDS: dict[Any, list[str]] = {
+    TokenSettings: ["TENANT_ID", "ALLOWED_ORIGINS", "COGNITO_CLIENT_ID", "SESSION_TOKEN_TTL_S"],
+    ChatSettings: ["PROJECT_ID", "UPSTREAM_MODEL", "MAX_STREAM_S", "PROVIDER_KEYS_SECRET"],
+    RotateSettings: ["TABLE_NAME", "NEXT_KEY_MIN_AGE_S"],
+}
+
+
+@pytest.mark.parametrize("kind", NEEDS)
 def test_missing_or_malformed_setting_is_named(kind: Any) -> None:
     kind.from_env(FULL)
-    named = 0
-    for name in FULL:
-        broken = {**FULL, name: " "}
-        try:
-            kind.from_env(broken)
-        except SettingsError as error:
-            assert name in str(error)
-            named += 1
-    assert named >= 2
+    for name in NEEDS[kind]:
+        with pytest.raises(SettingsError, match=name):
+            kind.from_env({**FULL, name: " "})
 
 
 @pytest.mark.parametrize("value", ["ten", "-1", "0", "841", "3e2", "\u0663"])
@@ -262,7 +264,6 @@ def test_bedrock_bearer_is_made_anew_every_ten_minutes() -> None:
             return Credentials("AKIDEXAMPLE", "secret")
 
     session = Session()
-    Credentials.get_frozen_credentials  # noqa: B018 - the part of botocore that is used
     role = bedrock.RoleBearer(session, "eu-west-1")
     first = role.at(1000)
     assert first.startswith("bedrock-api-key-")

@@ -1,5 +1,6 @@
 """A provider over real sockets: what it can do wrong, and that we let go of it."""
 
+import itertools
 import socket
 import threading
 import time
@@ -18,7 +19,7 @@ class FakeProvider:
 
     def __init__(self, *scripts: Serve) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = "http://127.0.0.1:%d/v1" % self.listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}/v1"
         self.requests: list[bytes] = []
         self.connections = 0
         self.hung_up = threading.Event()
@@ -122,7 +123,7 @@ def test_chunks_arrive_when_they_are_sent(start: Callable[..., FakeProvider]) ->
         arrivals.append(time.monotonic())
     call.close()
     assert len(arrivals) == 3
-    assert all(b - a > 0.05 for a, b in zip(arrivals, arrivals[1:], strict=False))
+    assert all(b - a > 0.05 for a, b in itertools.pairwise(arrivals))
 
 
 def test_connection_is_used_again_for_the_next_request(start: Callable[..., FakeProvider]) -> None:
@@ -146,6 +147,28 @@ def test_connection_that_the_provider_closed_is_not_used_again(
     fake = start(*[lambda peer: peer.sendall(answer)] * 3)
     provider = Provider(fake.url)
     assert [read_all(provider) for _ in range(3)] == [b"a"] * 3
+
+
+def test_connection_closed_just_as_it_is_used_again_is_replaced(
+    start: Callable[..., FakeProvider],
+) -> None:
+    answer = SSE_HEAD + http_chunk(b"a") + b"0\r\n\r\n"
+
+    def answer_one_and_drop_the_next(peer: socket.socket) -> None:
+        peer.sendall(answer)
+        peer.recv(65536)
+
+    fake = start(answer_one_and_drop_the_next, lambda peer: peer.sendall(answer))
+    provider = Provider(fake.url)
+    assert (read_all(provider), read_all(provider)) == (b"a", b"a")
+
+
+def test_request_that_broke_on_its_own_connection_is_not_repeated(
+    start: Callable[..., FakeProvider],
+) -> None:
+    fake = start(lambda peer: None, lambda peer: peer.sendall(SSE_HEAD))
+    assert refusal_of(Provider(fake.url)).code == "upstream_unavailable"
+    assert len(fake.requests) == 1
 
 
 def hang_until_peer_leaves(left: threading.Event) -> Serve:

@@ -84,6 +84,7 @@ class Call:
         self._stream = stream
         self._arrived: queue.SimpleQueue[bytes | Refusal] = queue.SimpleQueue()
         self._network_stream: Any = None
+        self._dialled = False
         self._closed = False
         request.extensions["trace"] = self._trace
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -116,6 +117,8 @@ class Call:
 
     def _trace(self, event: str, info: dict[str, Any]) -> None:
         """httpcore's trace extension: tells the socket, and is a chance to stop before sending."""
+        if event == "connection.connect_tcp.started":
+            self._dialled = True
         if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
             self._network_stream = info["return_value"]
         if self._closed and event == "http11.send_request_headers.started":
@@ -139,8 +142,18 @@ class Call:
             self._arrived.put(UpstreamFailed("The request to the provider failed."))
             raise
 
+    def _send(self) -> httpx.Response:
+        try:
+            return self._client.send(self._request, stream=True)
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            # Nothing of an answer came, on a connection left from an earlier request: the provider
+            # closed it while it was idle, and never saw this one (RFC 9112, section 9.3.1).
+            if self._dialled or self._closed:
+                raise
+            return self._client.send(self._request, stream=True)
+
     def _exchange(self) -> None:
-        response = self._client.send(self._request, stream=True)
+        response = self._send()
         self._network_stream = response.extensions["network_stream"]
         with contextlib.closing(response):
             if response.status_code != 200:
