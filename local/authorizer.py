@@ -1,6 +1,8 @@
-"""The Cognito authorizer of a REST API: judges an ID token, or an access token on a route that asks for scopes.
+"""The Cognito authorizer of a REST API: judges an ID token, or an access token on a route that asks
+for scopes.
 
-The pool's keys come from the embedded AWS; the issuer is Amazon's name for the pool, as in the token.
+The pool's keys come from the embedded AWS; the issuer is Amazon's name for the pool, as in the
+token.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ class CognitoAuthorizer:
                 key,
                 algorithms=["RS256"],
                 issuer=self._issuer,
-                # As REST APIs do: any client of the pool will do. Which one is the function's question.
+                # As REST APIs do: any client of the pool will do. Which one is the function's
+                # question.
                 options={"require": ["exp", "iss", "token_use"], "verify_aud": False},
             )
         except jwt.ExpiredSignatureError as error:
@@ -69,7 +72,9 @@ class CognitoAuthorizer:
 
 
 def as_text(name: str, value: Any) -> str:
-    """REST APIs flatten claims: a list's items joined by commas, these two times as Java prints a date."""
+    """REST APIs flatten claims: a list's items joined by commas, these two times as Java prints a
+    date.
+    """
     if name in ("exp", "iat") and isinstance(value, int):
         return time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime(value))
     if isinstance(value, bool):

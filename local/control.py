@@ -1,7 +1,8 @@
-"""A Unix socket beside the logs, for what a test or an operator asks of the running stack from outside:
+"""A Unix socket beside the logs, for what a test or an operator asks of the running stack from
+outside:
 
-    POST /rotate                                    one rotation of the signing keys, now
-    POST /functions/<LogicalId>/invocations         one event to one function; the answer as the function gave it
+    POST /rotate                               one rotation of the signing keys, now
+    POST /functions/<LogicalId>/invocations    one event to one function; its answer as it gave it
 
     curl --unix-socket .local/control.sock -X POST http://weir/rotate
 """
@@ -23,7 +24,9 @@ MAX_EVENT = 6 * 1024 * 1024
 
 
 class Control:
-    def __init__(self, pools: Mapping[str, Pool], rotate_now: Callable[[], Awaitable[list[str]]]) -> None:
+    def __init__(
+        self, pools: Mapping[str, Pool], rotate_now: Callable[[], Awaitable[list[str]]]
+    ) -> None:
         self._pools, self._rotate_now = pools, rotate_now
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -37,7 +40,9 @@ class Control:
         elif len(call) == 4 and call[1] == "functions" and call[2] in self._pools:
             await self._invoke(exchange, self._pools[call[2]], event)
         else:
-            await _answer(exchange, 404, {"error": f"no such call: {exchange.method} {exchange.target}"})
+            await _answer(
+                exchange, 404, {"error": f"no such call: {exchange.method} {exchange.target}"}
+            )
 
     async def _invoke(self, exchange: Exchange, pool: Pool, event: bytes) -> None:
         try:
@@ -58,7 +63,9 @@ class Control:
 
 
 async def _answer(exchange: Exchange, status: int, told: dict[str, object]) -> None:
-    await exchange.respond(status, [("Content-Type", "application/json")], json.dumps(told).encode())
+    await exchange.respond(
+        status, [("Content-Type", "application/json")], json.dumps(told).encode()
+    )
 
 
 def listen(path: Path) -> socket.socket:

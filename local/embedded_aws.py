@@ -1,9 +1,11 @@
-"""The embedded AWS (ministack): started on loopback, and the project's own template deployed into it.
+"""The embedded AWS (ministack): started on loopback, and the project's own template deployed into
+it.
 
-The template is adapted in memory only, and only where the embedded AWS differs: it has no rotation schedule (the four
-steps are driven in rotation.py), it does not enable a table's TTL, and code and layers are stand-ins, because the
-functions run as processes of ours. Everything else is its CloudFormation's work, so that resources, environments and
-roles are what the template says. It enforces IAM (AUTH=true): a function that may not do something cannot do it here.
+The template is adapted in memory only, and only where the embedded AWS differs: it has no rotation
+schedule (the four steps are driven in rotation.py), it does not enable a table's TTL, and code and
+layers are stand-ins, because the functions run as processes of ours. Everything else is its
+CloudFormation's work, so that resources, environments and roles are what the template says. It
+enforces IAM (AUTH=true): a function that may not do something cannot do it here.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ MAX_TEMPLATE_BODY = 51_200
 BUCKET, STAND_IN = "weir-local", "stand-in.zip"
 SESSION_S = 12 * 3600
 RENEW_S = 6 * 3600
+START_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ class Stack:
     processed: Template
 
 
-async def start(interpreter: Path, directory: Path) -> tuple[Child, str]:
-    """Starts it with nothing kept from an earlier run. Returns it and its endpoint."""
+async def start(interpreter: Path, directory: Path) -> tuple[Child, int]:
+    """Starts it with nothing kept from an earlier run. Returns it and its port."""
     if not interpreter.exists():
         raise CannotRun("The embedded AWS is not installed; run `make run`.")
     port = processes.free_port()
@@ -87,12 +90,17 @@ async def start(interpreter: Path, directory: Path) -> tuple[Child, str]:
     child = await processes.start(
         "The embedded AWS", argv, env=env, cwd=directory, log=directory / "logs" / "aws.log"
     )
-    await processes.until_it_answers(child, port, "/_ministack/health", 60)
-    return child, f"http://127.0.0.1:{port}"
+    return child, port
+
+
+async def until_ready(child: Child, port: int) -> str:
+    """Returns its endpoint."""
+    await processes.until_it_answers(child, port, "/_ministack/health", START_TIMEOUT_S)
+    return f"http://127.0.0.1:{port}"
 
 
 def client(endpoint: str, service: str) -> Any:
-    """A client with the embedded AWS's root user, whatever AWS settings the operator's shell has."""
+    """A client with the embedded AWS's root user, whatever the operator's shell says of AWS."""
     session = boto3.Session(
         aws_access_key_id=ROOT["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=ROOT["AWS_SECRET_ACCESS_KEY"],
@@ -104,11 +112,13 @@ def client(endpoint: str, service: str) -> Any:
     return session.client(service, endpoint_url=endpoint, config=config)  # type: ignore[call-overload]
 
 
-# --- deploying ------------------------------------------------------------------------------------------------------
+# --- deploying ----------------------------------------------------------------------------------
 
 
 def adapt(template: Template) -> Template:
-    """The template with what the embedded AWS cannot take replaced. `template` itself stays as it is."""
+    """The template with what the embedded AWS cannot take replaced. `template` itself stays as it
+    is.
+    """
     adapted: Template = json.loads(json.dumps(template, default=str))
     resources = adapted["Resources"]
     for logical_id, resource in list(resources.items()):
@@ -145,14 +155,18 @@ def deploy(endpoint: str, template: Template, parameters: dict[str, str]) -> Sta
             **where,
         )
     except botocore.exceptions.ClientError as error:
-        raise CannotRun(f"The template was refused: {error.response['Error']['Message']}") from error
+        raise CannotRun(
+            f"The template was refused: {error.response['Error']['Message']}"
+        ) from error
     return _read_back(endpoint, _wait(cloudformation), template, parameters)
 
 
 def _stand_in() -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("stand_in.py", "def handler(event, context):\n    raise NotImplementedError\n")
+        archive.writestr(
+            "stand_in.py", "def handler(event, context):\n    raise NotImplementedError\n"
+        )
     return packed.getvalue()
 
 
@@ -188,9 +202,13 @@ def _read_back(
         for summary in page["StackResourceSummaries"]
     }
     _enable_ttl(endpoint, template, resources)
-    processed = cloudformation.get_template(StackName=STACK_NAME, TemplateStage="Processed")["TemplateBody"]
+    processed = cloudformation.get_template(StackName=STACK_NAME, TemplateStage="Processed")[
+        "TemplateBody"
+    ]
     defaults = {
-        name: str(told["Default"]) for name, told in template.get("Parameters", {}).items() if "Default" in told
+        name: str(told["Default"])
+        for name, told in template.get("Parameters", {}).items()
+        if "Default" in told
     }
     account = stack["StackId"].split(":")[4]
     return Stack(
@@ -236,11 +254,13 @@ def _functions(
     return found
 
 
-# --- credentials ----------------------------------------------------------------------------------------------------
+# --- credentials --------------------------------------------------------------------------------
 
 
 class RoleCredentials:
-    """The environment variables that make a process act as one function's role, renewed long before they expire."""
+    """The environment variables that make a process act as one function's role, renewed long before
+    they expire.
+    """
 
     def __init__(self, endpoint: str, function: FunctionConfiguration) -> None:
         self._endpoint, self._function = endpoint, function

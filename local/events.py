@@ -1,4 +1,5 @@
-"""What a REST API makes of an HTTP request and of a function's answer (AWS: "Lambda proxy integrations").
+"""What a REST API makes of an HTTP request and of a function's answer (AWS: "Lambda proxy
+integrations").
 
 Pure: request in, event out; payload in, status and headers out.
 """
@@ -17,9 +18,11 @@ from urllib.parse import parse_qsl, unquote
 from local.http1 import Headers
 from local.template import Route
 
-# API Gateway refuses these in a query unless they are percent-encoded (RFC 3986 has no place for them).
+# API Gateway refuses these in a query unless they are percent-encoded (RFC 3986 has no place for
+# them).
 RAW_QUERY = re.compile(r'["<>\\^`{|}]')
-# They concern one connection, or are made anew, and so never reach a function (AWS: "important notes for REST APIs").
+# They concern one connection, or are made anew, and so never reach a function (AWS: "important
+# notes for REST APIs").
 NOT_FORWARDED = {
     "connection",
     "content-length",
@@ -92,13 +95,17 @@ class Request:
 def split_target(target: str) -> tuple[str, str]:
     """Path and query of a request target, in whichever of its forms."""
     if not target.startswith("/"):
-        target = "/" + target.partition("://")[2].partition("/")[2] if "://" in target else "/" + target
+        target = (
+            "/" + target.partition("://")[2].partition("/")[2] if "://" in target else "/" + target
+        )
     path, _, query = target.partition("?")
     return path, query
 
 
 def match(path: str, routes: tuple[Route, ...]) -> dict[str, tuple[Route, dict[str, str]]]:
-    """The routes of the best matching resource by method, with their path parameters (decoded, as REST APIs do)."""
+    """The routes of the best matching resource by method, with their path parameters (decoded, as
+    REST APIs do).
+    """
     segments = path.split("/")[1:]
     best: tuple[int, ...] = ()
     found: dict[str, tuple[Route, dict[str, str]]] = {}
@@ -114,9 +121,12 @@ def match(path: str, routes: tuple[Route, ...]) -> dict[str, tuple[Route, dict[s
     return found
 
 
-def _match(segments: list[str], pattern: list[str]) -> tuple[tuple[int, ...], dict[str, str]] | None:
+def _match(
+    segments: list[str], pattern: list[str]
+) -> tuple[tuple[int, ...], dict[str, str]] | None:
     """Literal segments go before `{one}`, and that before `{rest+}`."""
-    rank, parameters = [], {}
+    rank: list[int] = []
+    parameters: dict[str, str] = {}
     for index, part in enumerate(pattern):
         if part.startswith("{") and part.endswith("+}"):
             if index >= len(segments) or segments[index:] == [""]:
@@ -231,7 +241,7 @@ def _context(
     return context
 
 
-# --- the answer -----------------------------------------------------------------------------------------------------
+# --- the answer ---------------------------------------------------------------------------------
 
 
 def buffered_answer(payload: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
@@ -268,7 +278,9 @@ def status_and_headers(answer: dict[str, Any]) -> tuple[int, list[tuple[str, str
     taken = {name.lower() for name in multi}
     headers += [(name, value) for name, value in single.items() if name.lower() not in taken]
     headers += [("Set-Cookie", cookie) for cookie in cookies]
-    return status, [_outgoing(name, value) for name, value in headers if name.lower() != "transfer-encoding"]
+    return status, [
+        _outgoing(name, value) for name, value in headers if name.lower() != "transfer-encoding"
+    ]
 
 
 def _list(name: str, values: Any) -> list[Any]:
@@ -280,7 +292,9 @@ def _list(name: str, values: Any) -> list[Any]:
 def _outgoing(name: str, value: Any) -> tuple[str, str]:
     if isinstance(value, bool):
         value = "true" if value else "false"
-    if not isinstance(value, (str, int, float)) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+    if not isinstance(value, (str, int, float)) or not re.fullmatch(
+        r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name
+    ):
         raise BadAnswer(f"header {name!r}: {value!r}")
     text = str(value).strip()
     if any(ord(character) < 32 and character != "\t" for character in text):

@@ -1,6 +1,8 @@
-"""What a newcomer needs to make a first call: a key, a user to sign in, `.local/env`, and a few lines on the terminal.
+"""What a newcomer needs to make a first call: a key, a user to sign in, `.local/env`, and a few
+lines on the terminal.
 
-Key and password stay the same from one start to the next, because applications have them in their settings.
+Key and password stay the same from one start to the next, because applications have them in their
+settings.
 """
 
 from __future__ import annotations
@@ -80,7 +82,9 @@ def make_demo_user(stack: Stack, email: str, password: str) -> None:
                 {"Name": "email_verified", "Value": "true"},
             ],
         )
-    users.admin_set_user_password(UserPoolId=pool, Username=email, Password=password, Permanent=True)
+    users.admin_set_user_password(
+        UserPoolId=pool, Username=email, Password=password, Permanent=True
+    )
     users.admin_add_user_to_group(UserPoolId=pool, Username=email, GroupName=DEMO_GROUP)
 
 
@@ -118,13 +122,14 @@ Ctrl-C ends it.
 
 def first_call(url: str, key: str) -> str:
     """One line for a shell: mints a token for the user `me`, and streams an answer with it."""
-    read_token = "import json,sys;print(json.load(sys.stdin)[\"token\"])"
+    pick = 'import json,sys;print(json.load(sys.stdin)["token"])'
     mint = (
         f"curl -s {url}/v1/auth/mint -H 'Authorization: Bearer {key}' "
-        f"-H 'Content-Type: application/json' -d '{{\"user_id\":\"me\"}}' | python3 -c '{read_token}'"
+        f"-H 'Content-Type: application/json' -d '{{\"user_id\":\"me\"}}' "
+        f"| python3 -c '{pick}'"
     )
     body = '{"stream":true,"messages":[{"role":"user","content":"Say hello."}]}'
     return (
-        f"curl -N {url}/v1/chat/completions -H \"Authorization: Bearer $({mint})\" "
+        f'curl -N {url}/v1/chat/completions -H "Authorization: Bearer $({mint})" '
         f"-H 'Content-Type: application/json' -d '{body}'"
     )

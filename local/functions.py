@@ -1,8 +1,9 @@
 """How each function's process is started: with what Lambda would give it, and with nothing else.
 
-A function finds its own folder, its layers and what the managed image brings, as on Lambda: `site` is off, so that a
-package which the template's layers do not bring is missing here, too. Its environment is the template's, Lambda's own
-variables and its role's credentials; nothing of the operator's shell.
+A function finds its own folder, its layers and what the managed image brings, as on Lambda: `site`
+is off, so that a package which the template's layers do not bring is missing here, too. Its
+environment is the template's, Lambda's own variables and its role's credentials; nothing of the
+operator's shell.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
 
 
 class Image:
-    """The stand-in for Lambda's managed Python: an interpreter without `site`, and what the image brings."""
+    """The stand-in for Lambda's managed Python: an interpreter without `site`, and what the image
+    brings.
+    """
 
     def __init__(self, root: Path, directory: Path, interpreter: Path) -> None:
         self.packages = Path(sysconfig.get_paths()["purelib"])
@@ -54,7 +57,9 @@ class Image:
         for pattern in IMAGE:
             found = list(self.packages.glob(pattern))
             if not found:
-                raise CannotRun(f"{self.packages} lacks {pattern}: remove .venv and run `make run` again.")
+                raise CannotRun(
+                    f"{self.packages} lacks {pattern}: remove .venv and run `make run` again."
+                )
             for path in found:
                 link = self.directory / path.name
                 link.unlink(missing_ok=True)
@@ -105,9 +110,16 @@ def _command(
     for layer in layers:
         path = layer / wrapper.removeprefix("/opt/")
         if wrapper.startswith("/opt/") and os.access(path, os.X_OK):
-            # As the managed image calls it: the wrapper, the interpreter, and the runtime that it is to replace.
-            return (str(path), str(image.python), str(image.directory / "awslambdaric" / "__main__.py"))
-    raise NotUnderstood(f"{function.logical_id}: {WRAPPER}: {wrapper!r} is no executable of its layers")
+            # As the managed image calls it: the wrapper, the interpreter, and the runtime that it
+            # is to replace.
+            return (
+                str(path),
+                str(image.python),
+                str(image.directory / "awslambdaric" / "__main__.py"),
+            )
+    raise NotUnderstood(
+        f"{function.logical_id}: {WRAPPER}: {wrapper!r} is no executable of its layers"
+    )
 
 
 def _lambda_environment(function: Function, configuration: FunctionConfiguration) -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""The front: what API Gateway does with a request before a function sees it, and with the answer after.
+"""The front: what API Gateway does with a request before a function sees it, and with the answer
+after.
 
-Routes, authorizers, timeouts and the gateway's own error responses are the template's. It emulates no throttling and
-no usage plans; these carry none of our logic.
+Routes, authorizers, timeouts and the gateway's own error responses are the template's. It emulates
+no throttling and no usage plans; these carry none of our logic.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ class Gateway:
     async def __call__(self, exchange: Exchange) -> None:
         path, query = events.split_target(exchange.target)
         if path == "/healthz":  # of the local gateway only
-            await exchange.respond(200, [("Content-Type", "application/json")], b'{"status":"ready"}')
+            await exchange.respond(
+                200, [("Content-Type", "application/json")], b'{"status":"ready"}'
+            )
             return
         request = Request(exchange.method, path, query, exchange.headers, exchange.peer)
         status = 0
@@ -84,7 +87,11 @@ class Gateway:
             self._log(f"{request.request_id} {request.method} {path} {how} {took_ms:.0f} ms")
 
     async def _serve(self, exchange: Exchange, request: Request) -> int:
-        head = len(exchange.method) + len(exchange.target) + sum(len(value) for _, value in exchange.headers)
+        head = (
+            len(exchange.method)
+            + len(exchange.target)
+            + sum(len(value) for _, value in exchange.headers)
+        )
         if head > MAX_HEAD:
             raise Refused("HEADERS_TOO_LARGE")
         if events.RAW_QUERY.search(request.query):
@@ -96,7 +103,9 @@ class Gateway:
         except BodyTooLarge:
             raise Refused("REQUEST_TOO_LARGE") from None
         told = events.event(request, route, parameters, claims, body, self._place)
-        event = json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        event = json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode(
+            "utf-8", "replace"
+        )
         if len(event) > MAX_EVENT:
             raise Refused("REQUEST_TOO_LARGE")
         answer = await self._invoke(route, event)
@@ -123,7 +132,9 @@ class Gateway:
 
     async def _invoke(self, route: Route, event: bytes) -> bytes | Stream:
         try:
-            return await asyncio.wait_for(self._pools[route.function].invoke(event), route.timeout_s)
+            return await asyncio.wait_for(
+                self._pools[route.function].invoke(event), route.timeout_s
+            )
         except Busy:
             raise Refused("INTEGRATION_FAILURE") from None
         except TimeoutError:
@@ -131,10 +142,14 @@ class Gateway:
         except InvocationFailed:
             raise Refused("BAD_ANSWER") from None
 
-    async def _whole(self, exchange: Exchange, request: Request, route: Route, payload: bytes) -> int:
+    async def _whole(
+        self, exchange: Exchange, request: Request, route: Route, payload: bytes
+    ) -> int:
         try:
             if route.streams:
-                raise BadAnswer("a route that streams needs a streamed answer, and this one came in one piece")
+                raise BadAnswer(
+                    "a route that streams needs a streamed answer, and this one came in one piece"
+                )
             status, headers, body = events.buffered_answer(payload)
         except BadAnswer as error:
             print(f"{route.function}: {error}", file=sys.stderr)
@@ -142,7 +157,9 @@ class Gateway:
         await exchange.respond(status, [*_dated(), *events.with_defaults(headers, request)], body)
         return status
 
-    async def _stream(self, exchange: Exchange, request: Request, route: Route, stream: Stream) -> int:
+    async def _stream(
+        self, exchange: Exchange, request: Request, route: Route, stream: Stream
+    ) -> int:
         try:
             if not route.streams:
                 raise BadAnswer("the answer is streamed, and the route is not")
@@ -187,9 +204,13 @@ class Gateway:
         if told is not None:
             status = told.status or default_status
             body = told.body or body
-            headers = [(name, values.get(value, value.strip("'"))) for name, value in told.headers.items()]
+            headers = [
+                (name, values.get(value, value.strip("'"))) for name, value in told.headers.items()
+            ]
         text = re.sub(r"\$([A-Za-z]\w*(?:\.\w+)*)", lambda found: values[found[1]], body)
-        await exchange.respond(status, [*_dated(), *events.with_defaults(headers, request)], text.encode())
+        await exchange.respond(
+            status, [*_dated(), *events.with_defaults(headers, request)], text.encode()
+        )
         return status
 
 

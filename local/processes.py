@@ -1,8 +1,9 @@
 """Child processes that never outlive us.
 
-Each child leads a process group of its own, so that a Ctrl-C at the terminal reaches only the runner and everything
-ends in order; and the kernel kills it when the thread that started it dies, so that not even SIGKILL of the runner
-leaves one behind. Hence the one rule: start children from the main thread.
+Each child leads a process group of its own, so that a Ctrl-C at the terminal reaches only the
+runner and everything ends in order; and the kernel kills it when the thread that started it dies,
+so that not even SIGKILL of the runner leaves one behind. Hence the one rule: start children from
+the main thread.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ async def start(
 ) -> Child:
     """Starts it with exactly this environment; what it prints is appended to `log`."""
     with log.open("ab") as output, warnings.catch_warnings():
-        # Python warns of `preexec_fn` in a process with threads; ours only calls prctl, which takes no lock.
+        # Python warns of `preexec_fn` in a process with threads; ours only calls prctl, which takes
+        # no lock.
         warnings.simplefilter("ignore", DeprecationWarning)
         process = await asyncio.create_subprocess_exec(
             *argv,
@@ -94,9 +96,24 @@ async def stop(children: Iterable[Child], grace_s: float) -> None:
     await asyncio.gather(*(child.wait() for child in alive))
 
 
+def listen_on_loopback(port: int) -> socket.socket:
+    """0 is any free port."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen(512)
+    except OSError as error:
+        listener.close()
+        raise CannotRun(
+            f"Port {port} cannot be used ({error.strerror}): stop what listens there,"
+            f" or choose another one: PORT={port + 1} make run"
+        ) from error
+    return listener
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    with listen_on_loopback(0) as probe:
         port: int = probe.getsockname()[1]
         return port
 
@@ -110,7 +127,9 @@ async def until_it_answers(child: Child, port: int, path: str, timeout_s: float)
         if await _status(port, path) == 200:
             return
         if time.monotonic() > give_up:
-            raise CannotRun(f"{child.name} did not answer within {timeout_s:.0f} s; see {child.log}.")
+            raise CannotRun(
+                f"{child.name} did not answer within {timeout_s:.0f} s; see {child.log}."
+            )
         await asyncio.sleep(0.03)
 
 

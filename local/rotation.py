@@ -1,7 +1,8 @@
-"""Secrets Manager's part in a rotation: the four steps, called on the function that the rotation schedule names.
+"""Secrets Manager's part in a rotation: the four steps, called on the function that the rotation
+schedule names.
 
-The embedded AWS has no rotation schedule. Who wants a rotation at another time than the start asks for one through
-the control socket.
+The embedded AWS has no rotation schedule. Who wants a rotation at another time than the start asks
+for one through the control socket.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ async def rotate(rotation: Rotation, pool: Pool, stack: Stack) -> str:
     secret = await asyncio.to_thread(_arn, stack, stack.resources[rotation.secret])
     version = str(uuid.uuid4())
     for step in STEPS:
-        event = json.dumps({"Step": step, "SecretId": secret, "ClientRequestToken": version}).encode()
+        event = json.dumps(
+            {"Step": step, "SecretId": secret, "ClientRequestToken": version}
+        ).encode()
         try:
             if isinstance(await pool.invoke(event), Stream):
                 raise RotationFailed(f"{step}: {rotation.function} streamed an answer")
@@ -43,7 +46,9 @@ def _arn(stack: Stack, secret: str) -> str:
 
 
 def _forget_pending(stack: Stack, secret: str, version: str) -> None:
-    """Secrets Manager takes the label off a version that has become current; the embedded one leaves it on."""
+    """Secrets Manager takes the label off a version that has become current; the embedded one
+    leaves it on.
+    """
     secrets = client(stack.endpoint, "secretsmanager")
     stages = secrets.describe_secret(SecretId=secret)["VersionIdsToStages"].get(version, [])
     if {"AWSCURRENT", "AWSPENDING"} <= set(stages):

@@ -1,4 +1,5 @@
-"""Starts everything in order, says when it is ready, and ends everything: the second half of `make run`.
+"""Starts everything in order, says when it is ready, and ends everything: the second half of `make
+run`.
 
 Run by .venv's interpreter, after local/install.py has made what it needs.
 """
@@ -6,7 +7,7 @@ Run by .venv's interpreter, after local/install.py has made what it needs.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -18,21 +19,32 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from local import CannotRun, control, embedded_aws, first_use, functions, processes, rotation, settings, template
+from local import (
+    CannotRun,
+    control,
+    embedded_aws,
+    first_use,
+    functions,
+    processes,
+    rotation,
+    settings,
+    template,
+)
 from local.authorizer import CognitoAuthorizer
 from local.embedded_aws import REGION, RoleCredentials, Stack
 from local.events import Place
 from local.gateway import Gateway
-from local.http1 import Server, listen_on_loopback
+from local.http1 import Server
 from local.pool import Pool
 from local.processes import Child
+from local.sandbox import InvocationFailed
 from local.settings import ROOT, Settings, Upstream
 
 MODEL = "smollm2-135m"
 # Starting a process is all processor time.
 STARTS_AT_ONCE = max(2, os.cpu_count() or 1)
 # What is asked to end gets so long before it is killed; all together five seconds are promised.
-GRACE_S = 2.0
+GRACE_S = 1.0
 
 
 @dataclass
@@ -85,13 +97,13 @@ async def run(asked: Settings) -> None:
 
 async def _start_and_watch(asked: Settings, running: Running) -> None:
     began = time.monotonic()
-    listener = _listen(asked.port)
+    # From the first moment on: who calls early waits in the queue until everything is ready.
+    listener = processes.listen_on_loopback(asked.port)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     logs = _prepare(asked.directory)
     source = template.load(ROOT / "template.yaml")
-    (aws, endpoint), upstream = await asyncio.gather(
-        _keep(running, embedded_aws.start(ROOT / ".local/venv-aws/bin/python", asked.directory)),
-        _upstream(asked, running),
+    endpoint, upstream = await asyncio.gather(
+        _embedded_aws(asked, running), _upstream(asked, running)
     )
     parameters = _parameters(asked, upstream, url)
     stack = await asyncio.to_thread(embedded_aws.deploy, endpoint, source, parameters)
@@ -116,16 +128,6 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     await _until_one_dies(running)
 
 
-def _listen(port: int) -> socket.socket:
-    """From the first moment on: who calls early waits in the queue until everything is ready."""
-    try:
-        return listen_on_loopback(port)
-    except OSError:
-        raise CannotRun(
-            f"Port {port} is in use: stop what listens there, or start with another one: PORT={port + 1} make run"
-        ) from None
-
-
 def _prepare(directory: Path) -> Path:
     logs = directory / "logs"
     for scratch in ("tmp", "aws"):
@@ -138,10 +140,12 @@ def _prepare(directory: Path) -> Path:
     return logs
 
 
-async def _keep(running: Running, starting: Awaitable[tuple[Child, str]]) -> tuple[Child, str]:
-    child, address = await starting
+async def _embedded_aws(asked: Settings, running: Running) -> str:
+    """Starts it; returns its endpoint."""
+    interpreter = ROOT / ".local/venv-aws/bin/python"
+    child, port = await embedded_aws.start(interpreter, asked.directory)
     running.children.append(child)
-    return child, address
+    return await embedded_aws.until_ready(child, port)
 
 
 async def _upstream(asked: Settings, running: Running) -> Upstream:
@@ -176,11 +180,11 @@ def _parameters(asked: Settings, upstream: Upstream, url: str) -> dict[str, str]
 
 
 def _store_provider_key(stack: Stack, api_key: str) -> None:
-    import json
-
     secret = stack.outputs["ProviderKeysSecretArn"]
     value = json.dumps({"default": api_key} if api_key else {})
-    embedded_aws.client(stack.endpoint, "secretsmanager").put_secret_value(SecretId=secret, SecretString=value)
+    embedded_aws.client(stack.endpoint, "secretsmanager").put_secret_value(
+        SecretId=secret, SecretString=value
+    )
 
 
 def _make_pools(
@@ -200,8 +204,6 @@ def _make_pools(
 
 
 async def _warm(running: Running) -> None:
-    from local.sandbox import InvocationFailed
-
     try:
         await asyncio.gather(*(pool.warm() for pool in running.pools.values()))
     except InvocationFailed as error:
@@ -212,7 +214,9 @@ async def _first_rotation(rotate_now: Callable[[], Awaitable[list[str]]]) -> Non
     try:
         await rotate_now()
     except rotation.RotationFailed as error:
-        raise CannotRun(f"The first rotation, which makes the signing keys, failed at {error}") from error
+        raise CannotRun(
+            f"The first rotation, which makes the signing keys, failed at {error}"
+        ) from error
 
 
 async def _open(
@@ -227,7 +231,9 @@ async def _open(
         name: CognitoAuthorizer(stack.endpoint, REGION, stack.resources[pool])
         for name, pool in api.authorizers.items()
     }
-    deployment = next((v for k, v in stack.resources.items() if k.startswith(f"{api.logical_id}Deployment")), "")
+    deployment = next(
+        (v for k, v in stack.resources.items() if k.startswith(f"{api.logical_id}Deployment")), ""
+    )
     place = Place(stack.account, stack.resources[api.logical_id], api.stage, REGION, deployment)
     log = (directory / "logs/gateway.log").open("a", buffering=1)
     gateway = Gateway(api, place, running.pools, authorizers, lambda line: print(line, file=log))

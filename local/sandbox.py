@@ -1,12 +1,13 @@
 """One process of a function, and the Runtime API that it serves from.
 
-The process is the real thing: the stock runtime client, or whatever AWS_LAMBDA_EXEC_WRAPPER starts. This file is
-Lambda's side of the Runtime API (AWS: "Using the Lambda runtime API"), as strict as Lambda: one request at a time, one
-answer to each, nothing for an invocation that is over. A process that crashes, answers nonsense or overruns its
-timeout fails one invocation and is never used again.
+The process is the real thing: the stock runtime client, or whatever AWS_LAMBDA_EXEC_WRAPPER starts.
+This file is Lambda's side of the Runtime API (AWS: "Using the Lambda runtime API"), as strict as
+Lambda: one request at a time, one answer to each, nothing for an invocation that is over. A process
+that crashes, answers nonsense or overruns its timeout fails one invocation and is never used again.
 
-One thing is nicer than Lambda. When the HTTP client leaves, `Stream.abort` breaks the runtime's connection, so that the
-function closes its generator; Lambda never tells a function, and lets it run (and bill) to its end.
+One thing is nicer than Lambda. When the HTTP client leaves, `Stream.abort` breaks the runtime's
+connection, so that the function closes its generator; Lambda never tells a function, and lets it
+run (and bill) to its end.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class Stream:
     _over: asyncio.Event
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body, each piece as it comes. Raises InvocationFailed if it ends otherwise than it should."""
+        """The body, each piece as it comes. Raises InvocationFailed if it ends otherwise than it
+        should.
+        """
         try:
             if self._first:
                 yield self._first
@@ -94,7 +97,9 @@ class _Invocation:
 
 @dataclass(frozen=True)
 class Program:
-    """How a process of the function is started. `env` lacks only AWS_LAMBDA_RUNTIME_API and the credentials."""
+    """How a process of the function is started. `env` lacks only AWS_LAMBDA_RUNTIME_API and the
+    credentials.
+    """
 
     name: str
     arn: str
@@ -106,7 +111,9 @@ class Program:
 
 
 class Sandbox:
-    """States, in order: starting, then idle and busy by turns, then dead. `on_idle` and `on_dead` tell the pool."""
+    """States, in order: starting, then idle and busy by turns, then dead. `on_idle` and `on_dead`
+    tell the pool.
+    """
 
     def __init__(
         self,
@@ -139,7 +146,9 @@ class Sandbox:
             cwd=self._program.cwd,
             log=self._program.log,
         )
-        self._timer = self._kill_after(INIT_TIMEOUT_S, f"it was not ready within {INIT_TIMEOUT_S:.0f} s")
+        self._timer = self._kill_after(
+            INIT_TIMEOUT_S, f"it was not ready within {INIT_TIMEOUT_S:.0f} s"
+        )
         self._watch = asyncio.ensure_future(self._wait_for_the_end(self._child))
 
     async def _wait_for_the_end(self, child: Child) -> None:
@@ -200,7 +209,11 @@ class Sandbox:
         elif call == ("POST", "init", "error"):
             self._why_dead = _message(await exchange.read(MAX_PAYLOAD))
             await _accept(exchange)
-        elif len(call) == 4 and call[:2] == ("POST", "invocation") and call[3] in ("response", "error"):
+        elif (
+            len(call) == 4
+            and call[:2] == ("POST", "invocation")
+            and call[3] in ("response", "error")
+        ):
             await self._take(exchange, request_id=call[2], failed=call[3] == "error")
         else:
             await _refuse(exchange, 404, "NotFound")
@@ -294,7 +307,9 @@ async def _read_prelude(chunks: AsyncIterator[bytes]) -> tuple[dict[str, Any], b
             return prelude, first
         if len(received) > MAX_PRELUDE:
             break
-    raise InvocationFailed(f"no prelude and delimiter in the first {MAX_PRELUDE} bytes: {received[:200]!r}")
+    raise InvocationFailed(
+        f"no prelude and delimiter in the first {MAX_PRELUDE} bytes: {received[:200]!r}"
+    )
 
 
 def _message(told: bytes) -> str:

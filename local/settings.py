@@ -1,4 +1,6 @@
-"""What the person at the terminal asks for, by environment. Standard library only: read before anything is installed."""
+"""What the person at the terminal asks for, by environment. Standard library only: read before
+anything is installed.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ class Upstream:
 @dataclass(frozen=True)
 class Settings:
     port: int
-    # Logs, .local/env, the control socket: what belongs to one run. What is installed lies in .local always.
+    # Logs, .local/env, the control socket: what belongs to one run. What is installed lies in
+    # .local always.
     directory: Path
     # None: the embedded model.
     upstream: Upstream | None
@@ -42,7 +45,9 @@ def from_env(env: Mapping[str, str]) -> Settings:
         upstream=_upstream(env),
         allowed_origins=env.get("ALLOWED_ORIGINS") or None,
         parameters={
-            name.removeprefix(PARAMETER): value for name, value in env.items() if name.startswith(PARAMETER)
+            name.removeprefix(PARAMETER): value
+            for name, value in env.items()
+            if name.startswith(PARAMETER)
         },
         most_processes=max(1, _number(env, "WEIR_MAX_PROCESSES", 32, at_most=1000)),
         wait_s=_number(env, "WEIR_MAX_WAIT_S", 5, at_most=600),
@@ -64,7 +69,9 @@ def _upstream(env: Mapping[str, str]) -> Upstream | None:
         raise CannotRun(f"UPSTREAM_BASE_URL must begin with http:// or https://, not {base_url!r}.")
     model = env.get("UPSTREAM_MODEL", "").strip()
     if not model:
-        raise CannotRun("UPSTREAM_BASE_URL is set: set UPSTREAM_MODEL too, to this provider's name of the model.")
+        raise CannotRun(
+            "UPSTREAM_BASE_URL is set: set UPSTREAM_MODEL, too, to its name of the model."
+        )
     return Upstream(
         base_url,
         model,

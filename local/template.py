@@ -1,7 +1,8 @@
-"""Reads template.yaml: as the file stands (functions, layers, rotation), and as SAM translates it (the API).
+"""Reads template.yaml: as the file stands (functions, layers, rotation), and as SAM translates it
+(the API).
 
-What this file does not know it refuses, with the offending text: a route that the local gateway would treat otherwise
-than API Gateway must not go unnoticed.
+What this file does not know it refuses, with the offending text: a route that the local gateway
+would treat otherwise than API Gateway must not go unnoticed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import yaml
 Template = dict[str, Any]
 
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch")
-# REST APIs end a buffered integration after 29 s unless the template asks for less (or a quota allows more).
+# REST APIs end a buffered integration after 29 s unless the template asks for less (or a quota
+# allows more).
 DEFAULT_TIMEOUT_MS = 29_000
 
 
@@ -24,11 +26,13 @@ class NotUnderstood(Exception):
     """The template says something that the local gateway does not do."""
 
 
-# --- the file as it stands ------------------------------------------------------------------------------------------
+# --- the file as it stands ----------------------------------------------------------------------
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with CloudFormation's short forms: `!Ref X` is {"Ref": "X"}, `!Sub X` is {"Fn::Sub": "X"}."""
+    """YAML with CloudFormation's short forms: `!Ref X` is {"Ref": "X"}, `!Sub X` is {"Fn::Sub":
+    "X"}.
+    """
 
 
 def _short_form(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
@@ -109,7 +113,7 @@ def rotations(template: Template) -> list[Rotation]:
     return found
 
 
-# --- the API, as SAM translates it ----------------------------------------------------------------------------------
+# --- the API, as SAM translates it --------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,9 @@ def _route(path: str, method: str, operation: dict[str, Any], authorizers: dict[
     where = f"{method.upper()} {path}"
     if method not in METHODS:
         raise NotUnderstood(where)
-    _only(operation, {"x-amazon-apigateway-integration", "security", "responses", "parameters"}, where)
+    _only(
+        operation, {"x-amazon-apigateway-integration", "security", "responses", "parameters"}, where
+    )
     integration = operation["x-amazon-apigateway-integration"]
     _only(
         integration,
@@ -241,7 +247,7 @@ def _target(where: str, integration: dict[str, Any]) -> tuple[str, bool]:
     form = match and (mode, match["api"], match["call"])
     if match is None or form not in forms:
         raise NotUnderstood(f"{where}: responseTransferMode {mode!r} with uri {uri!r}")
-    return match["function"], forms[form]  # type: ignore[index]  # `form` is a key of it
+    return match["function"], forms[form]
 
 
 def _security(
