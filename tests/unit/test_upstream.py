@@ -15,14 +15,14 @@ Serve = Callable[[socket.socket], None]
 
 
 class FakeProvider:
-    """Answers each connection with the next script; remembers when its peers hung up."""
+    """Answers each connection with the next script."""
 
     def __init__(self, *scripts: Serve) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}/v1"
         self.requests: list[bytes] = []
         self.connections = 0
-        self.hung_up = threading.Event()
+        self._clients: list[Provider] = []
         self._scripts = list(scripts)
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -38,8 +38,14 @@ class FakeProvider:
                 self.requests.append(read_request(peer))
                 script(peer)
 
+    def connect(self, ending: str = "") -> Provider:
+        self._clients.append(Provider(self.url + ending))
+        return self._clients[-1]
+
     def close(self) -> None:
         self.listener.close()
+        for client in self._clients:
+            client.close()
 
 
 def read_request(peer: socket.socket) -> bytes:
@@ -102,7 +108,7 @@ def test_request_carries_bearer_body_and_no_compression(
     start: Callable[..., FakeProvider],
 ) -> None:
     fake = start(reply(b"200 OK", b"application/json; charset=utf-8", b'{"ok":1}'))
-    assert read_all(Provider(fake.url + "/"), stream=False) == b'{"ok":1}'
+    assert read_all(fake.connect("/"), stream=False) == b'{"ok":1}'
     head = fake.requests[0].split(b"\r\n\r\n")[0].lower()
     assert head.startswith(b"post /v1/chat/completions http/1.1")
     assert b"authorization: bearer key" in head
@@ -117,7 +123,7 @@ def test_chunks_arrive_when_they_are_sent(start: Callable[..., FakeProvider]) ->
             time.sleep(0.1)
         peer.sendall(b"0\r\n\r\n")
 
-    call = Provider(start(slowly).url).open(b"{}", "key", stream=True)
+    call = start(slowly).connect().open(b"{}", "key", stream=True)
     arrivals = []
     while call.receive(5):
         arrivals.append(time.monotonic())
@@ -135,7 +141,7 @@ def test_connection_is_used_again_for_the_next_request(start: Callable[..., Fake
         peer.sendall(answer)
 
     fake = start(twice)
-    provider = Provider(fake.url)
+    provider = fake.connect()
     assert (read_all(provider), read_all(provider)) == (b"a", b"a")
     assert fake.connections == 1
 
@@ -145,7 +151,7 @@ def test_connection_that_the_provider_closed_is_not_used_again(
 ) -> None:
     answer = SSE_HEAD + http_chunk(b"a") + b"0\r\n\r\n"
     fake = start(*[lambda peer: peer.sendall(answer)] * 3)
-    provider = Provider(fake.url)
+    provider = fake.connect()
     assert [read_all(provider) for _ in range(3)] == [b"a"] * 3
 
 
@@ -159,7 +165,7 @@ def test_connection_closed_just_as_it_is_used_again_is_replaced(
         peer.recv(65536)
 
     fake = start(answer_one_and_drop_the_next, lambda peer: peer.sendall(answer))
-    provider = Provider(fake.url)
+    provider = fake.connect()
     assert (read_all(provider), read_all(provider)) == (b"a", b"a")
 
 
@@ -167,7 +173,7 @@ def test_request_that_broke_on_its_own_connection_is_not_repeated(
     start: Callable[..., FakeProvider],
 ) -> None:
     fake = start(lambda peer: None, lambda peer: peer.sendall(SSE_HEAD))
-    assert refusal_of(Provider(fake.url)).code == "upstream_unavailable"
+    assert refusal_of(fake.connect()).code == "upstream_unavailable"
     assert len(fake.requests) == 1
 
 
@@ -194,7 +200,7 @@ def test_closing_hangs_up_at_once_whatever_the_provider_does(
         hang_until_peer_leaves(left)(peer)
 
     fake = start(begin_then_hang, reply(b"200 OK", b"text/event-stream", b"next"))
-    provider = Provider(fake.url)
+    provider = fake.connect()
     call = provider.open(b"{}", "key", stream=True)
     call.receive(0.3)
     began = time.monotonic()
@@ -221,7 +227,7 @@ def test_useless_provider_is_told_as_what_it_is_and_the_next_request_works(
     start: Callable[..., FakeProvider], script: Serve, status: int, code: str
 ) -> None:
     fake = start(script, reply(b"200 OK", b"text/event-stream", b"fine"))
-    provider = Provider(fake.url)
+    provider = fake.connect()
     refusal = refusal_of(provider)
     assert (refusal.status, refusal.code) == (status, code)
     assert read_all(provider) == b"fine"
@@ -237,8 +243,8 @@ def test_nobody_listening_is_unavailable_and_later_somebody_is(
 
 
 def test_silence_is_nothing_yet(start: Callable[..., FakeProvider]) -> None:
-    call = Provider(start(hang_until_peer_leaves(threading.Event())).url).open(
-        b"{}", "key", stream=True
+    call = (
+        start(hang_until_peer_leaves(threading.Event())).connect().open(b"{}", "key", stream=True)
     )
     assert call.receive(0.05) is None
     call.close()

@@ -57,9 +57,12 @@ class Provider:
         request = self._client.build_request("POST", self._url, headers=headers, content=body)
         return Call(self._client, request, stream=stream)
 
-    def _fresh_client(self) -> httpx.Client:
+    def close(self) -> None:
         if self._client is not None:
             self._client.close()
+
+    def _fresh_client(self) -> httpx.Client:
+        self.close()
         if self._tls and self._ssl is False:
             self._ssl = httpx.create_ssl_context(trust_env=False)  # the slow part: made once
         return httpx.Client(
