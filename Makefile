@@ -1,0 +1,45 @@
+.DEFAULT_GOAL := help
+.PHONY: help run test test-long check format build clean install install-sam
+
+# Any Python from 3.11 to 3.13; what is needed is installed into folders of this checkout.
+PYTHON ?= python3
+BIN := .venv/bin
+
+# A stray __pycache__ in functions/ would be deployed with them.
+export PYTHONDONTWRITEBYTECODE := 1
+export SAM_CLI_TELEMETRY := 0
+
+help:  ## what can be made here
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+run:  ## the gateway on this machine, with a real small model behind it; Ctrl-C ends it
+	@exec $(PYTHON) -m local
+
+install:
+	@$(PYTHON) -m local.install dev aws model
+
+install-sam:
+	@$(PYTHON) -m local.install sam
+
+test: install install-sam  ## everything that must pass before a change lands; under 8 minutes
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: install install-sam  ## the proofs that take minutes
+	$(BIN)/python -m pytest -m long
+
+check: install install-sam  ## format, lint, types, and the template
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	AWS_DEFAULT_REGION=us-east-1 .venv-sam/bin/sam validate --lint
+
+format: install  ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+build: install-sam  ## what `sam deploy` uploads: functions, and layers for Lambda's Python on arm64
+	find functions -name __pycache__ -prune -exec rm -rf {} +
+	WEIR_PYTHON=$(CURDIR)/.venv-sam/bin/python .venv-sam/bin/sam build
+
+clean:  ## remove everything that was made or installed here
+	rm -rf .venv .venv-sam .local .aws-sam build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

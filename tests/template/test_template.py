@@ -1,0 +1,423 @@
+"""What the template really deploys: its translation, where a wrong word passes every linter."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from samtranslator.translator.transform import transform
+
+ROOT = Path(__file__).parents[2]
+FUNCTIONS = {
+    "TokenFunction": "token",
+    "ChatFunction": "chat",
+    "PreflightFunction": "preflight",
+    "RotateFunction": "rotate",
+}
+BROWSER_ROUTES = [
+    "/v1/chat/completions",
+    "/v1/auth/mint",
+    "/auth/v1/auth/mint",
+    "/api/behest/token",
+]
+
+
+class _Loader(yaml.SafeLoader):
+    """CloudFormation's short forms, written out."""
+
+
+def _intrinsic(loader: yaml.Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
+    name = suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}"
+    if isinstance(node, yaml.ScalarNode):
+        value: Any = loader.construct_scalar(node)
+        return {name: value.split(".", 1) if suffix == "GetAtt" else value}
+    if isinstance(node, yaml.SequenceNode):
+        return {name: loader.construct_sequence(node, deep=True)}
+    assert isinstance(node, yaml.MappingNode)
+    return {name: loader.construct_mapping(node, deep=True)}
+
+
+_Loader.add_multi_constructor("!", _intrinsic)
+
+Resources = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def source() -> dict[str, Any]:
+    loaded = yaml.load((ROOT / "template.yaml").read_text(), _Loader)  # noqa: S506 - a SafeLoader
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def resources(source: dict[str, Any]) -> Resources:
+    class Policies:
+        def load(self) -> dict[str, str]:
+            return {
+                "AWSLambdaBasicExecutionRole": "arn:basic",
+                "AWSXrayWriteOnlyAccess": "arn:xray",
+                "AWSXRayDaemonWriteAccess": "arn:xray",
+            }
+
+    template = json.loads(json.dumps(source))
+    for resource in template["Resources"].values():
+        for uri in ("CodeUri", "ContentUri"):
+            if uri in resource.get("Properties", {}):
+                resource["Properties"][uri] = "s3://bucket/key"
+    translated = transform(template, {}, Policies())
+    found = translated["Resources"]
+    assert isinstance(found, dict)
+    return found
+
+
+def of_type(resources: Resources, kind: str) -> Resources:
+    return {name: r for name, r in resources.items() if r["Type"] == kind}
+
+
+def methods(resources: Resources) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in resources["Api"]["Properties"]["Body"]["paths"].items():
+        for method, body in item.items():
+            yield path, method, body
+
+
+def statements(resources: Resources, function: str) -> list[dict[str, Any]]:
+    role = resources[f"{function}Role"]["Properties"]
+    found = []
+    for policy in role.get("Policies", []):
+        for statement in policy["PolicyDocument"]["Statement"]:
+            # `!If [Bedrock, statement, NoValue]` counts as granted.
+            found.append(statement["Fn::If"][1] if "Fn::If" in statement else statement)
+    return found
+
+
+def actions(resources: Resources, function: str) -> set[str]:
+    granted = set()
+    for statement in statements(resources, function):
+        asked = statement["Action"]
+        granted |= {asked} if isinstance(asked, str) else set(asked)
+    return granted
+
+
+# ---------------------------------------------------------------- routes
+
+
+def test_chat_really_streams_and_nothing_else_does(resources: Resources) -> None:
+    """`ResponseTransferMode: STREAM` in the source passes lint and gives a buffered route."""
+    for path, method, body in methods(resources):
+        integration = body["x-amazon-apigateway-integration"]
+        if (path, method) == ("/v1/chat/completions", "post"):
+            assert integration["responseTransferMode"] == "STREAM"
+            assert integration["timeoutInMillis"] == 900_000
+            assert "/2021-11-15/functions/" in json.dumps(integration["uri"])
+            assert "/response-streaming-invocations" in json.dumps(integration["uri"])
+        else:
+            assert "responseTransferMode" not in integration
+            assert "/2015-03-31/functions/" in json.dumps(integration["uri"])
+
+
+def test_routes_are_exactly_these(resources: Resources) -> None:
+    found = {f"{method.upper()} {path}" for path, method, _ in methods(resources)}
+    assert found == {
+        "POST /v1/chat/completions",
+        "POST /v1/auth/mint",
+        "POST /auth/v1/auth/mint",
+        "POST /api/behest/token",
+        "GET /.well-known/jwks.json",
+        *(f"OPTIONS {path}" for path in (*BROWSER_ROUTES, "/.well-known/jwks.json")),
+    }
+
+
+def test_every_browser_route_has_a_preflight_without_authorizer(resources: Resources) -> None:
+    for path, method, body in methods(resources):
+        if method == "options":
+            assert "security" not in body, path
+            assert "PreflightFunction" in json.dumps(body)
+        else:
+            item = resources["Api"]["Properties"]["Body"]["paths"][path]
+            assert "options" in item, path
+
+
+def test_only_the_session_route_asks_cognito_and_chat_asks_nobody(resources: Resources) -> None:
+    guarded = {path for path, _, body in methods(resources) if body.get("security")}
+    assert guarded == {"/api/behest/token"}
+
+
+def test_api_is_regional_traced_and_throttled_on_every_route(resources: Resources) -> None:
+    assert resources["Api"]["Properties"]["EndpointConfiguration"]["Types"] == ["REGIONAL"]
+    (stage,) = of_type(resources, "AWS::ApiGateway::Stage").values()
+    assert stage["Properties"]["TracingEnabled"] is True
+    settings = {s["ResourcePath"]: s for s in stage["Properties"]["MethodSettings"]}
+    assert set(settings) == {"/*", *("/" + p.replace("/", "~1") for p in BROWSER_ROUTES)}
+    assert all("ThrottlingRateLimit" in s for s in settings.values())
+    assert stage["Properties"]["AccessLogSetting"]["DestinationArn"]
+
+
+def test_access_log_line_is_json_and_holds_no_credential(resources: Resources) -> None:
+    (stage,) = of_type(resources, "AWS::ApiGateway::Stage").values()
+    line = stage["Properties"]["AccessLogSetting"]["Format"]
+    assert json.loads(line)["requestId"] == "$context.requestId"
+    assert "header" not in line.lower().replace("timetoallheaders", "").replace("headersms", "")
+
+
+def test_function_policies_stay_far_below_lambdas_20_kb(resources: Resources) -> None:
+    for function in FUNCTIONS:
+        count = sum(
+            json.dumps(p["Properties"]["FunctionName"]).count(function)
+            for p in of_type(resources, "AWS::Lambda::Permission").values()
+        )
+        assert 1 <= count <= 20  # about 350 bytes each
+
+
+# ---------------------------------------------------------------- API Gateway's own errors
+
+
+def gateway_responses(resources: Resources) -> dict[str, dict[str, Any]]:
+    found = resources["Api"]["Properties"]["Body"]["x-amazon-apigateway-gateway-responses"]
+    assert isinstance(found, dict)
+    return found
+
+
+STATUSES = {
+    "UNAUTHORIZED": 401,
+    "EXPIRED_TOKEN": 401,
+    "INVALID_API_KEY": 401,
+    "ACCESS_DENIED": 403,
+    "WAF_FILTERED": 403,
+    "MISSING_AUTHENTICATION_TOKEN": 404,
+    "RESOURCE_NOT_FOUND": 404,
+    "REQUEST_TOO_LARGE": 413,
+    "THROTTLED": 429,
+    "QUOTA_EXCEEDED": 429,
+    "INTEGRATION_FAILURE": 503,
+    "INTEGRATION_TIMEOUT": 504,
+}
+
+
+def test_gateway_errors_have_the_statuses_that_clients_expect(resources: Resources) -> None:
+    found = gateway_responses(resources)
+    assert {name: int(found[name]["statusCode"]) for name in STATUSES} == STATUSES
+    assert set(found) == {*STATUSES, "DEFAULT_4XX", "DEFAULT_5XX"}
+
+
+@pytest.mark.parametrize("name", [*STATUSES, "DEFAULT_4XX", "DEFAULT_5XX"])
+def test_gateway_error_is_the_one_envelope_with_readable_headers(
+    resources: Resources, name: str
+) -> None:
+    response = gateway_responses(resources)[name]
+    headers = {
+        key.removeprefix("gatewayresponse.header."): value
+        for key, value in response["responseParameters"].items()
+    }
+    assert headers["Access-Control-Allow-Origin"] == "'*'"
+    assert "retry-after" in headers["Access-Control-Expose-Headers"]
+    assert headers["X-Request-Id"] == headers["X-Trace-Id"] == "context.requestId"
+    assert "Access-Control-Allow-Credentials" not in headers
+    body = response["responseTemplates"]["application/json"]
+    body = body.replace("$context.error.messageString", '"m"')
+    told = json.loads(re.sub(r"\$context\.[A-Za-z.]+", "x", body))
+    assert set(told) == {"error", "code", "message", "retryable", "trace_id"}
+    assert set(told["error"]) == {"message", "type", "param", "code", "details", "request_id"}
+    if response.get("statusCode") in ("429", "503"):
+        assert headers["Retry-After"] == "'1'"
+
+
+# ---------------------------------------------------------------- functions and their rights
+
+
+def test_functions_run_on_lambdas_python_and_arm_with_tracing_and_kept_logs(
+    resources: Resources,
+) -> None:
+    assert set(of_type(resources, "AWS::Lambda::Function")) == set(FUNCTIONS)
+    for name in FUNCTIONS:
+        properties = resources[name]["Properties"]
+        assert properties["Runtime"] == "python3.13"
+        assert properties["Architectures"] == ["arm64"]
+        assert properties["TracingConfig"] == {"Mode": "Active"}
+        logs = resources[properties["LoggingConfig"]["LogGroup"]["Ref"]]
+        assert logs["Properties"]["RetentionInDays"]
+
+
+def test_only_chat_takes_the_streaming_runtime(resources: Resources) -> None:
+    for name in FUNCTIONS:
+        properties = resources[name]["Properties"]
+        environment = properties["Environment"]["Variables"]
+        streams = name == "ChatFunction"
+        assert ("AWS_LAMBDA_EXEC_WRAPPER" in environment) == streams
+        assert ("StreamLayer" in json.dumps(properties.get("Layers", []))) == streams
+
+
+RIGHTS = {
+    "TokenFunction": {
+        "dynamodb:GetItem",
+        "dynamodb:Query",
+        "secretsmanager:GetSecretValue",
+        "kms:Decrypt",
+    },
+    "ChatFunction": {
+        "dynamodb:Query",
+        "secretsmanager:GetSecretValue",
+        "kms:Decrypt",
+        "bedrock:InvokeModel",
+        "bedrock:InvokeModelWithResponseStream",
+        "bedrock:CallWithBearerToken",
+    },
+    "PreflightFunction": set(),
+    "RotateFunction": {
+        "dynamodb:Query",
+        "dynamodb:PutItem",
+        "dynamodb:UpdateItem",
+        "secretsmanager:DescribeSecret",
+        "secretsmanager:GetSecretValue",
+        "secretsmanager:PutSecretValue",
+        "secretsmanager:UpdateSecretVersionStage",
+        "kms:Decrypt",
+        "kms:GenerateDataKey",
+    },
+}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_role_has_exactly_the_rights_the_function_uses(resources: Resources, function: str) -> None:
+    assert actions(resources, function) == RIGHTS[function]
+    for statement in statements(resources, function):
+        if statement["Resource"] == "*":
+            assert all(action.startswith("bedrock:") for action in statement["Action"])
+
+
+def test_chat_may_not_read_the_signing_keys(resources: Resources) -> None:
+    assert "SigningKeySecret" not in json.dumps(statements(resources, "ChatFunction"))
+    assert "SigningKeySecret" not in json.dumps(resources["ChatFunction"]["Properties"])
+
+
+def test_bedrock_rights_are_granted_only_without_another_upstream(source: dict[str, Any]) -> None:
+    policies = source["Resources"]["ChatFunction"]["Properties"]["Policies"]
+    conditional = [s for s in policies[0]["Statement"] if "Fn::If" in s]
+    assert len(conditional) == 1
+    assert conditional[0]["Fn::If"][0] == "Bedrock"
+    assert source["Conditions"]["Bedrock"] == {"Fn::Equals": [{"Ref": "UpstreamBaseUrl"}, ""]}
+
+
+def test_whoever_reads_under_the_customer_key_may_decrypt_and_writers_may_make_data_keys(
+    resources: Resources,
+) -> None:
+    """The embedded AWS does not enforce this; AWS does."""
+    for function in FUNCTIONS:
+        rights = actions(resources, function)
+        if any(r.startswith(("secretsmanager:Get", "dynamodb:")) for r in rights):
+            assert "kms:Decrypt" in rights
+        if "secretsmanager:PutSecretValue" in rights:
+            assert "kms:GenerateDataKey" in rights
+        for statement in statements(resources, function):
+            if "kms:Decrypt" in statement["Action"]:
+                assert statement["Resource"] == {"Fn::GetAtt": ["Key", "Arn"]}
+                assert "kms:ViaService" in statement["Condition"]["StringEquals"]
+
+
+def test_every_function_folder_holds_exactly_one_door() -> None:
+    for folder in FUNCTIONS.values():
+        found = {p.name for p in (ROOT / "functions" / folder).iterdir()} - {"__pycache__"}
+        assert found == {"app.py"}
+
+
+# ---------------------------------------------------------------- rotation
+
+
+def test_rotation_is_wired_and_runs_at_once(resources: Resources) -> None:
+    (schedule,) = of_type(resources, "AWS::SecretsManager::RotationSchedule").values()
+    properties = schedule["Properties"]
+    assert properties["SecretId"] == {"Fn::GetAtt": ["SigningKeySecret", "Id"]}
+    assert properties["RotationLambdaARN"] == {"Fn::GetAtt": ["RotateFunction", "Arn"]}
+    assert properties["RotateImmediatelyOnUpdate"] is True
+    assert properties["RotationRules"]["AutomaticallyAfterDays"] == {"Ref": "KeyRotationDays"}
+
+
+def test_permission_to_rotate_exists_before_the_schedule_does(resources: Resources) -> None:
+    (schedule,) = of_type(resources, "AWS::SecretsManager::RotationSchedule").values()
+    permission = resources[schedule["DependsOn"]]["Properties"]
+    assert permission["Principal"] == "secretsmanager.amazonaws.com"
+    assert permission["FunctionName"] == {"Fn::GetAtt": ["RotateFunction", "Arn"]}
+    assert permission["SourceAccount"] == {"Ref": "AWS::AccountId"}
+
+
+# ---------------------------------------------------------------- data and users
+
+
+def test_table_is_on_demand_encrypted_recoverable_streamed_and_retained(
+    resources: Resources,
+) -> None:
+    (table,) = of_type(resources, "AWS::DynamoDB::Table").values()
+    properties = table["Properties"]
+    assert table["DeletionPolicy"] == table["UpdateReplacePolicy"] == "Retain"
+    assert properties["BillingMode"] == "PAY_PER_REQUEST"
+    assert properties["SSESpecification"]["SSEType"] == "KMS"
+    assert properties["SSESpecification"]["KMSMasterKeyId"] == {"Fn::GetAtt": ["Key", "Arn"]}
+    assert properties["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"] is True
+    assert properties["StreamSpecification"]["StreamViewType"] == "NEW_AND_OLD_IMAGES"
+    assert properties["TimeToLiveSpecification"] == {"AttributeName": "ttl", "Enabled": True}
+
+
+def test_key_is_retained_with_the_table_and_rotates(resources: Resources) -> None:
+    assert resources["Key"]["DeletionPolicy"] == "Retain"
+    assert resources["Key"]["Properties"]["EnableKeyRotation"] is True
+    for secret in of_type(resources, "AWS::SecretsManager::Secret").values():
+        assert secret["Properties"]["KmsKeyId"] == {"Fn::GetAtt": ["Key", "Arn"]}
+
+
+def test_strangers_may_not_sign_up_and_tiers_are_groups(
+    resources: Resources, source: dict[str, Any]
+) -> None:
+    assert source["Parameters"]["AllowSelfSignUp"]["Default"] == "false"
+    pool = resources["UserPool"]["Properties"]
+    assert pool["AdminCreateUserConfig"]["AllowAdminCreateUserOnly"] == {
+        "Fn::If": ["SelfSignUp", False, True]
+    }
+    groups = of_type(resources, "AWS::Cognito::UserPoolGroup").values()
+    assert {g["Properties"]["GroupName"] for g in groups} == {"free", "pro", "max", "admins"}
+    client = resources["UserPoolClient"]["Properties"]
+    assert client["GenerateSecret"] is False
+    assert set(client["WriteAttributes"]) == {"email", "name"}
+
+
+def test_every_parameter_has_a_default_and_says_what_it_is(source: dict[str, Any]) -> None:
+    for name, parameter in source["Parameters"].items():
+        assert "Default" in parameter, name
+        assert parameter["Description"], name
+
+
+@pytest.mark.parametrize(
+    ("text", "accepted"),
+    [
+        ("https://app.example.com", True),
+        ("http://localhost:5173,https://a.example", True),
+        ("https://app.example.com/", False),
+        ("https://app.example.com/path", False),
+        ("https://*.example.com", False),
+        ("*", False),
+        ("app.example.com", False),
+        ("https://a.example, https://b.example", False),
+        ("https://App.example.com", False),
+        ("", False),
+    ],
+)
+def test_allowed_origins_parameter_takes_origins_only(
+    source: dict[str, Any], text: str, accepted: bool
+) -> None:
+    pattern = source["Parameters"]["AllowedOrigins"]["AllowedPattern"]
+    assert bool(re.fullmatch(pattern, text)) == accepted
+
+
+def test_newcomer_finds_what_he_needs_in_the_outputs(source: dict[str, Any]) -> None:
+    assert {
+        "ApiUrl",
+        "OpenAiBaseUrl",
+        "FirstKeyCommand",
+        "TenantId",
+        "ProjectId",
+        "UserPoolId",
+        "UserPoolClientId",
+        "TableName",
+        "ProviderKeysSecretArn",
+    } <= set(source["Outputs"])
