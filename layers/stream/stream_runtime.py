@@ -492,7 +492,7 @@ def leave(
 def restore_from_snapshot(api: RuntimeApi) -> None:
     """SnapStart: hooks; the snapshot, taken while /restore/next waits; hooks. All as RIC does."""
     try:
-        import snapshot_restore_py as hooks  # type: ignore[import-not-found]  # part of the managed runtime
+        import snapshot_restore_py as hooks  # part of the managed runtime
     except ImportError:
         hooks = None
     try:

@@ -126,7 +126,7 @@ def mint(
     if tier is not None:
         claims["tier"] = tier
     value = jwt.encode(
-        claims, key.private_key, algorithm="RS256", headers={"typ": TOKEN_TYPE, "kid": key.kid}
+        claims, key.rsa(), algorithm="RS256", headers={"typ": TOKEN_TYPE, "kid": key.kid}
     )
     if len(value) > MAX_TOKEN_BYTES:
         raise BadRequest(
