@@ -11,30 +11,28 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from local import CannotRun
 from local.http1 import Exchange
 from local.pool import Busy, Pool
-from local.rotation import RotationFailed
+from local.rotation import RotationFailed, Rotations
 from local.sandbox import InvocationFailed, Stream
 
 MAX_EVENT = 6 * 1024 * 1024
 
 
 class Control:
-    def __init__(
-        self, pools: Mapping[str, Pool], rotate_now: Callable[[], Awaitable[list[str]]]
-    ) -> None:
-        self._pools, self._rotate_now = pools, rotate_now
+    def __init__(self, pools: Mapping[str, Pool], rotations: Rotations) -> None:
+        self._pools, self._rotations = pools, rotations
 
     async def __call__(self, exchange: Exchange) -> None:
         call = (exchange.method, *exchange.target.strip("/").split("/"))
         event = await exchange.read(MAX_EVENT)
         if call == ("POST", "rotate"):
             try:
-                await _answer(exchange, 200, {"versions": await self._rotate_now()})
+                await _answer(exchange, 200, {"versions": await self._rotations.run_now()})
             except RotationFailed as error:
                 await _answer(exchange, 500, {"error": str(error)})
         elif len(call) == 4 and call[1] == "functions" and call[2] in self._pools:

@@ -11,17 +11,19 @@ enforces IAM (AUTH=true): a function that may not do something cannot do it here
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import json
+import threading
 import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
-import botocore.config
-import botocore.exceptions
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from botocore.session import Session
 
 from local import CannotRun, processes
 from local.processes import Child
@@ -99,17 +101,23 @@ async def until_ready(child: Child, port: int) -> str:
     return f"http://127.0.0.1:{port}"
 
 
+@functools.cache
 def client(endpoint: str, service: str) -> Any:
     """A client with the embedded AWS's root user, whatever the operator's shell says of AWS."""
-    session = boto3.Session(
-        aws_access_key_id=ROOT["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=ROOT["AWS_SECRET_ACCESS_KEY"],
-        region_name=REGION,
-    )
-    config = botocore.config.Config(
-        retries={"total_max_attempts": 2}, connect_timeout=5, read_timeout=60, proxies={}
-    )
-    return session.client(service, endpoint_url=endpoint, config=config)  # type: ignore[call-overload]
+    with _making_clients:  # a session may not make two at once; what it made may be shared
+        return _session.create_client(
+            service,
+            region_name=REGION,
+            endpoint_url=endpoint,
+            aws_access_key_id=ROOT["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=ROOT["AWS_SECRET_ACCESS_KEY"],
+            config=Config(
+                retries={"total_max_attempts": 2}, connect_timeout=5, read_timeout=60, proxies={}
+            ),
+        )
+
+
+_session, _making_clients = Session(), threading.Lock()
 
 
 # --- deploying ----------------------------------------------------------------------------------
@@ -154,7 +162,7 @@ def deploy(endpoint: str, template: Template, parameters: dict[str, str]) -> Sta
             Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in parameters.items()],
             **where,
         )
-    except botocore.exceptions.ClientError as error:
+    except ClientError as error:
         raise CannotRun(
             f"The template was refused: {error.response['Error']['Message']}"
         ) from error

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from collections.abc import Mapping, Sequence
 
 from local.embedded_aws import Stack, client
-from local.pool import Pool
+from local.pool import Busy, Pool
 from local.sandbox import InvocationFailed, Stream
 from local.template import Rotation
 
@@ -23,21 +24,33 @@ class RotationFailed(Exception):
     """One of the four steps failed; Secrets Manager would try again later."""
 
 
-async def rotate(rotation: Rotation, pool: Pool, stack: Stack) -> str:
-    """Runs one rotation to its end. Returns the id of the new version."""
-    secret = await asyncio.to_thread(_arn, stack, stack.resources[rotation.secret])
-    version = str(uuid.uuid4())
-    for step in STEPS:
-        event = json.dumps(
-            {"Step": step, "SecretId": secret, "ClientRequestToken": version}
-        ).encode()
-        try:
-            if isinstance(await pool.invoke(event), Stream):
-                raise RotationFailed(f"{step}: {rotation.function} streamed an answer")
-        except InvocationFailed as error:
-            raise RotationFailed(f"{step}: {error}") from error
-    await asyncio.to_thread(_forget_pending, stack, secret, version)
-    return version
+class Rotations:
+    def __init__(
+        self, schedules: Sequence[Rotation], pools: Mapping[str, Pool], stack: Stack
+    ) -> None:
+        self._schedules, self._pools, self._stack = schedules, pools, stack
+
+    def uses(self, function: str) -> bool:
+        return any(schedule.function == function for schedule in self._schedules)
+
+    async def run_now(self) -> list[str]:
+        """One rotation of each secret that has a schedule. Returns the new versions' ids."""
+        return [await self._rotate(schedule) for schedule in self._schedules]
+
+    async def _rotate(self, schedule: Rotation) -> str:
+        stack, version = self._stack, str(uuid.uuid4())
+        secret = await asyncio.to_thread(_arn, stack, stack.resources[schedule.secret])
+        for step in STEPS:
+            told = {"Step": step, "SecretId": secret, "ClientRequestToken": version}
+            try:
+                answer = await self._pools[schedule.function].invoke(json.dumps(told).encode())
+            except (InvocationFailed, Busy) as error:
+                raise RotationFailed(f"{step}: {error}") from error
+            if isinstance(answer, Stream):
+                answer.abort()
+                raise RotationFailed(f"{step}: {schedule.function} streamed an answer")
+        await asyncio.to_thread(_forget_pending, stack, secret, version)
+        return version
 
 
 def _arn(stack: Stack, secret: str) -> str:

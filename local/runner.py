@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,6 @@ from local import (
     first_use,
     functions,
     processes,
-    rotation,
     settings,
     template,
 )
@@ -37,6 +36,7 @@ from local.gateway import Gateway
 from local.http1 import Server
 from local.pool import Pool
 from local.processes import Child
+from local.rotation import RotationFailed, Rotations
 from local.sandbox import InvocationFailed
 from local.settings import ROOT, Settings, Upstream
 
@@ -102,26 +102,24 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     logs = _prepare(asked.directory)
     source = template.load(ROOT / "template.yaml")
-    endpoint, upstream = await asyncio.gather(
-        _embedded_aws(asked, running), _upstream(asked, running)
+    upstream, model_ready = await _upstream(asked, running)
+    endpoint = await _embedded_aws(asked, running)
+    stack = await asyncio.to_thread(
+        embedded_aws.deploy, endpoint, source, _parameters(asked, upstream, url)
     )
-    parameters = _parameters(asked, upstream, url)
-    stack = await asyncio.to_thread(embedded_aws.deploy, endpoint, source, parameters)
-    await asyncio.to_thread(_store_provider_key, stack, upstream.api_key)
     _make_pools(asked, running, source, stack, logs)
-
-    async def rotate_now() -> list[str]:
-        schedules = template.rotations(source)
-        return [await rotation.rotate(one, running.pools[one.function], stack) for one in schedules]
-
+    rotations = Rotations(template.rotations(source), running.pools, stack)
     env_file = asked.directory / "env"
-    _, _, credentials = await asyncio.gather(
-        _warm(running),
-        _first_rotation(rotate_now),
-        asyncio.to_thread(first_use.make_credentials, stack, first_use.read_env(env_file)),
+    kept = first_use.read_env(env_file)
+    _, _, _, _, credentials = await asyncio.gather(
+        _first_rotation(rotations),
+        _warm([pool for name, pool in running.pools.items() if not rotations.uses(name)]),
+        asyncio.to_thread(_store_provider_key, stack, upstream.api_key),
+        model_ready,
+        asyncio.to_thread(first_use.make_credentials, stack, kept),
     )
     first_use.write_env(env_file, first_use.env_values(stack, url, credentials))
-    await _open(running, stack, listener, asked.directory, rotate_now)
+    await _open(running, stack, listener, asked.directory, rotations)
     told = first_use.banner(url, credentials.key, env_file, upstream.model, asked.upstream is None)
     print(told, flush=True)
     print(f"Ready after {time.monotonic() - began:.1f} s.", flush=True)
@@ -148,10 +146,10 @@ async def _embedded_aws(asked: Settings, running: Running) -> str:
     return await embedded_aws.until_ready(child, port)
 
 
-async def _upstream(asked: Settings, running: Running) -> Upstream:
-    """The provider that was asked for, or the embedded model, started."""
+async def _upstream(asked: Settings, running: Running) -> tuple[Upstream, Awaitable[None]]:
+    """The provider that was asked for, or the embedded model, started; and its becoming ready."""
     if asked.upstream is not None:
-        return asked.upstream
+        return asked.upstream, asyncio.sleep(0)
     port, api_key = processes.free_port(), secrets.token_hex(16)
     python = ROOT / ".local/venv-model/bin/python"
     child = await processes.start(
@@ -162,8 +160,9 @@ async def _upstream(asked: Settings, running: Running) -> Upstream:
         log=asked.directory / "logs/model.log",
     )
     running.children.append(child)
-    await processes.until_it_answers(child, port, "/health", 60)
-    return Upstream(f"http://127.0.0.1:{port}/v1", MODEL, api_key, "max_tokens")
+    # It becomes ready while the rest starts.
+    ready = asyncio.ensure_future(processes.until_it_answers(child, port, "/health", 60))
+    return Upstream(f"http://127.0.0.1:{port}/v1", MODEL, api_key, "max_tokens"), ready
 
 
 def _parameters(asked: Settings, upstream: Upstream, url: str) -> dict[str, str]:
@@ -203,17 +202,17 @@ def _make_pools(
         )
 
 
-async def _warm(running: Running) -> None:
+async def _warm(pools: list[Pool]) -> None:
     try:
-        await asyncio.gather(*(pool.warm() for pool in running.pools.values()))
+        await asyncio.gather(*(pool.warm() for pool in pools))
     except InvocationFailed as error:
         raise CannotRun(f"A function does not start: {error}") from error
 
 
-async def _first_rotation(rotate_now: Callable[[], Awaitable[list[str]]]) -> None:
+async def _first_rotation(rotations: Rotations) -> None:
     try:
-        await rotate_now()
-    except rotation.RotationFailed as error:
+        await rotations.run_now()
+    except RotationFailed as error:
         raise CannotRun(
             f"The first rotation, which makes the signing keys, failed at {error}"
         ) from error
@@ -224,7 +223,7 @@ async def _open(
     stack: Stack,
     listener: socket.socket,
     directory: Path,
-    rotate_now: Callable[[], Awaitable[list[str]]],
+    rotations: Rotations,
 ) -> None:
     api = template.read_api(stack.processed, stack.parameters)
     authorizers = {
@@ -238,7 +237,7 @@ async def _open(
     log = (directory / "logs/gateway.log").open("a", buffering=1)
     gateway = Gateway(api, place, running.pools, authorizers, lambda line: print(line, file=log))
     for handler, socket_ in (
-        (control.Control(running.pools, rotate_now), control.listen(directory / "control.sock")),
+        (control.Control(running.pools, rotations), control.listen(directory / "control.sock")),
         (gateway, listener),
     ):
         server = Server(handler)
@@ -257,7 +256,16 @@ async def _until_one_dies(running: Running) -> None:
     raise CannotRun(f"{child.name} has ended by itself; see {child.log}.")
 
 
+def _forget_the_operators_shell() -> None:
+    """No AWS settings, and no proxy: this process speaks to loopback only."""
+    for name in list(os.environ):
+        if name.startswith("AWS_") or name.lower().endswith("_proxy"):
+            del os.environ[name]
+    os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
+
+
 def main() -> int:
+    _forget_the_operators_shell()
     try:
         asyncio.run(run(settings.from_env(os.environ)))
     except (CannotRun, template.NotUnderstood) as error:
