@@ -269,9 +269,10 @@ def status_and_headers(answer: dict[str, Any]) -> tuple[int, list[tuple[str, str
         status = int(status)
     if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 599:
         raise BadAnswer(f"statusCode {status!r}")
-    multi = answer.get("multiValueHeaders") or {}
-    single = answer.get("headers") or {}
-    cookies = answer.get("cookies") or []
+    multi, single, cookies = (
+        default if answer.get(name) is None else answer[name]
+        for name, default in (("multiValueHeaders", {}), ("headers", {}), ("cookies", []))
+    )
     if not (isinstance(multi, dict) and isinstance(single, dict) and isinstance(cookies, list)):
         raise BadAnswer("headers must be objects, cookies a list")
     headers = [(name, value) for name, values in multi.items() for value in _list(name, values)]

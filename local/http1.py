@@ -145,20 +145,27 @@ class _Connection:
         self._reader, self._writer = reader, writer
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._watcher: asyncio.Task[None] | None = None
+        self._body_is_held_back = False
         peer = writer.get_extra_info("peername")
         self.peer: str = peer[0] if isinstance(peer, tuple) else "127.0.0.1"
 
     async def event(self) -> h11.Event | type[h11.PAUSED]:
         while True:
+            inside_a_request = self._h11.their_state is h11.SEND_BODY
             try:
                 event = self._h11.next_event()
                 if event is not h11.NEED_DATA:
                     return event  # type: ignore[return-value]  # NEED_DATA is excluded one line above
                 if self._h11.they_are_waiting_for_100_continue:
+                    self._body_is_held_back = False
                     await self.send(h11.InformationalResponse(status_code=100, headers=[]))
                 self._h11.receive_data(await self._reader.read(READ_SIZE))
             except OSError as error:
                 raise PeerGone(str(error)) from error
+            except h11.RemoteProtocolError as error:
+                if inside_a_request:
+                    raise PeerGone(str(error)) from error
+                raise
 
     async def send(self, event: h11.Event) -> None:
         try:
@@ -199,6 +206,7 @@ class _Connection:
             event = await self.event()
             if not isinstance(event, h11.Request):
                 return
+            self._body_is_held_back = self._h11.they_are_waiting_for_100_continue
             exchange = Exchange(self, event)
             await handler(exchange)
             if not await self._ready_for_another(exchange):
@@ -207,10 +215,7 @@ class _Connection:
     async def _ready_for_another(self, exchange: Exchange) -> bool:
         if self._h11.our_state is h11.SEND_BODY or self._writer.is_closing():
             return False
-        if (
-            self._h11.their_state is h11.SEND_BODY
-            and not self._h11.they_are_waiting_for_100_continue
-        ):
+        if self._h11.their_state is h11.SEND_BODY and not self._body_is_held_back:
             await self._discard(exchange)
         if self._watcher is not None:
             self._watcher.cancel()
