@@ -149,7 +149,7 @@ async def _embedded_aws(asked: Settings, running: Running) -> str:
 async def _upstream(asked: Settings, running: Running) -> tuple[Upstream, Awaitable[None]]:
     """The provider that was asked for, or the embedded model, started; and its becoming ready."""
     if asked.upstream is not None:
-        return asked.upstream, asyncio.sleep(0)
+        return asked.upstream, asyncio.ensure_future(asyncio.sleep(0))
     port, api_key = processes.free_port(), secrets.token_hex(16)
     python = ROOT / ".local/venv-model/bin/python"
     child = await processes.start(
