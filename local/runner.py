@@ -7,6 +7,7 @@ Run by .venv's interpreter, after local/install.py has made what it needs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import secrets
@@ -78,14 +79,15 @@ async def run(asked: Settings) -> None:
             os._exit(1)
         stopping.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, on_signal)
     work = asyncio.ensure_future(_start_and_watch(asked, running))
     stop = asyncio.ensure_future(stopping.wait())
     try:
         await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
         if stopping.is_set():
-            print("\nEnding.", flush=True)
+            with contextlib.suppress(OSError):  # of a pipe whose reader the Ctrl-C has ended, too
+                os.write(sys.stdout.fileno(), b"\nEnding.\n")
         else:
             await work
     finally:
