@@ -210,6 +210,24 @@ def test_closing_hangs_up_at_once_whatever_the_provider_does(
     assert read_all(provider) == b"next"
 
 
+def test_closing_hangs_up_on_a_connection_that_is_used_again(
+    start: Callable[..., FakeProvider],
+) -> None:
+    left = threading.Event()
+
+    def answer_one_then_hang(peer: socket.socket) -> None:
+        peer.sendall(SSE_HEAD + http_chunk(b"a") + b"0\r\n\r\n")
+        read_request(peer)
+        hang_until_peer_leaves(left)(peer)
+
+    provider = start(answer_one_then_hang).connect()
+    assert read_all(provider) == b"a"
+    call = provider.open(b"{}", "key", stream=True)
+    assert call.receive(0.2) is None
+    call.close()
+    assert left.wait(2)
+
+
 @pytest.mark.parametrize(
     ("script", "status", "code"),
     [

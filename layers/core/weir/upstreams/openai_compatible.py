@@ -39,6 +39,7 @@ class Provider:
         self._tls = self._url.startswith("https:")
         self._ssl: ssl.SSLContext | bool = False
         self._client: httpx.Client | None = None
+        self._wire = _Wire()
         self._last_used = 0.0
 
     def open(self, body: bytes, bearer: str, *, stream: bool) -> "Call":
@@ -55,7 +56,7 @@ class Provider:
             "User-Agent": "weir",
         }
         request = self._client.build_request("POST", self._url, headers=headers, content=body)
-        return Call(self._client, request, stream=stream)
+        return Call(self._client, request, self._wire, stream=stream)
 
     def close(self) -> None:
         if self._client is not None:
@@ -78,15 +79,31 @@ class Provider:
         )
 
 
+class _Wire:
+    """The connection in use: a call may inherit it from the one before, and must still cut it."""
+
+    stream: Any = None
+
+    def cut(self) -> None:
+        sock = self.stream.get_extra_info("socket") if self.stream is not None else None
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                # The plain socket's shutdown, also under TLS: SSLSocket's own would pull the TLS
+                # state from under the thread that reads.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
 class Call:
     """One request to a provider, running. Satisfies `relay.Upstream`."""
 
-    def __init__(self, client: httpx.Client, request: httpx.Request, *, stream: bool) -> None:
+    def __init__(
+        self, client: httpx.Client, request: httpx.Request, wire: _Wire, *, stream: bool
+    ) -> None:
         self._client = client
         self._request = request
         self._stream = stream
         self._arrived: queue.SimpleQueue[bytes | Refusal] = queue.SimpleQueue()
-        self._network_stream: Any = None
+        self._wire = wire
         self._dialled = False
         self._closed = False
         request.extensions["trace"] = self._trace
@@ -106,24 +123,15 @@ class Call:
         """Ends the request wherever it is; on return the connection is closed or idle."""
         self._closed = True
         if self._thread.is_alive():
-            self._shut()
+            self._wire.cut()
             self._thread.join(CONNECT_TIMEOUT_S + 1)
-
-    def _shut(self) -> None:
-        stream = self._network_stream
-        sock = stream.get_extra_info("socket") if stream is not None else None
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                # The plain socket's shutdown, also under TLS: SSLSocket's own would pull the TLS
-                # state from under the thread that reads.
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def _trace(self, event: str, info: dict[str, Any]) -> None:
         """httpcore's trace extension: tells the socket, and is a chance to stop before sending."""
         if event == "connection.connect_tcp.started":
             self._dialled = True
         if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
-            self._network_stream = info["return_value"]
+            self._wire.stream = info["return_value"]
         if self._closed and event == "http11.send_request_headers.started":
             raise httpx.CloseError("no longer wanted")
 
@@ -157,7 +165,6 @@ class Call:
 
     def _exchange(self) -> None:
         response = self._send()
-        self._network_stream = response.extensions["network_stream"]
         with contextlib.closing(response):
             if response.status_code != 200:
                 raise _refusal(response)

@@ -1,0 +1,152 @@
+"""The whole stack as `make run` starts it, in front of a provider that the tests script."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+
+from cli.deployment import read_env
+from tests.stack.provider import FakeProvider
+
+ROOT = Path(__file__).parents[2]
+ORIGIN = "http://localhost:5173"
+
+
+@dataclass(frozen=True)
+class Stack:
+    env: dict[str, str]
+    directory: Path
+    http: httpx.Client
+
+    def aws(self, service: str, credentials: dict[str, str] | None = None) -> Any:
+        """A client of the embedded AWS: as its root, or with a role's credentials."""
+        named = credentials or {"AccessKeyId": "test", "SecretAccessKey": "test"}
+        return boto3.client(  # type: ignore[call-overload]
+            service,
+            endpoint_url=self.env["COGNITO_ENDPOINT"],
+            region_name="us-east-1",
+            aws_access_key_id=named["AccessKeyId"],
+            aws_secret_access_key=named["SecretAccessKey"],
+            aws_session_token=named.get("SessionToken"),
+        )
+
+    def outputs(self) -> dict[str, str]:
+        (found,) = self.aws("cloudformation").describe_stacks(StackName="weir-local")["Stacks"]
+        return {o["OutputKey"]: o["OutputValue"] for o in found["Outputs"]}
+
+    def mint(self, user_id: str = "u_1", **more: Any) -> dict[str, Any]:
+        reply = self.http.post(
+            "/v1/auth/mint",
+            headers={"Authorization": f"Bearer {self.env['BEHEST_KEY']}"},
+            json={"user_id": user_id, **more},
+        )
+        assert reply.status_code == 200, reply.text
+        minted = reply.json()
+        assert isinstance(minted, dict)
+        return minted
+
+    def sign_in(self, password: str | None = None) -> dict[str, str]:
+        """Cognito's tokens for the demo user."""
+        answer = self.aws("cognito-idp").initiate_auth(
+            ClientId=self.env["COGNITO_CLIENT_ID"],
+            AuthFlow="USER_PASSWORD_AUTH",
+            AuthParameters={
+                "USERNAME": self.env["DEMO_EMAIL"],
+                "PASSWORD": password or self.env["DEMO_PASSWORD"],
+            },
+        )
+        result = answer["AuthenticationResult"]
+        assert isinstance(result, dict)
+        return result
+
+    def log(self, function: str) -> str:
+        return (self.directory / "logs" / f"{function}.log").read_text()
+
+
+@contextlib.contextmanager
+def start(directory: Path, **settings: str) -> Iterator[Stack]:
+    """The running stack; ends it as Ctrl-C's SIGTERM would."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AWS_", "UPSTREAM_", "WEIR_"))
+    }
+    environment |= {"PORT": "0", "HEADLESS": "1", "WEIR_LOCAL_DIR": str(directory), **settings}
+    with subprocess.Popen(
+        [sys.executable, "-m", "local"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if line.startswith("Ready"):
+                break
+        else:
+            pytest.fail(f"the stack did not start:\n{said}")
+        env = read_env(directory / "env")
+        assert env is not None
+        try:
+            with httpx.Client(base_url=env["BEHEST_BASE_URL"], timeout=30) as http:
+                yield Stack(env, directory, http)
+        finally:
+            process.terminate()
+            process.communicate(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def provider() -> Iterator[FakeProvider]:
+    fake = FakeProvider()
+    yield fake
+    fake.shutdown()
+    fake.server_close()
+
+
+@pytest.fixture(scope="session")
+def stack(provider: FakeProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with start(
+        tmp_path_factory.mktemp("stack"),
+        UPSTREAM_BASE_URL=provider.url,
+        UPSTREAM_MODEL="fake-large",
+        UPSTREAM_API_KEY="provider-secret-key",
+        WEIR_PARAM_NextKeyMinimumAgeSeconds="0",
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def token(stack: Stack) -> str:
+    return str(stack.mint()["token"])
+
+
+def ask(how: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    """A chat request that tells the fake provider how to behave."""
+    content = "hi" if how is None else json.dumps(how)
+    return {"messages": [{"role": "user", "content": content}], **more}
+
+
+def envelope(reply: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The reply's `error`, after checking that it is the one envelope with its trace headers."""
+    assert reply.status_code == status, reply.text
+    told = reply.json()
+    assert set(told) == {"error", "code", "message", "retryable", "trace_id"}
+    error = told["error"]
+    assert set(error) == {"message", "type", "param", "code", "details", "request_id"}
+    assert error["code"] == code, error
+    trace = {reply.headers["x-request-id"], reply.headers["x-trace-id"], told["trace_id"]}
+    assert trace == {error["request_id"]}
+    assert isinstance(error, dict)
+    return error
