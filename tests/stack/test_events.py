@@ -1,0 +1,116 @@
+"""Every file in events/ through the real function under AWS's own Runtime Interface Emulator."""
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runtime.rie import WRAPPER, Rie, find_rie
+from tests.stack.conftest import ROOT, Stack
+
+FUNCTIONS = {
+    "token": "TokenFunction",
+    "chat": "ChatFunction",
+    "preflight": "PreflightFunction",
+    "rotate": "RotateFunction",
+}
+STOCK_RUNTIME = Path(__file__).with_name("stock-runtime")
+
+
+def read(name: str, stack: Stack) -> dict[str, Any]:
+    text = (ROOT / "events" / f"{name}.json").read_text()
+    outputs = stack.outputs()
+    for placeholder, value in {
+        "REPLACE_WITH_API_KEY": stack.env["BEHEST_KEY"],
+        "REPLACE_WITH_USER_TOKEN": stack.mint()["token"],
+        "REPLACE_WITH_COGNITO_CLIENT_ID": stack.env["COGNITO_CLIENT_ID"],
+        "REPLACE_WITH_SIGNING_KEY_SECRET_ARN": outputs["SigningKeySecretArn"],
+    }.items():
+        text = text.replace(placeholder, value)
+    event = json.loads(text)
+    assert isinstance(event, dict)
+    return event
+
+
+def emulate(stack: Stack, function: str) -> Rie:
+    """The deployed function's own environment and role, in a process of the emulator's."""
+    resources = stack.aws("cloudformation").list_stack_resources(StackName="weir-local")
+    names = {
+        r["LogicalResourceId"]: r["PhysicalResourceId"] for r in resources["StackResourceSummaries"]
+    }
+    deployed = stack.aws("lambda").get_function_configuration(
+        FunctionName=names[FUNCTIONS[function]]
+    )
+    session = stack.aws("sts").assume_role(RoleArn=deployed["Role"], RoleSessionName="rie")
+    environment = deployed["Environment"]["Variables"] | {
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": stack.env["COGNITO_ENDPOINT"],
+        "AWS_ACCESS_KEY_ID": session["Credentials"]["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": session["Credentials"]["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": session["Credentials"]["SessionToken"],
+        "PYTHONPATH": str(ROOT / "layers" / "core"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    binary = find_rie()
+    assert binary is not None, "the emulator is missing: make install-sam"
+    streams = "AWS_LAMBDA_EXEC_WRAPPER" in environment
+    wrapper = WRAPPER if streams else STOCK_RUNTIME
+    return Rie(binary, ROOT / "functions" / function, env=environment, wrapper=wrapper)
+
+
+@pytest.fixture(params=["smallest", "real"])
+def size(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize(("function", "status"), [("token", 200), ("preflight", 204)])
+def test_event_of_a_buffered_function_is_answered(
+    stack: Stack, function: str, status: int, size: str
+) -> None:
+    with emulate(stack, function) as rie:
+        answer = json.loads(rie.invoke(read(f"{function}.{size}", stack)))
+    assert answer["statusCode"] == status, answer
+    if function == "token":
+        assert json.loads(answer["body"])["token"]
+
+
+def test_event_of_the_streaming_function_is_answered_by_prelude_and_body(
+    stack: Stack, size: str
+) -> None:
+    event = read(f"chat.{size}", stack)
+    with emulate(stack, "chat") as rie:
+        prelude, body = rie.invoke(event).split(b"\0" * 8)
+    head = json.loads(prelude)
+    assert head["statusCode"] == 200, body
+    if size == "real":
+        assert head["headers"]["Content-Type"].startswith("text/event-stream")
+        assert head["headers"]["Access-Control-Allow-Origin"] == "http://localhost:5173"
+        assert body.endswith(b"data: [DONE]\n\n")
+        assert b'"usage"' in body
+    else:
+        assert json.loads(body)["choices"]
+
+
+def test_events_of_a_rotation_make_and_test_a_pending_version(stack: Stack) -> None:
+    version = str(uuid.uuid4())
+    events = [
+        read("rotate.smallest", stack),
+        {**read("rotate.real", stack), "Step": "setSecret"},
+        read("rotate.real", stack),
+    ]
+    with emulate(stack, "rotate") as rie:
+        for event in events:
+            answer = rie.invoke({**event, "ClientRequestToken": version})
+            assert json.loads(answer) is None, answer
+    pending = stack.aws("secretsmanager").get_secret_value(
+        SecretId=stack.outputs()["SigningKeySecretArn"], VersionId=version
+    )
+    assert set(json.loads(pending["SecretString"])) == {"current", "next"}
+
+
+def test_every_event_file_is_used() -> None:
+    found = {path.stem for path in (ROOT / "events").glob("*.json")}
+    assert found == {f"{name}.{size}" for name in FUNCTIONS for size in ("smallest", "real")}
