@@ -104,13 +104,14 @@ def env_values(stack: Stack, url: str, credentials: Credentials) -> dict[str, st
     }
 
 
-def banner(url: str, key: str, env_file: Path, model: str, embedded_model: bool) -> str:
-    what = f"the model {model} and an AWS" if embedded_model else "an AWS"
+def banner(url: str, key: str, model: str, env_file: Path) -> str:
     return f"""
 Weir listens on {url}
-  API key   {key}
-  Embedded  {what} that forgets everything at the end; the model in use is {model}
-  Kept      key, password and addresses in {env_file}, logs in {env_file.parent / "logs"}
+
+  API key  {key}
+  Model    {model}
+  AWS      embedded, in memory: what is in it ends with it
+  Kept     key, demo user and addresses in {env_file}; logs in {env_file.parent / "logs"}
 
 A first streamed answer:
 

@@ -18,7 +18,7 @@ from email.utils import formatdate
 from local import events
 from local.authorizer import CognitoAuthorizer, Expired, Unauthorized
 from local.events import BadAnswer, Place, Request
-from local.http1 import BodyTooLarge, Exchange, PeerGone
+from local.http1 import BodyTooLarge, Exchange
 from local.pool import Busy, Pool
 from local.sandbox import InvocationFailed, Stream
 from local.template import Api, Route
@@ -79,8 +79,6 @@ class Gateway:
             status = await self._serve(exchange, request)
         except Refused as refusal:
             status = await self._refuse(exchange, request, refusal.response_type)
-        except PeerGone:
-            raise
         finally:
             took_ms = (time.time() - request.received) * 1000
             how = str(status) if status else "the client left"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import hashlib
+import json
 import platform
 import re
 import shutil
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -158,7 +160,10 @@ def _wanted(environment: Environment) -> str:
     """What the stamp of a finished environment says."""
     told = hashlib.sha256(environment.lock.read_bytes())
     if environment.project:
-        told.update((ROOT / "pyproject.toml").read_bytes())
+        # Only what an installation depends on; the file holds the linters' settings, too.
+        settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+        made_of = [settings["build-system"], settings["project"], settings["tool"]["setuptools"]]
+        told.update(json.dumps(made_of).encode())
     told.update(" ".join(environment.flags).encode())
     told.update(str(environment.directory).encode())  # it does not survive being moved
     version = _version_in(environment.directory) or sys.version_info[:2]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -19,6 +20,7 @@ import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from local import (
     CannotRun,
@@ -55,6 +57,7 @@ class Running:
     children: list[Child] = field(default_factory=list)
     pools: dict[str, Pool] = field(default_factory=dict)
     servers: list[Server] = field(default_factory=list)
+    claim: IO[str] | None = None
 
     async def stop(self) -> None:
         for server in self.servers:
@@ -62,10 +65,6 @@ class Running:
         await asyncio.gather(
             processes.stop(self.children, GRACE_S), *(pool.stop() for pool in self.pools.values())
         )
-
-    def kill(self) -> None:
-        for child in self.children:
-            child.signal(signal.SIGKILL)
 
 
 async def run(asked: Settings) -> None:
@@ -101,6 +100,7 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     began = time.monotonic()
     # From the first moment on: who calls early waits in the queue until everything is ready.
     listener = processes.listen_on_loopback(asked.port)
+    running.claim = _claim(asked.directory)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     logs = _prepare(asked.directory)
     source = template.load(ROOT / "template.yaml")
@@ -122,10 +122,28 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     )
     first_use.write_env(env_file, first_use.env_values(stack, url, credentials))
     await _open(running, stack, listener, asked.directory, rotations)
-    told = first_use.banner(url, credentials.key, env_file, upstream.model, asked.upstream is None)
+    model = f"{upstream.model}, " + (
+        f"at {upstream.base_url}" if asked.upstream else "embedded: real, but small and not clever"
+    )
+    told = first_use.banner(url, credentials.key, model, env_file)
     print(told, flush=True)
     print(f"Ready after {time.monotonic() - began:.1f} s.", flush=True)
     await _until_one_dies(running)
+
+
+def _claim(directory: Path) -> IO[str]:
+    """The folder is this process's alone until it ends, however it ends."""
+    directory.mkdir(parents=True, exist_ok=True)
+    claim = (directory / "run.lock").open("w")
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        claim.close()
+        raise CannotRun(
+            f"Another `make run` uses {directory}: end it, or give this one a folder of its own:"
+            " WEIR_LOCAL_DIR=..."
+        ) from None
+    return claim
 
 
 def _prepare(directory: Path) -> Path:
@@ -171,18 +189,20 @@ def _parameters(asked: Settings, upstream: Upstream, url: str) -> dict[str, str]
     port = url.rpartition(":")[2]
     origins = ["http://localhost:5173", "http://127.0.0.1:5173", "http://localhost:3000"]
     origins += [f"http://localhost:{port}", f"http://127.0.0.1:{port}"]
+    cap = upstream.output_cap_parameter
     return {
         "AllowedOrigins": asked.allowed_origins or ",".join(origins),
         "UpstreamBaseUrl": upstream.base_url,
         "UpstreamModel": upstream.model,
-        "UpstreamOutputCapParameter": upstream.output_cap_parameter,
+        **({"UpstreamOutputCapParameter": cap} if cap else {}),
         **asked.parameters,
     }
 
 
 def _store_provider_key(stack: Stack, api_key: str) -> None:
     secret = stack.outputs["ProviderKeysSecretArn"]
-    value = json.dumps({"default": api_key} if api_key else {})
+    # A provider without keys (Ollama, say) ignores the bearer that it gets.
+    value = json.dumps({"default": api_key or "none"})
     embedded_aws.client(stack.endpoint, "secretsmanager").put_secret_value(
         SecretId=secret, SecretString=value
     )

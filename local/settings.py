@@ -20,7 +20,8 @@ class Upstream:
     base_url: str
     model: str
     api_key: str
-    output_cap_parameter: str
+    # None: the template's default.
+    output_cap_parameter: str | None
 
 
 @dataclass(frozen=True)
@@ -76,5 +77,5 @@ def _upstream(env: Mapping[str, str]) -> Upstream | None:
         base_url,
         model,
         env.get("UPSTREAM_API_KEY", "").strip(),
-        env.get("UPSTREAM_OUTPUT_CAP_PARAMETER", "").strip() or "max_tokens",
+        env.get("UPSTREAM_OUTPUT_CAP_PARAMETER", "").strip() or None,
     )

@@ -52,6 +52,7 @@ class Run:
             if line.startswith("Ready"):
                 break
         else:
+            self.close()
             pytest.fail(f"it did not start:\n{self.said}")
         self.env = first_use.read_env(directory / "env")
         self.url = self.env["BEHEST_BASE_URL"]
@@ -182,9 +183,13 @@ def test_a_rotation_can_be_asked_for(stack: Run) -> None:
     assert stack.control("/nothing").status_code == 404
 
 
-def test_a_second_one_on_the_same_port_says_so(stack: Run, tmp_path: Path) -> None:
+def test_a_second_one_on_the_same_port_or_in_the_same_folder_says_so(
+    stack: Run, tmp_path: Path
+) -> None:
     port = stack.url.rpartition(":")[2]
     assert said_by(tmp_path, PORT=port).startswith(f"Port {port} cannot be used")
+    assert said_by(stack.directory).startswith("Another `make run` uses")
+    assert stack.control("/rotate").status_code == 200
 
 
 def test_sigterm_ends_everything_with_code_0_and_the_next_start_keeps_the_key(
