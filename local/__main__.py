@@ -1,4 +1,4 @@
-"""`make run`: install what is missing, then become the runner, in .venv's Python."""
+"""`make run`: install what is missing, continue in .venv's Python, run until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,9 +11,49 @@ import sys
 SUPPORTED = "3.11, 3.12 or 3.13"
 
 
+def main() -> int:
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        other = _supported_python()
+        if other is None:
+            told = f"Weir needs Python {SUPPORTED}; this is {sys.version.split()[0]}."
+            print(told, file=sys.stderr)
+            return 1
+        _become(other)
+    # Until the runner has handlers of its own, SIGTERM ends this as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from local import CannotRun
+
+    try:
+        return _install_and_run()
+    except CannotRun as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+
+
+def _install_and_run() -> int:
+    from local import install, processes, settings
+
+    asked = settings.from_env(os.environ)
+    processes.listen_on_loopback(asked.port).close()  # better now than after the installation
+    parts = ["run", "aws"]
+    if asked.upstream is None:
+        install.check_model_can_run()
+        parts.append("model")
+    install.install(*parts)
+    os.chdir(settings.ROOT)
+    venv = settings.ROOT / ".venv"
+    if os.path.realpath(sys.prefix) != os.path.realpath(venv):
+        _become(str(venv / "bin/python"))
+    from local import runner
+
+    return runner.main(asked)
+
+
 def _supported_python() -> str | None:
-    """Another interpreter on the PATH. One that only stands there, as pyenv's shims do, is passed
-    over.
+    """Another interpreter on the PATH. One that only stands there, as pyenv's shims do, is
+    passed over.
     """
     for name in ("python3.13", "python3.12", "python3.11"):
         path = shutil.which(name)
@@ -22,36 +62,12 @@ def _supported_python() -> str | None:
     return None
 
 
-def main() -> int:
-    """Returns only if there is nothing to run: otherwise this process becomes another."""
-    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
-        other = _supported_python()
-        if other is None:
-            print(
-                f"Weir needs Python {SUPPORTED}; this is {sys.version.split()[0]}.", file=sys.stderr
-            )
-            return 1
-        os.execv(other, [other, "-m", "local"])  # noqa: S606
-    from local import CannotRun, install, processes, settings
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        asked = settings.from_env(os.environ)
-        processes.listen_on_loopback(asked.port).close()  # better now than after the installation
-        parts = ["run", "aws"]
-        if asked.upstream is None:
-            install.check_model_can_run()
-            parts.append("model")
-        install.install(*parts)
-    except CannotRun as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 0
-    python = str(settings.ROOT / ".venv/bin/python")
-    os.chdir(settings.ROOT)
+def _become(python: str) -> None:
+    """This process goes on as that interpreter; it never returns."""
+    for name in ("PYTHONPATH", "PYTHONHOME"):  # of the operator's shell, and not for these packages
+        os.environ.pop(name, None)
     sys.stdout.flush()
-    return os.execv(python, [python, "-m", "local.runner"])  # noqa: S606
+    os.execv(python, [python, "-m", "local"])  # noqa: S606
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ A_PROVIDER_OF_YOURS = (
     "a provider of yours: set UPSTREAM_BASE_URL, UPSTREAM_API_KEY and UPSTREAM_MODEL."
 )
 NEEDS_VENV = (
-    "Python's venv module is incomplete: install it (Debian and Ubuntu: apt install python3-venv)"
-    " and start again."
+    "Python could not make a virtual environment: install its venv module (Debian and Ubuntu:"
+    " apt install python3-venv) and start again. What it said is in {}."
 )
 NEEDS_LIBGOMP = (
     "The embedded model needs libgomp.so.1: install it (Debian and Ubuntu: apt install libgomp1),"
@@ -203,7 +203,7 @@ def _install(environment: Environment) -> None:
             directory.unlink()
         shutil.rmtree(directory, ignore_errors=True)
         if _run([sys.executable, "-m", "venv", str(directory)], log) != 0:
-            raise CannotRun(NEEDS_VENV)
+            raise CannotRun(NEEDS_VENV.format(log))
     _unfinished(environment).touch()
     for stamp in directory.glob(".weir-*"):
         if stamp != _unfinished(environment):

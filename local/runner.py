@@ -1,7 +1,7 @@
 """Starts everything in order, says when it is ready, and ends everything: the second half of `make
 run`.
 
-Run by .venv's interpreter, after local/install.py has made what it needs.
+Runs in .venv's interpreter, after local/install.py has made what it needs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -29,7 +28,6 @@ from local import (
     first_use,
     functions,
     processes,
-    settings,
     template,
 )
 from local.authorizer import CognitoAuthorizer
@@ -57,6 +55,7 @@ class Running:
     children: list[Child] = field(default_factory=list)
     pools: dict[str, Pool] = field(default_factory=dict)
     servers: list[Server] = field(default_factory=list)
+    model: tuple[Child, int] | None = None
     claim: IO[str] | None = None
 
     async def stop(self) -> None:
@@ -104,7 +103,7 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     logs = _prepare(asked.directory)
     source = template.load(ROOT / "template.yaml")
-    upstream, model_ready = await _upstream(asked, running)
+    upstream = await _upstream(asked, running)
     endpoint = await _embedded_aws(asked, running)
     stack = await asyncio.to_thread(
         embedded_aws.deploy, endpoint, source, _parameters(asked, upstream, url)
@@ -117,7 +116,7 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
         _first_rotation(rotations),
         _warm([pool for name, pool in running.pools.items() if not rotations.uses(name)]),
         asyncio.to_thread(_store_provider_key, stack, upstream.api_key),
-        model_ready,
+        _model_ready(running),
         asyncio.to_thread(first_use.make_credentials, stack, kept),
     )
     first_use.write_env(env_file, first_use.env_values(stack, url, credentials))
@@ -166,10 +165,10 @@ async def _embedded_aws(asked: Settings, running: Running) -> str:
     return await embedded_aws.until_ready(child, port)
 
 
-async def _upstream(asked: Settings, running: Running) -> tuple[Upstream, Awaitable[None]]:
-    """The provider that was asked for, or the embedded model, started; and its becoming ready."""
+async def _upstream(asked: Settings, running: Running) -> Upstream:
+    """The provider that was asked for, or the embedded model, which becomes ready meanwhile."""
     if asked.upstream is not None:
-        return asked.upstream, asyncio.ensure_future(asyncio.sleep(0))
+        return asked.upstream
     port, api_key = processes.free_port(), secrets.token_hex(16)
     python = ROOT / ".local/venv-model/bin/python"
     child = await processes.start(
@@ -180,9 +179,13 @@ async def _upstream(asked: Settings, running: Running) -> tuple[Upstream, Awaita
         log=asked.directory / "logs/model.log",
     )
     running.children.append(child)
-    # It becomes ready while the rest starts.
-    ready = asyncio.ensure_future(processes.until_it_answers(child, port, "/health", 60))
-    return Upstream(f"http://127.0.0.1:{port}/v1", MODEL, api_key, "max_tokens"), ready
+    running.model = (child, port)
+    return Upstream(f"http://127.0.0.1:{port}/v1", MODEL, api_key, "max_tokens")
+
+
+async def _model_ready(running: Running) -> None:
+    if running.model is not None:
+        await processes.until_it_answers(*running.model, "/health", 60)
 
 
 def _parameters(asked: Settings, upstream: Upstream, url: str) -> dict[str, str]:
@@ -286,15 +289,10 @@ def _forget_the_operators_shell() -> None:
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
 
 
-def main() -> int:
+def main(asked: Settings) -> int:
     _forget_the_operators_shell()
     try:
-        asyncio.run(run(settings.from_env(os.environ)))
-    except (CannotRun, template.NotUnderstood) as error:
-        print(error, file=sys.stderr)
-        return 1
+        asyncio.run(run(asked))
+    except template.NotUnderstood as error:
+        raise CannotRun(f"The local gateway does not understand the template: {error}") from error
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -373,3 +373,11 @@ def test_another_platform_is_asked_for_a_provider(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("platform.machine", lambda: "arm64")
     with pytest.raises(CannotRun, match=r"Linux x86_64 only.*UPSTREAM_BASE_URL"):
         install.check_model_can_run()
+
+
+def test_a_python_without_venv_is_told_in_one_sentence(
+    elsewhere: install.Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install, "_run", lambda _command, _log: 1)
+    with pytest.raises(CannotRun, match=r"apt install python3-venv.*install-toy\.log"):
+        install.install(elsewhere.name)
