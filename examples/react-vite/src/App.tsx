@@ -1,0 +1,28 @@
+import { useState } from "react";
+import { Chat } from "./Chat";
+import type { Config } from "./config";
+import type { Session } from "./session";
+import { SignIn } from "./SignIn";
+import type { TokenSource } from "./token";
+
+export interface SignedIn {
+  session: Session;
+  tokens: TokenSource;
+}
+
+export function App({ config }: { config: Config }) {
+  const [signedIn, setSignedIn] = useState<SignedIn>();
+  const [notice, setNotice] = useState("");
+
+  function leave(why: string) {
+    signedIn?.session.signOut();
+    setSignedIn(undefined);
+    setNotice(why);
+  }
+
+  return signedIn ? (
+    <Chat config={config} {...signedIn} onLeave={leave} />
+  ) : (
+    <SignIn config={config} notice={notice} onSignedIn={setSignedIn} />
+  );
+}

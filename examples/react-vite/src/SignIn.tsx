@@ -1,0 +1,69 @@
+import { useRef, useState, type FormEvent } from "react";
+import type { SignedIn } from "./App";
+import type { Config } from "./config";
+import { explain } from "./errors";
+import { signIn } from "./session";
+import { tokenSource } from "./token";
+
+interface Props {
+  config: Config;
+  /** Why the last session ended, if it did by itself. */
+  notice: string;
+  onSignedIn: (signedIn: SignedIn) => void;
+}
+
+export function SignIn({ config, notice, onSignedIn }: Props) {
+  const [error, setError] = useState("");
+  const [busy, setBusy] = useState(false);
+  const password = useRef<HTMLInputElement>(null);
+
+  async function submit(event: FormEvent<HTMLFormElement>) {
+    event.preventDefault();
+    if (busy) return;
+    const typed = new FormData(event.currentTarget);
+    setBusy(true);
+    setError("");
+    try {
+      const session = await signIn(config, String(typed.get("email")), String(typed.get("password")));
+      const tokens = tokenSource(config, session);
+      await tokens.get(); // what is wrong with the gateway shows here, and the first answer is quicker
+      onSignedIn({ session, tokens });
+    } catch (failure) {
+      setError(await explain(failure, config));
+      setBusy(false);
+      password.current?.select();
+    }
+  }
+
+  return (
+    <main className="sign-in">
+      <form onSubmit={submit} aria-busy={busy}>
+        <h1>
+          <span className="mark" aria-hidden="true" /> Weir chat
+        </h1>
+        <p className="quiet">{notice || "Sign in to talk to the model."}</p>
+        <label>
+          E-mail
+          <input name="email" type="email" autoComplete="username" required autoFocus />
+        </label>
+        <label>
+          Password
+          <input
+            ref={password}
+            name="password"
+            type="password"
+            autoComplete="current-password"
+            required
+            aria-invalid={error !== ""}
+            aria-describedby="sign-in-error"
+          />
+        </label>
+        <p id="sign-in-error" role="alert" className="error">
+          {error}
+        </p>
+        {/* Not `disabled`: a button that is loses the focus. */}
+        <button aria-disabled={busy}>{busy ? "Signing in …" : "Sign in"}</button>
+      </form>
+    </main>
+  );
+}

@@ -1,0 +1,59 @@
+/** Failures in words for the person in front of the page. */
+import OpenAI from "openai";
+import type { Config } from "./config";
+
+/** An answer other than 2xx to a plain fetch. */
+export class HttpError extends Error {
+  retryAfter: string | null = null;
+
+  static async from(reply: Response): Promise<HttpError> {
+    const told = (await reply.json().catch(() => ({}))) as { message?: string };
+    const error = new HttpError(told.message ?? `The gateway answered with status ${reply.status}.`);
+    error.retryAfter = reply.headers.get("retry-after");
+    return error;
+  }
+}
+
+/** The connection ended before the answer did. To the SDK that looks like a complete answer. */
+export class AnswerCut extends Error {
+  constructor() {
+    super("The answer was cut off: the connection ended too early.");
+  }
+}
+
+export async function explain(error: unknown, config: Config): Promise<string> {
+  if (error instanceof OpenAI.APIConnectionError) return unreachable(config);
+  if (error instanceof OpenAI.APIError) {
+    // The gateway's own words. Inside a stream there is no status, and no header either.
+    const told = (error.error as { message?: unknown } | undefined)?.message;
+    const words = typeof told === "string" && told ? told : error.message;
+    return words + whenToRetry(error.headers?.get("retry-after"));
+  }
+  if (error instanceof HttpError) return error.message + whenToRetry(error.retryAfter);
+  if (error instanceof TypeError) return unreachable(config); // what fetch throws
+  return error instanceof Error ? error.message : String(error);
+}
+
+function whenToRetry(retryAfter: string | null | undefined): string {
+  const seconds = Number(retryAfter ?? "");
+  if (!(seconds > 0)) return "";
+  if (seconds < 90) return ` Try again in ${seconds} ${seconds === 1 ? "second" : "seconds"}.`;
+  return ` Try again in ${Math.round(seconds / 60)} minutes.`;
+}
+
+/**
+ * A browser says only "Failed to fetch", whether the network is down or the gateway does not list
+ * this page's origin. But one of its answers every page may read; if that one arrives, it is the
+ * origin.
+ */
+async function unreachable(config: Config): Promise<string> {
+  try {
+    await fetch(`${config.baseUrl}/v1/cors`);
+  } catch {
+    return `The gateway at ${config.baseUrl} cannot be reached. Check the connection and try again.`;
+  }
+  return (
+    `The gateway is there, but does not answer pages from ${location.origin}. ` +
+    "Whoever runs it can add this origin to its allowed origins."
+  );
+}
