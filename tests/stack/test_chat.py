@@ -74,7 +74,7 @@ def test_provider_is_told_the_model_the_cap_and_our_key_and_nothing_of_the_calle
     post(stack, token, body, X_End_User_Id="u2", X_Tier="max", Cookie="a=b", Origin=ORIGIN)
     told, headers = provider.requests[-1], provider.headers[-1]
     assert told["model"] == "fake-large"
-    assert told["max_tokens"] == 1024
+    assert told["max_completion_tokens"] == 1024
     assert told["stream_options"] == {"include_usage": True}
     assert told["something_new"] == {"a": 1}
     assert headers["authorization"] == "Bearer provider-secret-key"
