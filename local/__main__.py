@@ -33,10 +33,12 @@ def main() -> int:
 
 
 def _install_and_run() -> int:
-    from local import install, processes, settings
+    from local import CannotRun, install, page_build, processes, settings
 
     asked = settings.from_env(os.environ)
     processes.listen_on_loopback(asked.port).close()  # better now than after the installation
+    if asked.page_port is not None:
+        processes.listen_on_loopback(asked.page_port, "PAGE_PORT").close()
     parts = ["run", "aws"]
     if asked.upstream is None:
         install.check_model_can_run()
@@ -46,6 +48,11 @@ def _install_and_run() -> int:
     venv = settings.ROOT / ".venv"
     if os.path.realpath(sys.prefix) != os.path.realpath(venv):
         _become(str(venv / "bin/python"))
+    if asked.page_port is not None:
+        try:
+            page_build.build()
+        except CannotRun as error:
+            print(f"{error} The gateway starts without it.", flush=True)
     from local import runner
 
     return runner.main(asked)

@@ -104,18 +104,20 @@ def env_values(stack: Stack, url: str, credentials: Credentials) -> dict[str, st
     }
 
 
-def banner(url: str, key: str, model: str, env_file: Path) -> str:
+def banner(url: str, page: str | None, shown: Credentials, model: str, env_file: Path) -> str:
     return f"""
 Weir listens on {url}
 
-  API key  {key}
+  Page     {page or "none in this run"}
+  Sign in  {shown.email}, password {shown.password}
+  API key  {shown.key}
   Model    {model}
   AWS      embedded, in memory: what is in it ends with it
   Kept     key, demo user and addresses in {env_file}; logs in {env_file.parent / "logs"}
 
 A first streamed answer:
 
-{first_call(url, key)}
+{first_call(url, shown.key)}
 
 Ctrl-C ends it.
 """

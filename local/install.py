@@ -1,6 +1,6 @@
 """Makes the virtual environments from the locks, once: a later start only compares a hash.
 
-    python3 -m local.install run|dev|sam|aws|model ...
+    python3 -m local.install run|dev|sam|aws|model|node|chromium ...
 
 `run` and `dev` share .venv (dev is a superset), the others have one each. Standard library only,
 and any Python that the project supports may run it. pip's whole output goes to
@@ -14,6 +14,7 @@ import ctypes
 import fcntl
 import hashlib
 import json
+import os
 import platform
 import re
 import shutil
@@ -46,6 +47,12 @@ NEEDS_LIBGOMP = (
 )
 NEEDS_LINUX = (
     f"The embedded model runs on Linux x86_64 only, and this is {{}}. Use {A_PROVIDER_OF_YOURS}"
+)
+# Any of them will do; the first is what is installed if there is none.
+CHROMIUMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+NEEDS_CHROMIUM = (
+    "The tests in tests/browser need Chromium: install it (Debian: apt install"
+    f" {CHROMIUMS[0]}) and start again."
 )
 NO_NETWORK = re.compile(
     "NewConnectionError|ConnectTimeout|Temporary failure in name resolution|Network is unreachable"
@@ -94,6 +101,13 @@ ENVIRONMENTS = {
             STATE / "venv-model",
             ROOT / "local/requirements-model.txt",
         ),
+        # Only where there is none of its own that is new enough.
+        Environment(
+            "node",
+            "node, for the example page",
+            STATE / "venv-node",
+            ROOT / "layers/compiler/requirements.txt",
+        ),
     )
 }
 
@@ -107,12 +121,33 @@ def check_model_can_run() -> None:
         raise CannotRun(NEEDS_LIBGOMP) from None
 
 
+def chromium() -> str | None:
+    """The path of an installed one."""
+    return next(filter(None, map(shutil.which, CHROMIUMS)), None)
+
+
+def install_chromium() -> None:
+    """From Debian, which is possible for root only: anybody else is told what to do."""
+    if chromium() is not None:
+        return
+    apt = shutil.which("apt-get")
+    if apt is None or os.geteuid() != 0:
+        raise CannotRun(NEEDS_CHROMIUM)
+    print("Installing Chromium, for the browser tests ...", flush=True)
+    (STATE / "logs").mkdir(parents=True, exist_ok=True)
+    log = STATE / "logs/install-chromium.log"
+    quietly = ["env", "DEBIAN_FRONTEND=noninteractive", apt, "--quiet", "--yes"]
+    _run([*quietly, "update"], log)  # if only a part of it fails, the next line may still work
+    if _run([*quietly, "install", "--no-install-recommends", CHROMIUMS[0]], log) != 0:
+        raise CannotRun(f"{NEEDS_CHROMIUM} Installing it failed; see {log}.")
+
+
 def install(*names: str) -> None:
     """Makes what is missing or outdated of them. Two starts at once do it one after the other."""
     if all(_is_current(ENVIRONMENTS[name]) for name in names):
         return
     (STATE / "logs").mkdir(parents=True, exist_ok=True)
-    with _lock(STATE / "install.lock"):
+    with one_at_a_time(STATE / "install.lock"):
         missing = [ENVIRONMENTS[name] for name in names if not _is_current(ENVIRONMENTS[name])]
         if missing:
             _install_all(missing)
@@ -249,7 +284,7 @@ def _why(environment: Environment, log: Path) -> str:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def one_at_a_time(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -260,12 +295,14 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def main(names: list[str]) -> int:
-    unknown = [name for name in names if name not in ENVIRONMENTS]
-    if unknown or not names:
-        print(f"usage: python3 -m local.install {'|'.join(ENVIRONMENTS)} ...", file=sys.stderr)
+    known = [*ENVIRONMENTS, "chromium"]
+    if not names or not set(names) <= set(known):
+        print(f"usage: python3 -m local.install {'|'.join(known)} ...", file=sys.stderr)
         return 2
     try:
-        install(*names)
+        install(*(name for name in names if name != "chromium"))
+        if "chromium" in names:
+            install_chromium()
     except CannotRun as error:
         print(error, file=sys.stderr)
         return 1

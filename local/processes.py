@@ -96,8 +96,8 @@ async def stop(children: Iterable[Child], grace_s: float) -> None:
     await asyncio.gather(*(child.wait() for child in alive))
 
 
-def listen_on_loopback(port: int) -> socket.socket:
-    """0 is any free port."""
+def listen_on_loopback(port: int, setting: str = "PORT") -> socket.socket:
+    """0 is any free port. `setting` is what to change if it is taken."""
     # The protocol is named because asyncio sets TCP_NODELAY only on sockets that name it; without
     # it every answer of two writes waits 40 ms for a delayed acknowledgement.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -109,7 +109,7 @@ def listen_on_loopback(port: int) -> socket.socket:
         listener.close()
         raise CannotRun(
             f"Port {port} cannot be used ({error.strerror}): stop what listens there,"
-            f" or choose another one: PORT={port + 1} make run"
+            f" or choose another one: {setting}={port + 1} make run"
         ) from error
     return listener
 

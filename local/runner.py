@@ -27,6 +27,8 @@ from local import (
     embedded_aws,
     first_use,
     functions,
+    page,
+    page_build,
     processes,
     template,
 )
@@ -99,15 +101,15 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     began = time.monotonic()
     # From the first moment on: who calls early waits in the queue until everything is ready.
     listener = processes.listen_on_loopback(asked.port)
+    page_listener = _listen_for_page(asked)
     running.claim = _claim(asked.directory)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     logs = _prepare(asked.directory)
     source = template.load(ROOT / "template.yaml")
     upstream = await _upstream(asked, running)
     endpoint = await _embedded_aws(asked, running)
-    stack = await asyncio.to_thread(
-        embedded_aws.deploy, endpoint, source, _parameters(asked, upstream, url)
-    )
+    parameters = _parameters(asked, upstream, _origins(listener, page_listener))
+    stack = await asyncio.to_thread(embedded_aws.deploy, endpoint, source, parameters)
     _make_pools(asked, running, source, stack, logs)
     rotations = Rotations(template.rotations(source), running.pools, stack)
     env_file = asked.directory / "env"
@@ -124,7 +126,8 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     model = f"{upstream.model}, " + (
         f"at {upstream.base_url}" if asked.upstream else "embedded: real, but small and not clever"
     )
-    told = first_use.banner(url, credentials.key, model, env_file)
+    page_url = await _open_page(running, stack, page_listener, url)
+    told = first_use.banner(url, page_url, credentials, model, env_file)
     print(told, flush=True)
     print(f"Ready after {time.monotonic() - began:.1f} s.", flush=True)
     await _until_one_dies(running)
@@ -188,10 +191,18 @@ async def _model_ready(running: Running) -> None:
         await processes.until_it_answers(*running.model, "/health", 60)
 
 
-def _parameters(asked: Settings, upstream: Upstream, url: str) -> dict[str, str]:
-    port = url.rpartition(":")[2]
-    origins = ["http://localhost:5173", "http://127.0.0.1:5173", "http://localhost:3000"]
-    origins += [f"http://localhost:{port}", f"http://127.0.0.1:{port}"]
+def _origins(gateway: socket.socket, page: socket.socket | None) -> list[str]:
+    """Of the example page, of where front ends run while they are written, and the gateway's."""
+    ports = [page.getsockname()[1] if page else 5173, 5173, 3000, gateway.getsockname()[1]]
+    # To a browser the two names are two origins.
+    return [
+        f"http://{host}:{port}"
+        for port in dict.fromkeys(ports)
+        for host in ("localhost", "127.0.0.1")
+    ]
+
+
+def _parameters(asked: Settings, upstream: Upstream, origins: list[str]) -> dict[str, str]:
     cap = upstream.output_cap_parameter
     return {
         "AllowedOrigins": asked.allowed_origins or ",".join(origins),
@@ -268,6 +279,24 @@ async def _open(
         server = Server(handler)
         running.servers.append(server)
         await server.start(socket_)
+
+
+def _listen_for_page(asked: Settings) -> socket.socket | None:
+    if asked.page_port is None or not page_build.is_current():
+        return None
+    return processes.listen_on_loopback(asked.page_port, "PAGE_PORT")
+
+
+async def _open_page(
+    running: Running, stack: Stack, listener: socket.socket | None, url: str
+) -> str | None:
+    """Returns its address."""
+    if listener is None:
+        return None
+    addresses = page.config(url, stack.outputs["UserPoolClientId"], stack.endpoint)
+    server = Server(page.Page(page_build.PAGE, addresses))
+    running.servers.append(server)
+    return f"http://localhost:{await server.start(listener)}"
 
 
 async def _until_one_dies(running: Running) -> None:

@@ -27,6 +27,8 @@ class Upstream:
 @dataclass(frozen=True)
 class Settings:
     port: int
+    # None: no example page.
+    page_port: int | None
     # Logs, .local/env, the control socket: what belongs to one run. What is installed lies in
     # .local always.
     directory: Path
@@ -42,6 +44,11 @@ class Settings:
 def from_env(env: Mapping[str, str]) -> Settings:
     return Settings(
         port=_number(env, "PORT", 8787, at_most=65535),
+        page_port=(
+            None
+            if env.get("HEADLESS", "0") not in ("", "0")
+            else _number(env, "PAGE_PORT", 5173, at_most=65535)
+        ),
         directory=Path(env.get("WEIR_LOCAL_DIR") or ROOT / ".local").resolve(),
         upstream=_upstream(env),
         allowed_origins=env.get("ALLOWED_ORIGINS") or None,

@@ -21,11 +21,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def environment(directory: Path, **settings: str) -> dict[str, str]:
-    kept = ("AWS_", "UPSTREAM_", "WEIR_", "PORT", "ALLOWED_ORIGINS")
+    kept = ("AWS_", "UPSTREAM_", "WEIR_", "PORT", "PAGE_PORT", "ALLOWED_ORIGINS")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(kept)}
     return {
         **clean,
         "PORT": "0",
+        "HEADLESS": "1",
         "WEIR_LOCAL_DIR": str(directory),
         "UPSTREAM_BASE_URL": "http://127.0.0.1:9/v1",
         "UPSTREAM_MODEL": "nobody-answers",
