@@ -1,0 +1,163 @@
+"""The store that both relays ask: the embedded AWS, with one table and one secret in it.
+
+Also a proxy in front of it that counts, used only while round trips are counted: it costs time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import socket
+import threading
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from benchmarks import ROOT, STATE
+from local import embedded_aws, install, processes
+from weir import keyring, tokens
+from weir.aws.table import Table
+from weir.keyring import Kid
+
+TABLE, SECRET = "weir-bench", "weir-bench-provider-keys"
+TENANT, PROJECT, USER = "t-bench", "default", "u_1"
+ISSUER = f"urn:weir:{TENANT}"
+PROVIDER_KEY = "sk-bench"
+TOKEN_TTL_S = 6 * 3600
+
+
+@dataclass(frozen=True)
+class Credentials:
+    token: str
+    jwks: Path
+
+
+class Store:
+    """Runs inside `with`."""
+
+    def __enter__(self) -> Store:
+        install.install("aws")
+        for folder in ("aws", "tmp", "logs"):
+            shutil.rmtree(STATE / folder, ignore_errors=True)
+            (STATE / folder).mkdir(parents=True)
+        self._runner = asyncio.Runner()
+        interpreter = ROOT / ".local" / "venv-aws" / "bin" / "python"
+        self._child, self._port = self._runner.run(embedded_aws.start(interpreter, STATE))
+        try:
+            self.endpoint = self._runner.run(embedded_aws.until_ready(self._child, self._port))
+            self.credentials = self._fill()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._runner.run(processes.stop([self._child], 1.0))
+        self._runner.close()
+
+    def _fill(self) -> Credentials:
+        dynamodb = embedded_aws.client(self.endpoint, "dynamodb")
+        dynamodb.create_table(
+            TableName=TABLE,
+            KeySchema=[
+                {"AttributeName": "pk", "KeyType": "HASH"},
+                {"AttributeName": "sk", "KeyType": "RANGE"},
+            ],
+            AttributeDefinitions=[
+                {"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")
+            ],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        dynamodb.put_item(
+            TableName=TABLE,
+            Item={"pk": {"S": f"USER#{USER}"}, "sk": {"S": "USER"}, "tier": {"S": "pro"}},
+        )
+        embedded_aws.client(self.endpoint, "secretsmanager").create_secret(
+            Name=SECRET, SecretString=json.dumps({"default": PROVIDER_KEY})
+        )
+        now = int(time.time())
+        signing = keyring.make_signing_key(Kid("k_bench"))
+        public = signing.public(now)
+        Table(dynamodb, TABLE).publish(public)
+        minted = tokens.mint(
+            signing,
+            issuer=ISSUER,
+            tid=TENANT,
+            pid=PROJECT,
+            uid=USER,
+            role="user",
+            ttl_s=TOKEN_TTL_S,
+            tier=None,
+            session_id="s_bench",
+            jti=str(uuid.uuid4()),
+            now=now,
+        )
+        jwks = STATE / "jwks.json"
+        jwks.write_text(json.dumps(keyring.jwks([public], now)))
+        return Credentials(minted.value, jwks)
+
+
+def aws_environment(endpoint: str) -> dict[str, str]:
+    """What Lambda gives a process to speak to AWS with, and nothing of the operator's own."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_REGION": embedded_aws.REGION,
+        "AWS_DEFAULT_REGION": embedded_aws.REGION,
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        **embedded_aws.ROOT,
+    }
+
+
+class CountingProxy:
+    """Passes bytes on to the store and counts what is asked of it, by operation."""
+
+    _OPERATION = re.compile(rb"(?i)\r\nx-amz-target: *[^\r]*?\.([A-Za-z]+)\r\n")
+
+    def __init__(self, endpoint: str) -> None:
+        self._upstream = ("127.0.0.1", int(endpoint.rpartition(":")[2]))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._counted: Counter[str] = Counter()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def counted(self) -> Counter[str]:
+        """Since it was last asked."""
+        counted, self._counted = self._counted, Counter()
+        return counted
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            upstream = socket.create_connection(self._upstream)
+            for one, other, counts in ((client, upstream, True), (upstream, client, False)):
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                threading.Thread(target=self._pass, args=(one, other, counts), daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket, counts: bool) -> None:
+        try:
+            while data := source.recv(65536):
+                if counts:
+                    for operation in self._OPERATION.findall(data):
+                        self._counted[operation.decode()] += 1
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # one of them has hung up
