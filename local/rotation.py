@@ -63,8 +63,11 @@ def _forget_pending(stack: Stack, secret: str, version: str) -> None:
     leaves it on.
     """
     secrets = client(stack.endpoint, "secretsmanager")
-    stages = secrets.describe_secret(SecretId=secret)["VersionIdsToStages"].get(version, [])
-    if {"AWSCURRENT", "AWSPENDING"} <= set(stages):
+    stages = secrets.describe_secret(SecretId=secret)["VersionIdsToStages"]
+    if "AWSCURRENT" not in stages.get(version, []):
+        return
+    # An earlier rotation that was given up may have left the label elsewhere, too.
+    for labelled in [name for name, labels in stages.items() if "AWSPENDING" in labels]:
         secrets.update_secret_version_stage(
-            SecretId=secret, VersionStage="AWSPENDING", RemoveFromVersionId=version
+            SecretId=secret, VersionStage="AWSPENDING", RemoveFromVersionId=labelled
         )
