@@ -43,19 +43,8 @@ def mint() -> Response[str]:
     key_hash = api_keys.unverified_hash(request.bearer())
     key = api_keys.believe(_table.api_key(key_hash), key_hash, scope="mint")
     wish = tokens.MintRequest.parse(request.json_object())
-    token = tokens.mint(
-        _signing_key(now),
-        issuer=_deployment.issuer,
-        tid=_deployment.tid,
-        pid=key.pid,
-        uid=wish.user_id,
-        role=tokens.granted_role(wish.role, key.role),
-        ttl_s=wish.ttl_s,
-        tier=wish.tier,
-        session_id=wish.session_id or str(uuid.uuid4()),
-        jti=str(uuid.uuid4()),
-        now=now,
-    )
+    role = tokens.granted_role(wish.role, key.role)
+    token = _sign(now, key.pid, wish.user_id, role, wish.tier, wish.ttl_s, wish.session_id)
     logger.info("minted", extra={"key_id": key.key_id, "uid": wish.user_id, "ttl_s": wish.ttl_s})
     return _answer(request, tokens.mint_reply(token, tid=_deployment.tid, pid=key.pid))
 
@@ -66,19 +55,7 @@ def session_token() -> Response[str]:
     request, now = _request(), int(time.time())
     request.require_origin(_deployment.origins)
     user = believe_session(request.claims, client_id=_settings.cognito_client_id)
-    token = tokens.mint(
-        _signing_key(now),
-        issuer=_deployment.issuer,
-        tid=_deployment.tid,
-        pid=_deployment.pid,
-        uid=user.sub,
-        role="user",
-        ttl_s=_settings.session_token_ttl_s,
-        tier=user.tier,
-        session_id=str(uuid.uuid4()),
-        jti=str(uuid.uuid4()),
-        now=now,
-    )
+    token = _sign(now, _deployment.pid, user.sub, "user", user.tier, _settings.session_token_ttl_s)
     logger.info("minted", extra={"uid": user.sub, "ttl_s": token.ttl_s})
     return _answer(request, tokens.session_reply(token))
 
@@ -107,6 +84,30 @@ def fail(error: Exception) -> Response[str]:
     logger.exception("failed")
     known = isinstance(error, clients.AWS_ERRORS)
     return _refuse(clients.unavailable() if known else Internal())
+
+
+def _sign(
+    now: int,
+    pid: str,
+    uid: str,
+    role: str,
+    tier: tokens.Tier | None,
+    ttl_s: int,
+    session_id: str | None = None,
+) -> tokens.Token:
+    return tokens.mint(
+        _signing_key(now),
+        issuer=_deployment.issuer,
+        tid=_deployment.tid,
+        pid=pid,
+        uid=uid,
+        role=role,
+        ttl_s=ttl_s,
+        tier=tier,
+        session_id=session_id or str(uuid.uuid4()),
+        jti=str(uuid.uuid4()),
+        now=now,
+    )
 
 
 def _signing_key(now: int) -> SigningKey:
