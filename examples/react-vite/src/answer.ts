@@ -13,12 +13,19 @@ export async function streamAnswer(
   signal: AbortSignal,
   onText: (text: string) => void,
 ): Promise<string> {
+  const stream = await open(config, tokens, messages, signal);
   let finishReason: string | null = null;
-  for await (const chunk of await open(config, tokens, messages, signal)) {
-    const choice = chunk.choices[0];
-    if (choice?.delta.content) onText(choice.delta.content);
-    finishReason = choice?.finish_reason ?? finishReason;
+  try {
+    for await (const chunk of stream) {
+      const choice = chunk.choices[0];
+      if (choice?.delta.content) onText(choice.delta.content);
+      finishReason = choice?.finish_reason ?? finishReason;
+    }
+  } catch (error) {
+    // The gateway's last words, in an error frame; anything else is a connection that broke.
+    throw error instanceof OpenAI.APIError ? error : new AnswerCut();
   }
+  // A connection that was closed in order looks to the SDK like the end of an answer.
   if (finishReason === null) throw new AnswerCut();
   return finishReason;
 }

@@ -14,15 +14,41 @@ export class HttpError extends Error {
   }
 }
 
-/** The connection ended before the answer did. To the SDK that looks like a complete answer. */
+/** The connection ended before the answer did. */
 export class AnswerCut extends Error {
   constructor() {
     super("The answer was cut off: the connection ended too early.");
   }
 }
 
-export async function explain(error: unknown, config: Config): Promise<string> {
-  if (error instanceof OpenAI.APIConnectionError) return unreachable(config);
+export class Unreachable extends Error {
+  constructor(what: string, address: string) {
+    super(`${what} at ${address} cannot be reached. Check the connection and try again.`);
+  }
+}
+
+/**
+ * A browser says only "Failed to fetch", whether the network is down or the gateway does not list
+ * this page's origin. But one of its answers every page may read; if that one arrives, it is the
+ * origin.
+ */
+export async function whyNoAnswer(config: Config): Promise<Error> {
+  try {
+    await fetch(`${config.baseUrl}/v1/cors`);
+  } catch {
+    return new Unreachable("The gateway", config.baseUrl);
+  }
+  return new Error(
+    `The gateway is there, but does not answer pages from ${location.origin}. ` +
+      "Whoever runs it can add this origin to its allowed origins.",
+  );
+}
+
+export function explain(error: unknown, config: Config): string {
+  // The origin was fine when the token was fetched: it is the connection.
+  if (error instanceof OpenAI.APIConnectionError) {
+    return new Unreachable("The gateway", config.baseUrl).message;
+  }
   if (error instanceof OpenAI.APIError) {
     // The gateway's own words. Inside a stream there is no status, and no header either.
     const told = (error.error as { message?: unknown } | undefined)?.message;
@@ -30,7 +56,6 @@ export async function explain(error: unknown, config: Config): Promise<string> {
     return words + whenToRetry(error.headers?.get("retry-after"));
   }
   if (error instanceof HttpError) return error.message + whenToRetry(error.retryAfter);
-  if (error instanceof TypeError) return unreachable(config); // what fetch throws
   return error instanceof Error ? error.message : String(error);
 }
 
@@ -39,21 +64,4 @@ function whenToRetry(retryAfter: string | null | undefined): string {
   if (!(seconds > 0)) return "";
   if (seconds < 90) return ` Try again in ${seconds} ${seconds === 1 ? "second" : "seconds"}.`;
   return ` Try again in ${Math.round(seconds / 60)} minutes.`;
-}
-
-/**
- * A browser says only "Failed to fetch", whether the network is down or the gateway does not list
- * this page's origin. But one of its answers every page may read; if that one arrives, it is the
- * origin.
- */
-async function unreachable(config: Config): Promise<string> {
-  try {
-    await fetch(`${config.baseUrl}/v1/cors`);
-  } catch {
-    return `The gateway at ${config.baseUrl} cannot be reached. Check the connection and try again.`;
-  }
-  return (
-    `The gateway is there, but does not answer pages from ${location.origin}. ` +
-    "Whoever runs it can add this origin to its allowed origins."
-  );
 }

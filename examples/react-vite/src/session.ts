@@ -3,6 +3,7 @@
  * origin later finds anything in a cookie or in localStorage.
  */
 import type { Config } from "./config";
+import { Unreachable } from "./errors";
 
 export interface Session {
   email: string;
@@ -95,6 +96,8 @@ async function call<Answer>(config: Config, action: string, body: object): Promi
       "X-Amz-Target": `AWSCognitoIdentityProviderService.${action}`,
     },
     body: JSON.stringify(body),
+  }).catch(() => {
+    throw new Unreachable("The sign-in service", config.cognitoEndpoint);
   });
   if (reply.ok) return (await reply.json().catch(() => ({}))) as Answer; // RevokeToken answers nothing
   const told = (await reply.json().catch(() => ({}))) as { __type?: string; message?: string };

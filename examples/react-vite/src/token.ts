@@ -1,6 +1,6 @@
 /** The short-lived token that chat takes: fetched when needed, and again before it expires. */
 import type { Config } from "./config";
-import { HttpError } from "./errors";
+import { HttpError, whyNoAnswer } from "./errors";
 import { SessionEnded, type Session } from "./session";
 
 /** What POST /api/behest/token answers. */
@@ -54,6 +54,8 @@ async function fetchToken(config: Config, session: Session): Promise<Token> {
     fetch(`${config.baseUrl}/api/behest/token`, {
       method: "POST",
       headers: { Authorization: `Bearer ${idToken}` },
+    }).catch(async () => {
+      throw await whyNoAnswer(config);
     });
   let reply = await ask(await session.idToken());
   if (reply.status === 401) reply = await ask(await session.idToken({ renew: true }));

@@ -1,0 +1,153 @@
+"""The example page in a real Chromium, on its own origin, in front of a provider that tests script.
+
+Whatever a test does, the page must end it without a cookie, with nothing stored, and without an
+error that nobody caught.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, Request, expect
+
+from local import install
+from tests.stack import provider as scripted
+from tests.stack.conftest import Stack, start
+from tests.stack.provider import FakeProvider
+
+# Else it looks for updates and accounts at its start; a test's machine may have no network.
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
+    path = install.chromium()
+    if path is None:
+        pytest.fail(install.NEEDS_CHROMIUM)
+    return {**browser_type_launch_args, "executable_path": path, "args": QUIET}
+
+
+class GatedProvider(FakeProvider):
+    """Also answers {"do": "wait"}: the first word, and the rest when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+
+
+def _wait(to: Any, how: dict[str, Any]) -> None:
+    to.begin()
+    to.send(scripted.chunk("First "))
+    assert to.server.gate.wait(20)
+    to.send(scripted.chunk("and last."))
+    to.send(scripted.chunk(None, "stop"))
+    to.send(b"data: [DONE]\n\n")
+    to.end()
+
+
+scripted.BEHAVIOURS["wait"] = _wait
+
+
+@pytest.fixture(scope="session")
+def provider() -> Iterator[GatedProvider]:
+    fake = GatedProvider()
+    yield fake
+    fake.shutdown()
+    fake.server_close()
+
+
+@pytest.fixture(scope="session")
+def stack(provider: GatedProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with start(
+        tmp_path_factory.mktemp("browser"),
+        HEADLESS="0",
+        PAGE_PORT="0",
+        UPSTREAM_BASE_URL=provider.url,
+        UPSTREAM_MODEL="fake-large",
+        UPSTREAM_API_KEY="provider-secret-key",
+        WEIR_PARAM_NextKeyMinimumAgeSeconds="0",
+    ) as running:
+        assert httpx.get(running.env["ALLOWED_ORIGIN"]).status_code == 200, "no page is served"
+        yield running
+
+
+@pytest.fixture(scope="session")
+def base_url(stack: Stack) -> str:
+    """Of the page, for pytest-playwright."""
+    return stack.env["ALLOWED_ORIGIN"]
+
+
+@dataclass
+class Visitor:
+    """A person in front of the page, who sees roles, labels and words."""
+
+    page: Page
+    stack: Stack
+    requests: list[Request] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def sign_in(self, *, password: str | None = None, at: str = "/") -> None:
+        self.page.goto(at)
+        self.page.get_by_label("E-mail").fill(self.stack.env["DEMO_EMAIL"])
+        self.page.get_by_label("Password").fill(password or self.stack.env["DEMO_PASSWORD"])
+        self.page.get_by_role("button", name="Sign in").click()
+
+    def ask(self, question: str = "Hi", **how: Any) -> None:
+        """A question; one with `do=...` tells the provider how to behave."""
+        self.message.fill(json.dumps(how) if how else question)
+        self.page.get_by_role("button", name="Send").click()
+
+    @property
+    def message(self) -> Locator:
+        return self.page.get_by_label("Message")
+
+    @property
+    def alert(self) -> Locator:
+        return self.page.get_by_role("alert")
+
+    @property
+    def answers(self) -> Locator:
+        return self.page.locator(".answer")
+
+    @property
+    def status(self) -> Locator:
+        return self.page.get_by_role("status")
+
+    def sees_an_answer(self) -> None:
+        expect(self.status).to_have_text("The answer is complete.")
+
+    def posts(self, path: str) -> list[Request]:
+        return [one for one in self.requests if one.method == "POST" and one.url.endswith(path)]
+
+
+@pytest.fixture
+def visitor(page: Page, context: BrowserContext, stack: Stack) -> Iterator[Visitor]:
+    one = Visitor(page, stack)
+
+    def hear(message: ConsoleMessage) -> None:
+        if "Content Security Policy" in message.text:
+            one.complaints.append(message.text)
+
+    page.set_default_timeout(10_000)
+    page.on("request", lambda request: one.requests.append(request))
+    page.on("pageerror", lambda error: one.complaints.append(str(error)))
+    page.on("console", hear)
+    yield one
+    kept = page.evaluate("[document.cookie, localStorage.length, sessionStorage.length]")
+    assert context.cookies() == []
+    assert kept == ["", 0, 0]
+    assert one.complaints == []
