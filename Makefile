@@ -16,7 +16,7 @@ run:  ## the gateway on this machine, with a real small model behind it; Ctrl-C 
 	@exec $(PYTHON) -m local
 
 install:
-	@$(PYTHON) -m local.install dev aws model
+	@$(PYTHON) -m local.install dev aws model chromium
 
 install-sam:
 	@$(PYTHON) -m local.install sam
@@ -27,10 +27,11 @@ test: install install-sam  ## everything that must pass before a change lands; u
 test-long: install install-sam  ## the proofs that take minutes
 	$(BIN)/python -m pytest -m long
 
-check: install install-sam  ## format, lint, types, and the template
+check: install install-sam  ## format, lint, types (Python, TypeScript), and the template
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	@$(PYTHON) -m local.page_build check
 	AWS_DEFAULT_REGION=us-east-1 .venv-sam/bin/sam validate --lint
 
 format: install  ## put the code into shape
@@ -38,6 +39,7 @@ format: install  ## put the code into shape
 	$(BIN)/ruff format .
 
 build: install-sam  ## what `sam deploy` uploads: functions, and layers for Lambda's Python on arm64
+	@$(PYTHON) -m local.install run
 	find functions -name __pycache__ -prune -exec rm -rf {} +
 	WEIR_PYTHON=$(CURDIR)/.venv-sam/bin/python .venv-sam/bin/sam build
 

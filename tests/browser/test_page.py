@@ -272,7 +272,10 @@ def test_a_user_pool_that_is_not_there_is_told(
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ({"status": 429, "retry_after": "7"}, "Try again in 7 seconds."),
+        (
+            {"status": 429, "retry_after": "7"},
+            "limiting the gateway's requests. Try again in 7 seconds.",
+        ),
         ({"status": 400, "message": "This prompt is too long."}, "This prompt is too long."),
         ({"status": 401}, "provider"),
     ],

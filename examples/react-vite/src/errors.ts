@@ -53,15 +53,19 @@ export function explain(error: unknown, config: Config): string {
     // The gateway's own words. Inside a stream there is no status, and no header either.
     const told = (error.error as { message?: unknown } | undefined)?.message;
     const words = typeof told === "string" && told ? told : error.message;
-    return words + whenToRetry(error.headers?.get("retry-after"));
+    return withWait(words, error.headers?.get("retry-after"));
   }
-  if (error instanceof HttpError) return error.message + whenToRetry(error.retryAfter);
+  if (error instanceof HttpError) return withWait(error.message, error.retryAfter);
   return error instanceof Error ? error.message : String(error);
 }
 
-function whenToRetry(retryAfter: string | null | undefined): string {
+/** How long to wait, exactly, in the place of a "Try again later." */
+function withWait(words: string, retryAfter: string | null | undefined): string {
   const seconds = Number(retryAfter ?? "");
-  if (!(seconds > 0)) return "";
-  if (seconds < 90) return ` Try again in ${seconds} ${seconds === 1 ? "second" : "seconds"}.`;
-  return ` Try again in ${Math.round(seconds / 60)} minutes.`;
+  if (!(seconds > 0)) return words;
+  const wait =
+    seconds < 90
+      ? `${seconds} ${seconds === 1 ? "second" : "seconds"}`
+      : `${Math.round(seconds / 60)} minutes`;
+  return `${words.replace(/ Try again[^.]*\.$/, "")} Try again in ${wait}.`;
 }
