@@ -44,15 +44,17 @@ class Deployment:
 
 
 def find(*, stack: str | None, local: bool) -> Deployment:
-    """`--stack` means AWS, `--local` this machine; with neither, this machine if it is running."""
-    if stack is None:
-        env = read_env(LOCAL_ENV)
-        if env is not None:
-            deployment = _local(env)
-            if deployment is not None:
-                return deployment
-        if local:
-            raise CommandError("Nothing runs here: start it with `make run` and try again.")
+    """`--stack` means AWS, `--local` this machine; with neither, this machine if `make run` was
+    ever started in this folder: a command meant for it must not fall through to AWS.
+    """
+    env = read_env(LOCAL_ENV) if stack is None else None
+    if local or env is not None:
+        deployment = _local(env or {})
+        if deployment is None:
+            raise CommandError(
+                "Nothing runs here: start it with `make run`, or name a stack on AWS with --stack."
+            )
+        return deployment
     return _on_aws(stack or DEFAULT_STACK)
 
 
@@ -80,7 +82,8 @@ def _local(env: Mapping[str, str]) -> Deployment | None:
 
 def _on_aws(stack: str) -> Deployment:
     try:
-        session = boto3.Session()
+        # boto3 reads AWS_DEFAULT_REGION only; every other tool, and Lambda, says AWS_REGION.
+        session = boto3.Session(region_name=os.environ.get("AWS_REGION"))
         status, outputs = _describe(session, stack, None)
     except NoCredentialsError:
         raise CommandError(
@@ -88,7 +91,9 @@ def _on_aws(stack: str) -> Deployment:
             "this machine's gateway start `make run` first."
         ) from None
     except NoRegionError:
-        raise CommandError("No AWS region. Set AWS_REGION.") from None
+        raise CommandError(
+            "No AWS region. Set AWS_REGION; for this machine's gateway start `make run` first."
+        ) from None
     except ClientError as error:
         raise CommandError(f"The stack {stack!r} cannot be read: {_words(error)}") from None
     except BotoCoreError as error:

@@ -21,7 +21,7 @@ from .deployment import DEFAULT_STACK, CommandError, Deployment, find
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     try:
-        deployment = find(stack=asked.stack, local=asked.local)
+        deployment = find(stack=getattr(asked, "stack", None), local=getattr(asked, "local", False))
         print(f"On {deployment.label}:", file=sys.stderr)
         return int(asked.run(deployment, asked))
     except CommandError as error:
@@ -117,28 +117,34 @@ def _day(seconds: int | None) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
+    where = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    either = where.add_mutually_exclusive_group()
+    either.add_argument("--stack", metavar="NAME", help="the CloudFormation stack to speak to")
+    either.add_argument("--local", action="store_true", help="the gateway of `make run`")
     parser = argparse.ArgumentParser(
         prog="weir",
         description="Operate a Weir deployment.",
-        epilog="Without --stack or --local: the gateway that `make run` has started in this "
-        f"folder, if it runs, else the stack {DEFAULT_STACK}.",
+        epilog="Without --stack or --local: the gateway of `make run`, if it was ever started in "
+        f"this folder, else the stack {DEFAULT_STACK}.",
+        parents=[where],
     )
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--stack", metavar="NAME", help="the CloudFormation stack to speak to")
-    where.add_argument("--local", action="store_true", help="the gateway of `make run`")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     keys = commands.add_parser("keys", help="API keys of servers").add_subparsers(
         required=True, metavar="COMMAND"
     )
-    create = keys.add_parser("create", help="make a key; it is printed once, alone on stdout")
+    create = keys.add_parser(
+        "create", parents=[where], help="make a key; it is printed once, alone on stdout"
+    )
     create.add_argument("--name", default="", help="what the key is for")
     create.set_defaults(run=create_key)
-    revoke = keys.add_parser("revoke", help="stop a key at once")
+    revoke = keys.add_parser("revoke", parents=[where], help="stop a key at once")
     revoke.add_argument("key", metavar="KEY", help="its id (key_…) or the key itself")
     revoke.set_defaults(run=revoke_key)
 
-    status = commands.add_parser("status", help="what is deployed, and whether it answers")
+    status = commands.add_parser(
+        "status", parents=[where], help="what is deployed, and whether it answers"
+    )
     status.set_defaults(run=show_status)
     return parser
 

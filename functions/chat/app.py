@@ -113,12 +113,13 @@ def _logged(
 def _headers(
     request: Request, claims: Claims, completion_id: str, *, stream: bool
 ) -> dict[str, str]:
-    session = request.headers.get("x-session-id") or claims.sid
     extra = {"X-Completion-Id": completion_id}
-    if session:
-        extra["X-Session-Id"] = session
-    if thread := request.headers.get("x-thread-id"):
-        extra["X-Thread-Id"] = thread
+    for name, value in (
+        ("X-Session-Id", request.headers.get("x-session-id") or claims.sid),
+        ("X-Thread-Id", request.headers.get("x-thread-id")),
+    ):
+        if value and value.isascii() and value.isprintable():  # what a header can carry
+            extra[name] = value
     if stream:
         extra["Content-Type"] = "text/event-stream; charset=utf-8"
         extra["Cache-Control"] = "no-store, no-transform"

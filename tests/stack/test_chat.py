@@ -82,6 +82,31 @@ def test_provider_is_told_the_model_the_cap_and_our_key_and_nothing_of_the_calle
     assert not {"cookie", "origin", "x-end-user-id", "x-tier"} & set(headers)
 
 
+CANARY = "provider-secret-key"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"do": "fail", "status": 400, "message": f"bad header Bearer {CANARY}"},
+        {"do": "fail", "status": 400, "code": f"Bearer {CANARY}"},
+        {"do": "fail", "status": 401, "message": f"Incorrect API key: {CANARY}"},
+        {"do": "frames", "frames": [f'data: {{"error":{{"message":"{CANARY}"}}}}\n\n']},
+        {"do": "stream", "text": CANARY},
+        {"do": "whole", "text": CANARY},
+    ],
+    ids=str,
+)
+def test_providers_key_is_never_told_even_if_the_provider_quotes_it(
+    stack: Stack, token: str, how: dict[str, Any], stream: bool
+) -> None:
+    reply = post(stack, token, ask(how, stream=stream))
+    assert CANARY not in reply.text
+    assert CANARY not in json.dumps(dict(reply.headers))
+    assert CANARY not in stack.log("ChatFunction")
+
+
 def test_multi_byte_text_survives(stack: Stack, token: str) -> None:
     text = "Grüße 🌊 世界"
     reply = post(stack, token, ask({"do": "stream", "text": text, "chunks": 20}, stream=True))

@@ -35,7 +35,7 @@ def test_created_key_mints_and_a_revoked_one_is_refused_at_once(stack: Stack) ->
     assert created.stdout == key + "\n", "alone on stdout, for KEY=$(weir keys create)"
     assert mint(stack, key) == 200
 
-    status = weir(stack, "status").stdout
+    status = weir(stack, "status", "--local").stdout
     (line,) = [line for line in status.splitlines() if line.endswith("shop")]
     key_id = line.split()[0]
     assert key not in status
@@ -71,6 +71,13 @@ def elsewhere(tmp_path: Path, *words: str, **env: str) -> subprocess.CompletedPr
 
 def test_nothing_running_is_one_clear_sentence(tmp_path: Path) -> None:
     answer = elsewhere(tmp_path, "--local", "status")
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert "make run" in answer.stderr
+
+
+def test_run_that_has_ended_is_not_taken_for_a_stack_on_aws(tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("COGNITO_ENDPOINT=http://127.0.0.1:9\nWEIR_STACK=weir-local\n")
+    answer = elsewhere(tmp_path, "keys", "create")
     assert (answer.returncode, answer.stdout) == (1, "")
     assert "make run" in answer.stderr
 

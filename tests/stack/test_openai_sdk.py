@@ -83,7 +83,7 @@ def test_real_model_answers_the_same_streamed_and_whole(
             ask_it: Any = partial(
                 sdk.chat.completions.create, model="default", messages=question, temperature=0
             )
-            whole = ask_it(max_tokens=20)
+            whole = ask_it(max_tokens=20, extra_body={"n_predict": 60, "ignore_eos": True})
             stream = ask_it(max_tokens=20, stream=True)
             deltas = [chunk.choices[0].delta.content or "" for chunk in stream]
     assert "".join(deltas) == whole.choices[0].message.content

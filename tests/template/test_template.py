@@ -284,7 +284,7 @@ def test_role_has_exactly_the_rights_the_function_uses(resources: Resources, fun
     assert actions(resources, function) == RIGHTS[function]
     for statement in statements(resources, function):
         if statement["Resource"] == "*":
-            assert all(action.startswith("bedrock:") for action in statement["Action"])
+            assert statement["Action"] == "bedrock:CallWithBearerToken"
 
 
 def test_chat_may_not_read_the_signing_keys(resources: Resources) -> None:
@@ -295,8 +295,8 @@ def test_chat_may_not_read_the_signing_keys(resources: Resources) -> None:
 def test_bedrock_rights_are_granted_only_without_another_upstream(source: dict[str, Any]) -> None:
     policies = source["Resources"]["ChatFunction"]["Properties"]["Policies"]
     conditional = [s for s in policies[0]["Statement"] if "Fn::If" in s]
-    assert len(conditional) == 1
-    assert conditional[0]["Fn::If"][0] == "Bedrock"
+    assert len(conditional) == 2
+    assert all(statement["Fn::If"][0] == "Bedrock" for statement in conditional)
     assert source["Conditions"]["Bedrock"] == {"Fn::Equals": [{"Ref": "UpstreamBaseUrl"}, ""]}
 
 
@@ -407,6 +407,29 @@ def test_allowed_origins_parameter_takes_origins_only(
 ) -> None:
     pattern = source["Parameters"]["AllowedOrigins"]["AllowedPattern"]
     assert bool(re.fullmatch(pattern, text)) == accepted
+
+
+@pytest.mark.parametrize(
+    ("url", "accepted"),
+    [
+        ("", True),
+        ("https://api.openai.com/v1", True),
+        ("http://localhost:11434/v1", True),
+        ("http://127.0.0.1:9/v1", True),
+        ("http://gpu-box:8000/v1", True),
+        ("http://10.0.0.7/v1", True),
+        ("http://172.31.0.7:80", True),
+        ("http://api.openai.com/v1", False),
+        ("http://172.32.0.7/v1", False),
+        ("http://8.8.8.8/v1", False),
+        ("ftp://x/v1", False),
+    ],
+)
+def test_providers_key_never_travels_the_internet_in_clear(
+    source: dict[str, Any], url: str, accepted: bool
+) -> None:
+    pattern = source["Parameters"]["UpstreamBaseUrl"]["AllowedPattern"]
+    assert bool(re.fullmatch(pattern, url)) == accepted
 
 
 def test_newcomer_finds_what_he_needs_in_the_outputs(source: dict[str, Any]) -> None:

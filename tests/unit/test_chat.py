@@ -74,6 +74,11 @@ def test_tools_images_and_unknown_fields_pass_and_strays_do_not() -> None:
     assert not set(chat.STRAY_FIELDS) & set(upstream)
 
 
+@pytest.mark.parametrize("field", sorted(chat.COSTLY_FIELDS))
+def test_field_that_could_cost_more_than_the_cap_is_dropped(field: str) -> None:
+    assert field not in told(**{field: 99})
+
+
 @pytest.mark.parametrize(
     ("options", "wanted"),
     [
@@ -169,7 +174,8 @@ def test_providers_failure_is_told_as_what_it_is_to_our_caller(
         (None, "1"),
         ("7", "7"),
         ("0", "1"),
-        ("2.5", "1"),
+        ("2.5", "3"),
+        ("1e9", "1"),
         ("99999", "3600"),
         ("Fri, 01 Jan 2027 00:00:00 GMT", "1"),
         ("\u0663", "1"),  # a digit, but not an ASCII one
@@ -178,6 +184,14 @@ def test_providers_failure_is_told_as_what_it_is_to_our_caller(
 def test_retry_after_of_a_busy_provider_is_a_whole_number(header: str | None, seconds: str) -> None:
     headers = {} if header is None else {"retry-after": header}
     assert chat.refusal_of_upstream(429, headers, b"").headers["Retry-After"] == seconds
+
+
+def test_providers_code_and_param_are_passed_on_only_if_they_are_words() -> None:
+    for odd in ("Bearer sk-CANARY", "x" * 65, "a b", 7, None, "<b>"):
+        refusal = chat.refusal_of_upstream(400, {}, error(code=odd, param=odd))
+        assert (refusal.code, refusal.param) == ("validation_error", None)
+    refusal = chat.refusal_of_upstream(400, {}, error(code="bad_x", param="messages[0].content"))
+    assert (refusal.code, refusal.param) == ("bad_x", "messages[0].content")
 
 
 def test_client_is_told_not_to_retry_what_cannot_help() -> None:

@@ -239,6 +239,20 @@ def test_failed_read_leaves_the_old_keys_in_place(table: Table, public_key: Publ
     assert keys.find(public_key.kid, NOW)
 
 
+def test_failed_first_read_never_makes_a_good_token_look_bad(
+    table: Table, public_key: PublicKey
+) -> None:
+    table.publish(public_key)
+    counted = Counted(table)
+    keys = copy_of(counted)
+    counted.table = None  # type: ignore[assignment]
+    for _ in range(2):
+        with pytest.raises(AttributeError):
+            keys.find(public_key.kid, NOW)
+    counted.table = table
+    assert keys.find(public_key.kid, NOW) == public_key
+
+
 # ---------------------------------------------------------------- API keys
 
 SENT = "behest_sk_live_" + "0123456789abcdef" * 2
@@ -303,12 +317,27 @@ def test_missing_provider_key_says_what_to_do_and_is_looked_for_again(secrets: A
     assert store.provider_key(SECRET, NOW) == "key-2"
 
 
-@pytest.mark.parametrize("text", ["sk-plain-secret", '{"default":7}', "[]", '{"other":"sk-x"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sk-plain-secret",
+        '{"default":7}',
+        '{"default":"sk-“quoted”"}',
+        '{"default":"sk-a b"}',
+        "[]",
+        '{"other":"sk-x"}',
+    ],
+)
 def test_wrongly_written_provider_key_is_never_quoted(secrets: Any, text: str) -> None:
     secrets.put_secret_value(SecretId=SECRET, SecretString=text)
     with pytest.raises(NotReady) as refused:
         Vault(secrets).provider_key(SECRET, NOW)
     assert "sk-" not in json.dumps(refused.value.envelope("r"))
+
+
+def test_newline_around_a_provider_key_is_forgiven(secrets: Any) -> None:
+    secrets.put_secret_value(SecretId=SECRET, SecretString='{"default":" key-2\\n"}')
+    assert Vault(secrets).provider_key(SECRET, NOW) == "key-2"
 
 
 def test_secret_that_does_not_exist_is_not_ready(secrets: Any) -> None:

@@ -146,6 +146,29 @@ def test_connection_is_used_again_for_the_next_request(start: Callable[..., Fake
     assert fake.connections == 1
 
 
+def test_connection_is_used_again_after_a_long_answer_and_not_after_a_long_pause(
+    start: Callable[..., FakeProvider], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = SSE_HEAD + http_chunk(b"a") + b"0\r\n\r\n"
+
+    def twice(peer: socket.socket) -> None:
+        peer.sendall(answer)
+        read_request(peer)
+        peer.sendall(answer)
+
+    fake = start(twice, lambda peer: peer.sendall(answer))
+    provider = fake.connect()
+    clock = [1000.0]
+    monkeypatch.setattr("time.time", lambda: clock[0])
+    call = provider.open(b"{}", "key", stream=True)
+    while call.receive(5):
+        clock[0] += 60
+    call.close()
+    assert (read_all(provider), fake.connections) == (b"a", 1)
+    clock[0] += 11
+    assert (read_all(provider), fake.connections) == (b"a", 2)
+
+
 def test_connection_that_the_provider_closed_is_not_used_again(
     start: Callable[..., FakeProvider],
 ) -> None:

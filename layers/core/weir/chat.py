@@ -6,6 +6,7 @@ opened, with the name of the field.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,10 +24,36 @@ from weir.errors import (
 # Client libraries' own arguments that stray into the body (contract sections 8 and 21.3).
 STRAY_FIELDS = ("session_id", "token", "user_id", "tier", "signal", "headers")
 
+# Fields with which some provider produces more, or dearer, output than the cap that we send allows:
+# other names of the cap, several answers for one, other models, and what is billed beside tokens.
+COSTLY_FIELDS = frozenset(
+    {
+        "n_predict",
+        "max_new_tokens",
+        "max_output_tokens",
+        "max_tokens_to_sample",
+        "min_tokens",
+        "ignore_eos",
+        "best_of",
+        "use_beam_search",
+        "models",
+        "route",
+        "fallbacks",
+        "plugins",
+        "service_tier",
+        "prediction",
+        "web_search_options",
+        "modalities",
+        "audio",
+    }
+)
+
 DEFAULT_MODEL_NAMES = ("", "default")
 
 _CAP_FIELDS = ("max_tokens", "max_completion_tokens")
+_WORD = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _MAX_TOLD = 1000  # characters of a provider's message that are passed on
 
 
@@ -70,7 +97,7 @@ def understand(body: Mapping[str, Any], model: Model) -> ChatRequest:
     upstream = {
         name: value
         for name, value in body.items()
-        if name not in STRAY_FIELDS and name not in _CAP_FIELDS
+        if name not in STRAY_FIELDS and name not in _CAP_FIELDS and name not in COSTLY_FIELDS
     }
     upstream["model"] = model.name
     upstream[model.cap_parameter] = cap
@@ -117,8 +144,8 @@ def refusal_of_upstream(status: int, headers: Mapping[str, str], body: bytes) ->
     if status in (400, 422):
         return UpstreamRejected(
             _told(told.get("message")) or "The provider refused the request.",
-            code=_told(told.get("code")) or None,
-            param=_told(told.get("param")) or None,
+            code=_word(told.get("code")),
+            param=_word(told.get("param")),
             details=evidence,
         )
     if status == 404:
@@ -187,12 +214,17 @@ def _upstream_error(body: bytes) -> dict[str, Any]:
     return error if isinstance(error, dict) else {}
 
 
+def _word(value: object) -> str | None:
+    """A provider's code or field name, if it is one: it goes into our logs, too."""
+    return value if isinstance(value, str) and _WORD.fullmatch(value) else None
+
+
 def _told(value: object) -> str:
     return value[:_MAX_TOLD] if isinstance(value, str) else ""
 
 
 def _retry_after(value: str | None) -> int:
     """Whole seconds, at least one: the HTTP-date form is not worth a parser here."""
-    if value is not None and value.strip().isascii() and value.strip().isdigit():
-        return max(1, min(int(value.strip()), 3600))
+    if value is not None and _SECONDS.fullmatch(value.strip()):
+        return max(1, min(math.ceil(float(value)), 3600))
     return 1

@@ -6,6 +6,7 @@ format of a Lambda function for proxy integration".
 
 import base64
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,7 +87,7 @@ class Request:
 def parse_json(body: bytes) -> Any:
     """Strict JSON (RFC 8259): no NaN or Infinity, which Python would read and write back."""
     try:
-        return json.loads(body, parse_constant=_no_constant)
+        return json.loads(body, parse_constant=refuse_constant, parse_float=finite)
     except (ValueError, RecursionError) as error:
         where = f" ({error})" if isinstance(error, json.JSONDecodeError) else ""
         raise BadRequest(
@@ -122,5 +123,12 @@ def _body(event: Mapping[str, Any]) -> bytes:
     return str(text).encode("utf-8", "surrogatepass")
 
 
-def _no_constant(name: str) -> None:
+def refuse_constant(name: str) -> float:
+    """For `parse_constant`: Python reads NaN and Infinity, which are not JSON."""
     raise ValueError(f"{name} is not JSON")
+
+
+def finite(text: str) -> float:
+    """For `parse_float`: 1e999 is JSON, but an infinity to Python, which JSON cannot say."""
+    number = float(text)
+    return number if math.isfinite(number) else refuse_constant(text)

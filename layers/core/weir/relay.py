@@ -12,24 +12,33 @@ Rules of this file
 No I/O and no clock of its own: the upstream and `monotonic` are passed in.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from weir import sse
 from weir.chat import ChatRequest
 from weir.errors import DeadlineExceeded, Refusal, UpstreamFailed, UpstreamTimeout
+from weir.events import finite, refuse_constant
 
 COMMIT_AFTER_S = 5.0  # a provider silent for this long is committed to as 200, with heartbeats
 HEARTBEAT_EVERY_S = 15.0  # under the 30 s that proxies on the way like to cut at
 UPSTREAM_SILENCE_S = 300.0  # reasoning models think for minutes; counted on socket bytes
 MAX_ANSWER_BYTES = 32_000_000  # of an upstream: far above what any output cap allows
+# An answer that does not stream sends nothing until it is whole, and API Gateway cuts a connection
+# that is silent for five minutes.
+WHOLE_ANSWER_S = 285.0
 LET_END_S = 0.05  # after `[DONE]`: a connection whose body has ended can be used again
 
 
 class Upstream(Protocol):
-    """One open request to a provider."""
+    """One open request to a provider. `secret` is its credential: a provider that quotes it back
+    must not make us tell it.
+    """
+
+    secret: bytes
 
     def receive(self, timeout_s: float) -> bytes | None:
         """The next bytes; None if none came in time; b"" at the end. Raises a Refusal."""
@@ -68,7 +77,7 @@ def stream(
     Start it (`next`) before the answer is handed on: a generator that never started would never run
     its `finally`.
     """
-    frames = _Frames(request, completion_id, outcome)
+    frames = _Frames(request, upstream.secret, completion_id, outcome)
     watch = _Watch(timing)
     try:
         for data in _arrivals(upstream, watch):
@@ -82,7 +91,8 @@ def stream(
             if failure is not None:
                 raise failure
             if frames.done:
-                upstream.receive(LET_END_S)
+                with contextlib.suppress(Refusal):  # the answer is whole, whatever comes now
+                    upstream.receive(LET_END_S)
                 break
         else:
             yield frames.end()
@@ -99,7 +109,9 @@ def stream(
 
 def complete(upstream: Upstream, completion_id: str, timing: Timing, outcome: Outcome) -> bytes:
     """The whole answer of a request that does not stream, as one JSON object."""
-    watch = _Watch(timing)
+    watch = _Watch(
+        replace(timing, deadline=min(timing.deadline, timing.monotonic() + WHOLE_ANSWER_S))
+    )
     pieces: list[bytes] = []
     size = 0
     try:
@@ -109,7 +121,7 @@ def complete(upstream: Upstream, completion_id: str, timing: Timing, outcome: Ou
             if size > MAX_ANSWER_BYTES:
                 raise _unreadable("it is too large")
             pieces.append(data or b"")
-        answer = _object(b"".join(pieces))
+        answer = _object(b"".join(pieces).replace(upstream.secret, b"***"))
         if answer.get("error"):
             raise _reported(answer)
         if not isinstance(answer.get("choices"), list):
@@ -166,8 +178,11 @@ def _arrivals(upstream: Upstream, watch: _Watch) -> Iterator[bytes | None]:
 class _Frames:
     """Upstream bytes to our frames, and the judgement whether the answer is whole."""
 
-    def __init__(self, request: ChatRequest, completion_id: str, outcome: Outcome) -> None:
+    def __init__(
+        self, request: ChatRequest, secret: bytes, completion_id: str, outcome: Outcome
+    ) -> None:
         self._reader = sse.EventReader()
+        self._secret = secret
         self._usage_wanted = request.usage_wanted
         self._id = completion_id
         self._outcome = outcome
@@ -203,7 +218,7 @@ class _Frames:
     def _frame(self, event: sse.Event) -> bytes:
         if event.data.strip() == b"[DONE]":
             return self._end_well()
-        chunk = _object(event.data)
+        chunk = _object(event.data.replace(self._secret, b"***"))
         if event.name == "error" or chunk.get("error"):
             raise _reported(chunk)
         for choice in chunk.get("choices") or ():
@@ -219,6 +234,8 @@ class _Frames:
             if usage is not None and not chunk.get("choices"):
                 return b""  # clients that did not ask for it index choices[0] of every chunk
             chunk.pop("usage", None)
+        if "choices" in chunk and chunk["choices"] is None:
+            chunk["choices"] = []  # clients index it
         chunk["id"] = self._id
         self._outcome.chunks += 1
         return sse.frame(_compact(chunk))
@@ -268,10 +285,6 @@ def _compact(value: dict[str, Any]) -> bytes:
     return _ENCODER.encode(value).encode("utf-8", "backslashreplace")
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
 # Made once: json.loads and json.dumps with arguments would make one for every chunk.
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_DECODER = json.JSONDecoder(parse_constant=refuse_constant, parse_float=finite)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))

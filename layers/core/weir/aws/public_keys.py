@@ -26,8 +26,10 @@ class PublicKeys:
         """`now` is Unix seconds. Raises Unauthenticated for a key that is unknown or retired."""
         age = self._monotonic() - self._read_at
         if age >= CACHED_FOR_S or (kid not in self._keys and age >= UNKNOWN_KID_EVERY_S):
-            self._read_at = self._monotonic()
+            # In this order: after a read that failed the next request reads again. Until it has
+            # succeeded nobody is told that his token is bad.
             self._keys = {key.kid: key for key in self._table.public_keys()}
+            self._read_at = self._monotonic()
         key = self._keys.get(kid)
         if key is None or not key.believed_at(now):
             raise Unauthenticated("The token was not signed by this gateway.", reason="unknown_kid")

@@ -4,6 +4,7 @@ Powertools' cache would do the same, but imports boto3, which the chat path cann
 """
 
 import json
+import re
 from typing import Any
 
 from weir.errors import NotReady
@@ -11,6 +12,8 @@ from weir.errors import NotReady
 # A changed secret counts after this long. Short enough for an operator who waits for a new provider
 # key to work; long enough that Secrets Manager is not asked for every request.
 CACHED_FOR_S = 60
+
+_KEY = re.compile(r"[!-~]+")  # what can stand in an Authorization header
 
 
 class Vault:
@@ -39,15 +42,15 @@ class Vault:
     def provider_key(self, secret_id: str, now: int) -> str:
         """The provider's API key. Raises NotReady, without a hint at the content, if unset."""
         try:
-            key = json.loads(self.read(secret_id, now))["default"]
-        except (ValueError, KeyError, TypeError):
-            key = None
-        if not isinstance(key, str) or not key:
+            key = json.loads(self.read(secret_id, now))["default"].strip()
+        except (ValueError, KeyError, TypeError, AttributeError):
+            key = ""
+        if not _KEY.fullmatch(key):
             self.forget(secret_id)
             raise NotReady(
-                "This gateway has no key for its model provider yet. The operator puts it into the "
-                'secret of the output ProviderKeysSecretArn, as {"default": "..."}.',
+                "This gateway has no usable key for its model provider. The operator puts it into "
+                'the secret of the output ProviderKeysSecretArn, as {"default": "..."}.',
                 code="upstream_not_configured",
                 retryable=False,
             )
-        return key
+        return str(key)

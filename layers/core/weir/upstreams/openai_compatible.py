@@ -40,14 +40,11 @@ class Provider:
         self._ssl: ssl.SSLContext | bool = False
         self._client: httpx.Client | None = None
         self._wire = _Wire()
-        self._last_used = 0.0
 
     def open(self, body: bytes, bearer: str, *, stream: bool) -> "Call":
         """Starts the request and returns at once."""
-        now = time.time()
-        if self._client is None or now - self._last_used > KEEPALIVE_S:
+        if self._client is None or time.time() - self._wire.last_used > KEEPALIVE_S:
             self._client = self._fresh_client()
-        self._last_used = now
         headers = {
             "Authorization": f"Bearer {bearer}",
             "Content-Type": "application/json",
@@ -56,7 +53,7 @@ class Provider:
             "User-Agent": "weir",
         }
         request = self._client.build_request("POST", self._url, headers=headers, content=body)
-        return Call(self._client, request, self._wire, stream=stream)
+        return Call(self._client, request, self._wire, bearer.encode(), stream=stream)
 
     def close(self) -> None:
         if self._client is not None:
@@ -83,6 +80,7 @@ class _Wire:
     """The connection in use: a call may inherit it from the one before, and must still cut it."""
 
     stream: Any = None
+    last_used = 0.0
 
     def cut(self) -> None:
         sock = self.stream.get_extra_info("socket") if self.stream is not None else None
@@ -97,8 +95,15 @@ class Call:
     """One request to a provider, running. Satisfies `relay.Upstream`."""
 
     def __init__(
-        self, client: httpx.Client, request: httpx.Request, wire: _Wire, *, stream: bool
+        self,
+        client: httpx.Client,
+        request: httpx.Request,
+        wire: _Wire,
+        secret: bytes,
+        *,
+        stream: bool,
     ) -> None:
+        self.secret = secret
         self._client = client
         self._request = request
         self._stream = stream
@@ -122,6 +127,7 @@ class Call:
     def close(self) -> None:
         """Ends the request wherever it is; on return the connection is closed or idle."""
         self._closed = True
+        self._wire.last_used = time.time()
         if self._thread.is_alive():
             self._wire.cut()
             self._thread.join(CONNECT_TIMEOUT_S + 1)
@@ -167,7 +173,7 @@ class Call:
         response = self._send()
         with contextlib.closing(response):
             if response.status_code != 200:
-                raise _refusal(response)
+                raise _refusal(response, self.secret)
             _check_media_type(response, stream=self._stream)
             for data in response.iter_raw():
                 if self._closed:
@@ -177,12 +183,13 @@ class Call:
         self._arrived.put(b"")
 
 
-def _refusal(response: httpx.Response) -> Refusal:
+def _refusal(response: httpx.Response, secret: bytes) -> Refusal:
     body = b""
     for data in response.iter_raw():
         body += data
         if len(body) > MAX_ERROR_BYTES:
             break
+    body = body.replace(secret, b"***")
     return refusal_of_upstream(response.status_code, response.headers, body)
 
 
