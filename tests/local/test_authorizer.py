@@ -39,7 +39,7 @@ def claims(**changes: Any) -> dict[str, Any]:
         "aud": "any-client-of-the-pool",
         "token_use": "id",
         "iat": now,
-        "exp": now + 60,
+        "exp": now + 3600,
         "email_verified": True,
         "auth_time": now,
         "cognito:groups": ["free", "pro"],
