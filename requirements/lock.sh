@@ -22,6 +22,8 @@ lock requirements dev "$@"
 lock requirements sam "$@"
 lock local requirements-aws "$@"
 
-cd layers/compiler
-npm install --package-lock-only --omit-lockfile-registry-resolved --silent --no-audit --no-fund
-echo layers/compiler/package-lock.json
+for directory in layers/compiler examples/react-vite; do
+    (cd "$directory" &&
+        npm install --package-lock-only --omit-lockfile-registry-resolved --silent --no-audit --no-fund)
+    echo "$directory/package-lock.json"
+done
