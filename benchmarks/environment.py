@@ -45,6 +45,8 @@ def prepare() -> Environment:
         [interpreter, "-c", "import platform as p; print(p.python_version())"]
     ).strip()
     _make_venv(interpreter, version)
+    relay = HERE / "fastapi_relay.py"
+    _run([str(VENV / "bin" / "python"), "-m", "compileall", "-q", str(relay)], "compiling it")
     bare = STATE / f"python-{version}"
     if not (bare / "bin" / "python").exists():
         _run([interpreter, "-m", "venv", "--without-pip", str(bare)], "making an environment")

@@ -33,8 +33,9 @@ def draw(data: dict[str, Any], out: Path) -> None:
     delays = axes[3]
     for target, values in data["delays_us"].items():
         ordered = sorted(values)
-        shares = [(place + 1) / len(ordered) * 100 for place in range(len(ordered))]
-        delays.step(ordered, shares, color=COLOURS[target], label=data["columns"][target])
+        shares = [share / 2 for share in range(201)]
+        times = [ordered[round(share / 100 * (len(ordered) - 1))] for share in shares]
+        delays.plot(times, shares, color=COLOURS[target], label=data["columns"][target])
     delays.set_xscale("log")
     delays.set_title("delay of a chunk at 20 ms gaps (µs), % below", fontsize=9)
     delays.legend(fontsize=7, frameon=False)

@@ -122,6 +122,9 @@ class Http:
             f"Authorization: Bearer {self.place.credentials.token}\r\nAccept: */*\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
+        if self._connection is not None and wire.has_ended(self._connection):
+            self._connection.close()  # servers close a connection that was idle for seconds
+            self._connection = None
         if self._connection is None:
             self._connection = wire.connect(self.port, time.monotonic() + START_S)
         asked = now()

@@ -135,6 +135,11 @@ def connect(port: int, give_up: float) -> socket.socket:
         return connection
 
 
+def has_ended(connection: socket.socket) -> bool:
+    """Of an idle connection: whether its peer has closed it."""
+    return bool(select.select([connection], [], [], 0)[0])
+
+
 class RuntimeApi:
     """One function process's Runtime API: it asks for the next event, and posts its answer."""
 
