@@ -34,6 +34,7 @@ class FakeProvider(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.busy = 0  # requests that are being answered
         self.left = threading.Event()  # a peer hung up before its answer had ended
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -58,11 +59,14 @@ class _Handler(BaseHTTPRequestHandler):
         except (ValueError, TypeError):
             how = {}
         behave = BEHAVIOURS[how.get("do", "stream" if asked.get("stream") else "whole")]
+        self.server.busy += 1
         try:
             behave(self, how)
         except (BrokenPipeError, ConnectionResetError):
             self.server.left.set()
             self.close_connection = True
+        finally:
+            self.server.busy -= 1
 
     # ------------------------------------------------------------ ways to answer
 

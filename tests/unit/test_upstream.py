@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from weir import relay, sse
+from weir.chat import ChatRequest
 from weir.errors import Refusal
 from weir.upstreams.openai_compatible import Provider
 
@@ -290,3 +292,31 @@ def test_silence_is_nothing_yet(start: Callable[..., FakeProvider]) -> None:
     assert call.receive(0.05) is None
     call.close()
     call.close()
+
+
+def test_six_minutes_of_silence_end_in_one_error_with_time_scaled_a_hundredfold(
+    start: Callable[..., FakeProvider],
+) -> None:
+    left = threading.Event()
+
+    def begin_then_hang(peer: socket.socket) -> None:
+        peer.sendall(SSE_HEAD)
+        peer.sendall(http_chunk(b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'))
+        hang_until_peer_leaves(left)(peer)
+
+    call = start(begin_then_hang).connect().open(b"{}", "key", stream=True)
+    timing = relay.Timing(
+        time.monotonic,
+        deadline=time.monotonic() + 8.40,
+        commit_after_s=relay.COMMIT_AFTER_S / 100,
+        heartbeat_every_s=relay.HEARTBEAT_EVERY_S / 100,
+        upstream_silence_s=relay.UPSTREAM_SILENCE_S / 100,
+    )
+    began, outcome = time.monotonic(), relay.Outcome()
+    request = ChatRequest(True, False, 1, 10, b"")
+    writes = list(relay.stream(request, call, "id", timing, outcome))
+    assert 2.9 < time.monotonic() - began < 4.5
+    assert writes.count(sse.HEARTBEAT) >= 15
+    assert b'"code":"upstream_timeout"' in writes[-1]
+    assert outcome.outcome == "upstream_timeout"
+    assert left.wait(2)
