@@ -20,6 +20,7 @@ lock layers/compiler requirements "$@"
 lock requirements run -c ../layers/dependencies/requirements.txt "$@"
 lock requirements dev "$@"
 lock requirements sam "$@"
+lock benchmarks requirements "$@"
 lock local requirements-aws "$@"
 
 for directory in layers/compiler examples/react-vite; do

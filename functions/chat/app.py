@@ -28,7 +28,6 @@ Answer = tuple[int, dict[str, str], bytes, Iterator[bytes]]
 LAMBDA_MARGIN_S = 5
 
 log = logging.getLogger("chat")
-logging.getLogger("httpx").setLevel(logging.WARNING)  # it would tell every provider URL
 
 _settings = ChatSettings.from_env(os.environ)
 _deployment = _settings.deployment

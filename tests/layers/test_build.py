@@ -218,7 +218,7 @@ def test_what_functions_import_works_from_the_pruned_tree(runnable: Path) -> Non
     said = run(
         HOST_PYTHON,
         """
-import boto3, botocore.auth, botocore.exceptions, httpx, jwt
+import botocore.auth, botocore.exceptions, botocore.session, certifi, jwt, ssl
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver
 from cryptography.hazmat.primitives import serialization
@@ -226,12 +226,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 token = jwt.encode({"sub": "u"}, key, algorithm="RS256")
 assert jwt.decode(token, key.public_key(), algorithms=["RS256"]) == {"sub": "u"}
-httpx.Client().close()
+ssl.create_default_context(cafile=certifi.where())
 Logger(service="x").info("logged"); Metrics(namespace="x"); APIGatewayRestResolver()
-session = boto3.Session(aws_access_key_id="a", aws_secret_access_key="b")
-session.resource("dynamodb").Table("t")
+session = botocore.session.get_session()
+session.set_credentials("a", "b")
 for name in ("cognito-idp", "dynamodb", "kms", "secretsmanager", "sts"):
-    print(name, session.client(name).meta.endpoint_url)
+    print(name, session.create_client(name).meta.endpoint_url)
 """,
         runnable,
     )

@@ -1,94 +1,92 @@
 """A provider that speaks OpenAI chat completions, reached over HTTP with a bearer.
 
-A request runs in a thread of its own and hands over what it reads, so that the relay can send a
-heartbeat or give up while the provider is silent. An answer that is no longer wanted is stopped by
-shutting its socket: it must cost no more from now on, not from its next byte on.
+A request is opened in a thread of its own, so that the relay can send a heartbeat or give up while
+the provider is silent. Once a chunked answer has begun, the relay's own thread reads it from the
+socket: a thread in between would cost each chunk a switch. An answer that is no longer wanted is
+stopped by shutting its socket: it must cost no more from now on, not from its next byte on.
 
-A process serves one request at a time, as Lambda's do, so a `Provider` has one call at a time.
+The standard library's client dials, speaks TLS, sends and reads every head; its socket is at hand,
+and it is imported anyway (docs/decisions/0004). A process serves one request at a time, as Lambda
+does, so a `Provider` has one connection and one call at a time.
 """
 
 import contextlib
+import http.client
 import queue
+import select
 import socket
 import ssl
 import threading
 import time
-from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
+import certifi
 
 from weir.chat import refusal_of_upstream
+from weir.chunked import ChunkedDecoder
 from weir.errors import Refusal, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
 
 # Under relay.COMMIT_AFTER_S: a provider that cannot be reached is a plain 504, not a broken stream.
 CONNECT_TIMEOUT_S = 4.0
-WRITE_TIMEOUT_S = 30.0
 # The relay gives up first; this only frees a thread that nobody waits for any more.
 READ_TIMEOUT_S = 900.0
 # A connection idle for longer is not used again: providers drop them, and a frozen process cannot
 # notice. Wall-clock time, because that goes on while a function is frozen.
 KEEPALIVE_S = 10.0
 MAX_ERROR_BYTES = 64_000
+READ_SIZE = 65_536
 
 
 class Provider:
     """One provider's address, and the connection to it that a process keeps."""
 
     def __init__(self, base_url: str) -> None:
-        self._url = base_url.rstrip("/") + "/chat/completions"
-        self._tls = self._url.startswith("https:")
-        self._ssl: ssl.SSLContext | bool = False
-        self._client: httpx.Client | None = None
-        self._wire = _Wire()
+        address = urlsplit(base_url.rstrip("/") + "/chat/completions")
+        self._path = address.path
+        self._connection: http.client.HTTPConnection
+        if address.scheme == "https":
+            # Made once: loading the certificates takes longer than everything else here.
+            tls = ssl.create_default_context(cafile=certifi.where())
+            self._connection = http.client.HTTPSConnection(address.netloc, context=tls)
+        else:
+            self._connection = http.client.HTTPConnection(address.netloc)
+        self._last_used = 0.0
 
     def open(self, body: bytes, bearer: str, *, stream: bool) -> "Call":
         """Starts the request and returns at once."""
-        if self._client is None or time.time() - self._wire.last_used > KEEPALIVE_S:
-            self._client = self._fresh_client()
+        if time.time() - self._last_used > KEEPALIVE_S or _was_dropped(self._connection.sock):
+            self._connection.close()
         headers = {
             "Authorization": f"Bearer {bearer}",
             "Content-Type": "application/json",
             "Accept": "text/event-stream" if stream else "application/json",
-            "Accept-Encoding": "identity",
             "User-Agent": "weir",
         }
-        request = self._client.build_request("POST", self._url, headers=headers, content=body)
-        return Call(self._client, request, self._wire, bearer.encode(), stream=stream)
+        return Call(self, body, headers, bearer.encode(), stream=stream)
 
     def close(self) -> None:
-        if self._client is not None:
-            self._client.close()
+        self._connection.close()
 
-    def _fresh_client(self) -> httpx.Client:
-        self.close()
-        if self._tls and self._ssl is False:
-            self._ssl = httpx.create_ssl_context(trust_env=False)  # the slow part: made once
-        return httpx.Client(
-            verify=self._ssl,
-            trust_env=False,
-            timeout=httpx.Timeout(
-                connect=CONNECT_TIMEOUT_S,
-                write=WRITE_TIMEOUT_S,
-                read=READ_TIMEOUT_S,
-                pool=CONNECT_TIMEOUT_S,
-            ),
-            limits=httpx.Limits(keepalive_expiry=KEEPALIVE_S),
-        )
+    # ------------------------------------------------------------ used by its call
 
+    def connect(self) -> socket.socket:
+        """The connection's socket: the kept one, or a new one."""
+        if self._connection.sock is None:
+            self._connection.timeout = CONNECT_TIMEOUT_S
+            self._connection.connect()
+        sock: socket.socket = self._connection.sock
+        sock.settimeout(READ_TIMEOUT_S)
+        return sock
 
-class _Wire:
-    """The connection in use: a call may inherit it from the one before, and must still cut it."""
+    def is_connected(self) -> bool:
+        return self._connection.sock is not None
 
-    stream: Any = None
-    last_used = 0.0
+    def send(self, body: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
+        self._connection.request("POST", self._path, body, headers)
+        return self._connection.getresponse()
 
-    def cut(self) -> None:
-        sock = self.stream.get_extra_info("socket") if self.stream is not None else None
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                # The plain socket's shutdown, also under TLS: SSLSocket's own would pull the TLS
-                # state from under the thread that reads.
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    def was_used(self) -> None:
+        self._last_used = time.time()
 
 
 class Call:
@@ -96,105 +94,158 @@ class Call:
 
     def __init__(
         self,
-        client: httpx.Client,
-        request: httpx.Request,
-        wire: _Wire,
+        provider: Provider,
+        body: bytes,
+        headers: dict[str, str],
         secret: bytes,
         *,
         stream: bool,
     ) -> None:
         self.secret = secret
-        self._client = client
-        self._request = request
+        self._provider = provider
         self._stream = stream
-        self._arrived: queue.SimpleQueue[bytes | Refusal] = queue.SimpleQueue()
-        self._wire = wire
-        self._dialled = False
+        self._arrived: queue.SimpleQueue[bytes | Refusal | _ChunkedBody] = queue.SimpleQueue()
+        self._body: _ChunkedBody | None = None
+        self._socket: socket.socket | None = None
+        self._whole = False
         self._closed = False
-        request.extensions["trace"] = self._trace
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(body, headers), daemon=True)
         self._thread.start()
 
     def receive(self, timeout_s: float) -> bytes | None:
-        try:
-            arrived = self._arrived.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
-        if isinstance(arrived, Refusal):
-            raise arrived
-        return arrived
+        if self._body is None:
+            try:
+                arrived = self._arrived.get(timeout=timeout_s)
+            except queue.Empty:
+                return None
+            if isinstance(arrived, Refusal):
+                raise arrived
+            if isinstance(arrived, bytes):
+                return arrived
+            self._body = arrived
+        return self._body.receive(timeout_s)
 
     def close(self) -> None:
         """Ends the request wherever it is; on return the connection is closed or idle."""
         self._closed = True
-        self._wire.last_used = time.time()
-        if self._thread.is_alive():
-            self._wire.cut()
-            self._thread.join(CONNECT_TIMEOUT_S + 1)
+        if self._thread.is_alive() and self._socket is not None:
+            with contextlib.suppress(OSError):
+                # The plain socket's shutdown, also under TLS: SSLSocket's own would pull the TLS
+                # state from under the thread that reads.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        self._thread.join(CONNECT_TIMEOUT_S + 1)
+        if self._whole or (self._body is not None and self._body.leaves_the_connection_usable()):
+            self._provider.was_used()
+        else:
+            self._provider.close()
 
-    def _trace(self, event: str, info: dict[str, Any]) -> None:
-        """httpcore's trace extension: tells the socket, and is a chance to stop before sending."""
-        if event == "connection.connect_tcp.started":
-            self._dialled = True
-        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
-            self._wire.stream = info["return_value"]
-        if self._closed and event == "http11.send_request_headers.started":
-            raise httpx.CloseError("no longer wanted")
-
-    def _run(self) -> None:
+    def _run(self, body: bytes, headers: dict[str, str]) -> None:
         try:
-            self._exchange()
+            self._exchange(body, headers)
         except Refusal as refusal:
             self._arrived.put(refusal)
-        except httpx.ConnectTimeout:
-            self._arrived.put(UpstreamTimeout("The provider could not be reached in time."))
-        except httpx.TimeoutException:
+        except TimeoutError:
             self._arrived.put(UpstreamTimeout("The provider stopped answering."))
-        except httpx.ConnectError:
-            self._arrived.put(UpstreamUnavailable("The provider cannot be reached."))
-        except (httpx.TransportError, OSError):
+        except (OSError, http.client.HTTPException):
             self._arrived.put(UpstreamUnavailable("The connection to the provider broke."))
         except BaseException:
             # A fault of ours must not leave the relay waiting for a thread that is gone.
             self._arrived.put(UpstreamFailed("The request to the provider failed."))
             raise
 
-    def _send(self) -> httpx.Response:
-        try:
-            return self._client.send(self._request, stream=True)
-        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-            # Nothing of an answer came, on a connection left from an earlier request: the provider
-            # closed it while it was idle, and never saw this one (RFC 9112, section 9.3.1).
-            if self._dialled or self._closed:
-                raise
-            return self._client.send(self._request, stream=True)
-
-    def _exchange(self) -> None:
-        response = self._send()
-        with contextlib.closing(response):
-            if response.status_code != 200:
-                raise _refusal(response, self.secret)
+    def _exchange(self, body: bytes, headers: dict[str, str]) -> None:
+        response = self._send(body, headers)
+        assert self._socket is not None
+        if response.status == 200 and response.chunked:
             _check_media_type(response, stream=self._stream)
-            for data in response.iter_raw():
-                if self._closed:
-                    return
-                if data:
-                    self._arrived.put(data)
+            self._arrived.put(_ChunkedBody(self._socket, response))
+            return
+        with response:
+            if response.status != 200:
+                told = response.read(MAX_ERROR_BYTES).replace(self.secret, b"***")
+                named = {name.lower(): value for name, value in response.getheaders()}
+                raise refusal_of_upstream(response.status, named, told)
+            _check_media_type(response, stream=self._stream)
+            while data := response.read1(READ_SIZE):
+                self._arrived.put(data)
+            if response.length:  # of a body whose length was told, what has not come
+                raise http.client.IncompleteRead(b"")
+            self._whole = not response.will_close
         self._arrived.put(b"")
 
+    def _send(self, body: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
+        reused = self._provider.is_connected()
+        self._connect()
+        try:
+            return self._provider.send(body, headers)
+        except ConnectionError:
+            # Nothing of an answer came, on a connection left from an earlier request: the provider
+            # closed it while it was idle, and never saw this one (RFC 9112, section 9.3.1).
+            if not reused or self._closed:
+                raise
+        self._provider.close()
+        self._connect()
+        return self._provider.send(body, headers)
 
-def _refusal(response: httpx.Response, secret: bytes) -> Refusal:
-    body = b""
-    for data in response.iter_raw():
-        body += data
-        if len(body) > MAX_ERROR_BYTES:
-            break
-    body = body.replace(secret, b"***")
-    return refusal_of_upstream(response.status_code, response.headers, body)
+    def _connect(self) -> None:
+        try:
+            self._socket = self._provider.connect()
+        except TimeoutError:
+            raise UpstreamTimeout("The provider could not be reached in time.") from None
+        except OSError as error:
+            raise UpstreamUnavailable("The provider cannot be reached.") from error
+        if self._closed:  # while it connected: nothing must be asked for any more
+            raise ConnectionAbortedError
 
 
-def _check_media_type(response: httpx.Response, *, stream: bool) -> None:
-    media_type = response.headers.get("content-type", "").split(";")[0].strip().lower()
+class _ChunkedBody:
+    """An answer that has begun, read by whoever asks for it."""
+
+    def __init__(self, sock: socket.socket, response: http.client.HTTPResponse) -> None:
+        self._socket = sock
+        self._response = response  # holds the connection open
+        self._decoder = ChunkedDecoder()
+        self._raw = _buffered(sock, response)
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        """All the content that has arrived: what a burst brings leaves in one write."""
+        give_up = time.monotonic() + timeout_s
+        while True:
+            try:
+                content = self._decoder.feed(self._raw)
+                self._raw = b""
+                if content or self._decoder.ended:
+                    return content
+                self._socket.settimeout(max(0.0, give_up - time.monotonic()))
+                self._raw = self._socket.recv(READ_SIZE)
+            except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
+                return None
+            except (OSError, ValueError) as error:
+                raise UpstreamUnavailable("The connection to the provider broke.") from error
+            if not self._raw:
+                raise UpstreamUnavailable("The connection to the provider broke.")
+
+    def leaves_the_connection_usable(self) -> bool:
+        usable = self._decoder.ended and not self._decoder.rest and not self._response.will_close
+        self._response.close()
+        return usable
+
+
+def _buffered(sock: socket.socket, response: http.client.HTTPResponse) -> bytes:
+    """What the client has read beyond the head, without waiting for more."""
+    sock.settimeout(0)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        return bytes(response.fp.peek())
+    return b""
+
+
+def _was_dropped(sock: socket.socket | None) -> bool:
+    """Whether the peer has closed an idle connection: then there is something to read, its end."""
+    return sock is not None and bool(select.select([sock], [], [], 0)[0])
+
+
+def _check_media_type(response: http.client.HTTPResponse, *, stream: bool) -> None:
+    media_type = response.getheader("content-type", "").split(";")[0].strip().lower()
     expected = "text/event-stream" if stream else "application/json"
     if media_type != expected:
         raise UpstreamFailed(
