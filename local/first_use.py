@@ -31,16 +31,6 @@ class Credentials:
     password: str
 
 
-def read_env(path: Path) -> dict[str, str]:
-    """A dotenv file of an earlier start; empty if there is none."""
-    try:
-        lines = path.read_text().splitlines()
-    except FileNotFoundError:
-        return {}
-    pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
-    return {name.strip(): value.strip() for name, _, value in pairs}
-
-
 def write_env(path: Path, values: dict[str, str]) -> None:
     """Readable by its owner only, and never half written."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".env-")  # made with mode 0600

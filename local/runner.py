@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from cli.deployment import read_env
 from local import (
     CannotRun,
     control,
@@ -113,7 +114,7 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     _make_pools(asked, running, source, stack, logs)
     rotations = Rotations(template.rotations(source), running.pools, stack)
     env_file = asked.directory / "env"
-    kept = first_use.read_env(env_file)
+    kept = read_env(env_file) or {}
     _, _, _, _, credentials = await asyncio.gather(
         _first_rotation(rotations),
         _warm([pool for name, pool in running.pools.items() if not rotations.uses(name)]),

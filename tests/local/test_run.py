@@ -15,7 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from local import CannotRun, first_use, install
+from cli.deployment import read_env
+from local import CannotRun, install
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +56,7 @@ class Run:
         else:
             self.close()
             pytest.fail(f"it did not start:\n{self.said}")
-        self.env = first_use.read_env(directory / "env")
+        self.env = read_env(directory / "env") or {}
         self.url = self.env["BEHEST_BASE_URL"]
 
     def control(self, path: str, body: bytes = b"") -> httpx.Response:

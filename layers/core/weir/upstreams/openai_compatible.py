@@ -133,7 +133,7 @@ class Call:
                 # The plain socket's shutdown, also under TLS: SSLSocket's own would pull the TLS
                 # state from under the thread that reads.
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-        self._thread.join(CONNECT_TIMEOUT_S + 1)
+        self._thread.join(2 * CONNECT_TIMEOUT_S + 1)  # it may dial and speak TLS, each that long
         if self._whole or (self._body is not None and self._body.leaves_the_connection_usable()):
             self._provider.was_used()
         else:
