@@ -112,13 +112,17 @@ ENVIRONMENTS = {
 }
 
 
+# Environments are made side by side, and apt locks its database.
+_ONE_APT = threading.Lock()
+
+
 def check_model_can_run() -> None:
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         raise CannotRun(NEEDS_LINUX.format(f"{platform.system()} {platform.machine()}"))
     try:
         ctypes.CDLL("libgomp.so.1")
     except OSError:
-        raise CannotRun(NEEDS_LIBGOMP) from None
+        _install_from_debian("libgomp1", "libgomp, for the embedded model", NEEDS_LIBGOMP)
 
 
 def chromium() -> str | None:
@@ -130,16 +134,22 @@ def install_chromium() -> None:
     """From Debian, which is possible for root only: anybody else is told what to do."""
     if chromium() is not None:
         return
+    _install_from_debian(CHROMIUMS[0], "Chromium, for the browser tests", NEEDS_CHROMIUM)
+
+
+def _install_from_debian(package: str, what: str, needs: str) -> None:
+    """`needs` is what is said to whoever has to do it himself."""
     apt = shutil.which("apt-get")
     if apt is None or os.geteuid() != 0:
-        raise CannotRun(NEEDS_CHROMIUM)
-    print("Installing Chromium, for the browser tests ...", flush=True)
+        raise CannotRun(needs)
     (STATE / "logs").mkdir(parents=True, exist_ok=True)
-    log = STATE / "logs/install-chromium.log"
+    log = STATE / f"logs/install-{package}.log"
     quietly = ["env", "DEBIAN_FRONTEND=noninteractive", apt, "--quiet", "--yes"]
-    _run([*quietly, "update"], log)  # if only a part of it fails, the next line may still work
-    if _run([*quietly, "install", "--no-install-recommends", CHROMIUMS[0]], log) != 0:
-        raise CannotRun(f"{NEEDS_CHROMIUM} Installing it failed; see {log}.")
+    with _ONE_APT:
+        print(f"Installing {what} ...", flush=True)
+        _run([*quietly, "update"], log)  # if only a part of it fails, the next line may still work
+        if _run([*quietly, "install", "--no-install-recommends", package], log) != 0:
+            raise CannotRun(f"{needs} Installing it failed; see {log}.")
 
 
 def install(*names: str) -> None:
@@ -234,8 +244,12 @@ def _install(environment: Environment) -> None:
         if directory.is_symlink():
             directory.unlink()
         shutil.rmtree(directory, ignore_errors=True)
-        if _run([sys.executable, "-m", "venv", str(directory)], log) != 0:
-            raise CannotRun(NEEDS_VENV.format(log))
+        make = [sys.executable, "-m", "venv", str(directory)]
+        if _run(make, log) != 0:
+            needs = NEEDS_VENV.format(log)
+            _install_from_debian("python3-venv", "Python's venv module", needs)
+            if _run(make, log) != 0:  # of a Python that is not Debian's, say
+                raise CannotRun(needs)
     _unfinished(environment).touch()
     for stamp in directory.glob(".weir-*"):
         if stamp != _unfinished(environment):
