@@ -1,11 +1,29 @@
 """What several unit tests need: one signing key (making RSA keys is slow) and a deployment."""
 
+from typing import Any
+
 import pytest
 
 from weir.keyring import Kid, PublicKey, SigningKey, make_signing_key
 from weir.settings import Deployment
 
 NOW = 1_800_000_000
+
+
+def make_table(client: Any) -> None:
+    """The deployed table's keys, under the name `t`."""
+    client.create_table(
+        TableName="t",
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[
+            {"AttributeName": "pk", "AttributeType": "S"},
+            {"AttributeName": "sk", "AttributeType": "S"},
+        ],
+        KeySchema=[
+            {"AttributeName": "pk", "KeyType": "HASH"},
+            {"AttributeName": "sk", "KeyType": "RANGE"},
+        ],
+    )
 
 
 @pytest.fixture(scope="session")

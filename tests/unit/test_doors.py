@@ -14,7 +14,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from tests.unit.conftest import NOW
+from tests.unit.conftest import NOW, make_table
 from weir import tokens
 from weir.aws import clients
 from weir.aws.table import Table
@@ -43,18 +43,7 @@ def aws() -> Iterator[None]:
     with mock_aws():
         clients.client.cache_clear()
         clients.session.cache_clear()
-        boto3.client("dynamodb").create_table(
-            TableName="t",
-            BillingMode="PAY_PER_REQUEST",
-            AttributeDefinitions=[
-                {"AttributeName": "pk", "AttributeType": "S"},
-                {"AttributeName": "sk", "AttributeType": "S"},
-            ],
-            KeySchema=[
-                {"AttributeName": "pk", "KeyType": "HASH"},
-                {"AttributeName": "sk", "KeyType": "RANGE"},
-            ],
-        )
+        make_table(boto3.client("dynamodb"))
         boto3.client("secretsmanager").create_secret(Name="signing", SecretString="{}")
         yield
     clients.client.cache_clear()

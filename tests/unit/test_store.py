@@ -17,7 +17,7 @@ from weir.aws.vault import Vault
 from weir.errors import NotReady, Unauthenticated
 from weir.keyring import RETIRED_FOR_S, KeyRing, Kid, PublicKey, jwks
 
-from .conftest import NOW
+from .conftest import NOW, make_table
 
 SECRET = "signing-keys"
 MONTH = 30 * 86_400
@@ -32,18 +32,7 @@ def aws() -> Iterator[None]:
 @pytest.fixture
 def table(aws: None) -> Table:
     client = boto3.client("dynamodb")
-    client.create_table(
-        TableName="t",
-        BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[
-            {"AttributeName": "pk", "AttributeType": "S"},
-            {"AttributeName": "sk", "AttributeType": "S"},
-        ],
-        KeySchema=[
-            {"AttributeName": "pk", "KeyType": "HASH"},
-            {"AttributeName": "sk", "KeyType": "RANGE"},
-        ],
-    )
+    make_table(client)
     return Table(client, "t")
 
 
