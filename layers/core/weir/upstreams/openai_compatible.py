@@ -128,7 +128,9 @@ class Call:
     def close(self) -> None:
         """Ends the request wherever it is; on return the connection is closed or idle."""
         self._closed = True
-        if self._thread.is_alive() and self._socket is not None:
+        # A thread that has handed over all it had may still be on its way out: it is left in peace.
+        handed_over = self._whole or self._body is not None
+        if not handed_over and self._thread.is_alive() and self._socket is not None:
             with contextlib.suppress(OSError):
                 # The plain socket's shutdown, also under TLS: SSLSocket's own would pull the TLS
                 # state from under the thread that reads.
