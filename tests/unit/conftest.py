@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from weir import tokens
 from weir.keyring import Kid, PublicKey, SigningKey, make_signing_key
 from weir.settings import Deployment
 
@@ -24,6 +25,23 @@ def make_table(client: Any) -> None:
             {"AttributeName": "sk", "KeyType": "RANGE"},
         ],
     )
+
+
+def minted(key: SigningKey, *, now: int) -> str:
+    """A user token of tenant-1, good for a minute."""
+    return tokens.mint(
+        key,
+        issuer="urn:weir:tenant-1",
+        tid="tenant-1",
+        pid="default",
+        uid="u",
+        role="user",
+        ttl_s=60,
+        tier=None,
+        session_id="s",
+        jti="j",
+        now=now,
+    ).value
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from tests.unit.conftest import NOW, make_table
+from tests.unit.conftest import NOW, make_table, minted
 from weir import tokens
 from weir.aws import clients
 from weir.aws.table import Table
@@ -158,21 +158,8 @@ CHAT_DOOR = {
 def chat_event(door: ModuleType, signing_key: SigningKey) -> dict[str, Any]:
     """A request with a token of the ring that is published in the table."""
     Table(boto3.client("dynamodb"), "t").publish(signing_key.public(created_at=NOW))
-    now = int(door.time.time())
-    minted = tokens.mint(
-        signing_key,
-        issuer="urn:weir:tenant-1",
-        tid="tenant-1",
-        pid="default",
-        uid="u",
-        role="user",
-        ttl_s=60,
-        tier=None,
-        session_id="s",
-        jti="j",
-        now=now,
-    )
-    return event("chat.smallest", REPLACE_WITH_USER_TOKEN=minted.value)
+    token = minted(signing_key, now=int(door.time.time()))
+    return event("chat.smallest", REPLACE_WITH_USER_TOKEN=token)
 
 
 def test_without_a_base_url_bedrock_is_asked_with_the_roles_own_bearer(

@@ -69,7 +69,7 @@ DONE = b"data: [DONE]\n\n"
 def run(
     script: Script, *, usage_wanted: bool = False, outcome: Outcome | None = None
 ) -> list[bytes]:
-    request = ChatRequest(True, usage_wanted, 1, 10, b"")
+    request = ChatRequest(True, usage_wanted, b"")
     timing = Timing(script.monotonic, deadline=script.now + 300)
     return list(relay.stream(request, script, "ours", timing, outcome or Outcome()))
 
@@ -224,7 +224,7 @@ def test_failure_before_the_first_byte_is_raised(first: Step) -> None:
 def test_silent_upstream_is_committed_to_after_five_seconds_and_kept_alive() -> None:
     script = Script(40.0, chunk("a", "stop"), DONE)
     started, times = script.now, []
-    request = ChatRequest(True, False, 1, 10, b"")
+    request = ChatRequest(True, False, b"")
     timing = Timing(script.monotonic, deadline=script.now + 300)
     writes = []
     for write in relay.stream(request, script, "ours", timing, Outcome()):
@@ -248,7 +248,7 @@ def test_upstream_that_sends_only_comments_does_not_silence_us() -> None:
 
 def test_upstream_silent_for_five_minutes_is_given_up() -> None:
     script = Script(chunk("a"), 290.0, chunk("b"), 1e9)
-    request = ChatRequest(True, False, 1, 10, b"")
+    request = ChatRequest(True, False, b"")
     timing = Timing(script.monotonic, deadline=script.now + 10_000)
     started = script.now
     writes = list(relay.stream(request, script, "ours", timing, Outcome()))
@@ -267,7 +267,7 @@ def test_deadline_ends_a_stream_that_goes_on() -> None:
 
 def test_client_that_leaves_closes_the_upstream() -> None:
     script, outcome = Script(chunk("a"), chunk("b"), chunk("c", "stop"), DONE), Outcome()
-    request = ChatRequest(True, False, 1, 10, b"")
+    request = ChatRequest(True, False, b"")
     stream = relay.stream(
         request, script, "ours", Timing(script.monotonic, script.now + 300), outcome
     )

@@ -17,7 +17,7 @@ from weir.aws.vault import Vault
 from weir.errors import NotReady, Unauthenticated
 from weir.keyring import RETIRED_FOR_S, KeyRing, Kid, PublicKey, jwks
 
-from .conftest import NOW, make_table
+from .conftest import NOW, make_table, minted
 
 SECRET = "signing-keys"
 MONTH = 30 * 86_400
@@ -344,19 +344,7 @@ def test_empty_signing_secret_is_not_ready_and_is_not_quoted() -> None:
 
 def test_signature_by_the_ring_is_believed_through_the_table(driver: Driver) -> None:
     driver.rotate("a", NOW)
-    minted = tokens.mint(
-        driver.ring().current,
-        issuer="urn:weir:t",
-        tid="t",
-        pid="p",
-        uid="u",
-        role="user",
-        ttl_s=60,
-        tier=None,
-        session_id="s",
-        jti="j",
-        now=NOW,
-    )
-    key = copy_of(Counted(driver.table)).find(tokens.unverified_kid(minted.value), NOW)
-    signed = tokens.signed_claims(minted.value, key)
-    assert tokens.judge(signed, issuer="urn:weir:t", tid="t", now=NOW).uid == "u"
+    token = minted(driver.ring().current, now=NOW)
+    key = copy_of(Counted(driver.table)).find(tokens.unverified_kid(token), NOW)
+    signed = tokens.signed_claims(token, key)
+    assert tokens.judge(signed, issuer="urn:weir:tenant-1", tid="tenant-1", now=NOW).uid == "u"

@@ -313,7 +313,7 @@ def test_six_minutes_of_silence_end_in_one_error_with_time_scaled_a_hundredfold(
         upstream_silence_s=relay.UPSTREAM_SILENCE_S / 100,
     )
     began, outcome = time.monotonic(), relay.Outcome()
-    request = ChatRequest(True, False, 1, 10, b"")
+    request = ChatRequest(True, False, b"")
     writes = list(relay.stream(request, call, "id", timing, outcome))
     assert 2.9 < time.monotonic() - began < 4.5
     assert writes.count(sse.HEARTBEAT) >= 15

@@ -72,8 +72,6 @@ class ChatRequest:
 
     stream: bool
     usage_wanted: bool
-    choices: int
-    output_cap: int
     upstream_body: bytes
 
 
@@ -106,8 +104,6 @@ def understand(body: Mapping[str, Any], model: Model) -> ChatRequest:
     return ChatRequest(
         stream=stream,
         usage_wanted=options.get("include_usage") is True,
-        choices=choices,
-        output_cap=cap,
         upstream_body=json.dumps(upstream, separators=(",", ":")).encode(),
     )
 
