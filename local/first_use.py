@@ -78,13 +78,13 @@ def make_demo_user(stack: Stack, email: str, password: str) -> None:
     users.admin_add_user_to_group(UserPoolId=pool, Username=email, GroupName=DEMO_GROUP)
 
 
-def env_values(stack: Stack, url: str, credentials: Credentials) -> dict[str, str]:
+def env_values(stack: Stack, url: str, origin: str, credentials: Credentials) -> dict[str, str]:
     return {
         "BEHEST_BASE_URL": url,
         "BEHEST_KEY": credentials.key,
         "BEHEST_TENANT_ID": stack.outputs["TenantId"],
         "BEHEST_PROJECT_ID": stack.outputs["ProjectId"],
-        "ALLOWED_ORIGIN": stack.outputs["AllowedOrigins"].split(",")[0],
+        "ALLOWED_ORIGIN": origin,
         "COGNITO_ENDPOINT": stack.endpoint,
         "COGNITO_USER_POOL_ID": stack.outputs["UserPoolId"],
         "COGNITO_CLIENT_ID": stack.outputs["UserPoolClientId"],

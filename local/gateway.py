@@ -112,7 +112,8 @@ class Gateway:
         return await self._whole(exchange, request, route, answer)
 
     def _route(self, request: Request) -> tuple[Route, dict[str, str]]:
-        found = events.match(request.path, self._api.routes).get(request.method)
+        methods = events.match(request.path, self._api.routes)
+        found = methods.get(request.method) or methods.get("ANY")
         if found is None:
             raise Refused("MISSING_AUTHENTICATION_TOKEN")  # API Gateway's name for "no such route"
         return found

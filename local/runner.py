@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import json
 import os
 import secrets
 import shutil
@@ -31,6 +30,7 @@ from local import (
     page,
     page_build,
     processes,
+    seed,
     template,
 )
 from local.authorizer import CognitoAuthorizer
@@ -109,8 +109,8 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     source = template.load(ROOT / "template.yaml")
     upstream = await _upstream(asked, running)
     endpoint = await _embedded_aws(asked, running)
-    parameters = _parameters(asked, upstream, _origins(listener, page_listener))
-    stack = await asyncio.to_thread(embedded_aws.deploy, endpoint, source, parameters)
+    stack = await asyncio.to_thread(embedded_aws.deploy, endpoint, source, asked.parameters)
+    origins = _origins(asked, listener, page_listener)
     _make_pools(asked, running, source, stack, logs)
     rotations = Rotations(template.rotations(source), running.pools, stack)
     env_file = asked.directory / "env"
@@ -118,11 +118,11 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     _, _, _, _, credentials = await asyncio.gather(
         _first_rotation(rotations),
         _warm([pool for name, pool in running.pools.items() if not rotations.uses(name)]),
-        asyncio.to_thread(_store_provider_key, stack, upstream.api_key),
+        asyncio.to_thread(seed.set_up, stack, upstream, origins),
         _model_ready(running),
         asyncio.to_thread(first_use.make_credentials, stack, kept),
     )
-    first_use.write_env(env_file, first_use.env_values(stack, url, credentials))
+    first_use.write_env(env_file, first_use.env_values(stack, url, origins[0], credentials))
     await _open(running, stack, listener, asked.directory, rotations)
     model = f"{upstream.model}, " + (
         f"at {upstream.base_url}" if asked.upstream else "embedded: real, but small and not clever"
@@ -184,7 +184,9 @@ async def _upstream(asked: Settings, running: Running) -> Upstream:
     )
     running.children.append(child)
     running.model = (child, port)
-    return Upstream(f"http://127.0.0.1:{port}/v1", MODEL, api_key, "max_tokens")
+    return Upstream(
+        f"http://127.0.0.1:{port}/v1", MODEL, api_key, "max_tokens", *seed.EMBEDDED_PRICES
+    )
 
 
 async def _model_ready(running: Running) -> None:
@@ -192,8 +194,10 @@ async def _model_ready(running: Running) -> None:
         await processes.until_it_answers(*running.model, "/health", 60)
 
 
-def _origins(gateway: socket.socket, page: socket.socket | None) -> list[str]:
+def _origins(asked: Settings, gateway: socket.socket, page: socket.socket | None) -> list[str]:
     """Of the example page, of where front ends run while they are written, and the gateway's."""
+    if asked.allowed_origins:
+        return [origin.strip() for origin in asked.allowed_origins.split(",")]
     ports = [page.getsockname()[1] if page else 5173, 5173, 3000, gateway.getsockname()[1]]
     # To a browser the two names are two origins.
     return [
@@ -201,26 +205,6 @@ def _origins(gateway: socket.socket, page: socket.socket | None) -> list[str]:
         for port in dict.fromkeys(ports)
         for host in ("localhost", "127.0.0.1")
     ]
-
-
-def _parameters(asked: Settings, upstream: Upstream, origins: list[str]) -> dict[str, str]:
-    cap = upstream.output_cap_parameter
-    return {
-        "AllowedOrigins": asked.allowed_origins or ",".join(origins),
-        "UpstreamBaseUrl": upstream.base_url,
-        "UpstreamModel": upstream.model,
-        **({"UpstreamOutputCapParameter": cap} if cap else {}),
-        **asked.parameters,
-    }
-
-
-def _store_provider_key(stack: Stack, api_key: str) -> None:
-    secret = stack.outputs["ProviderKeysSecretArn"]
-    # A provider without keys (Ollama, say) ignores the bearer that it gets.
-    value = json.dumps({"default": api_key or "none"})
-    embedded_aws.client(stack.endpoint, "secretsmanager").put_secret_value(
-        SecretId=secret, SecretString=value
-    )
 
 
 def _make_pools(

@@ -20,8 +20,10 @@ class Upstream:
     base_url: str
     model: str
     api_key: str
-    # None: the template's default.
-    output_cap_parameter: str | None
+    output_cap_parameter: str
+    # USD for a million tokens. None: as in the list of known models.
+    input_price: str | None = None
+    output_price: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,5 +86,14 @@ def _upstream(env: Mapping[str, str]) -> Upstream | None:
         base_url,
         model,
         env.get("UPSTREAM_API_KEY", "").strip(),
-        env.get("UPSTREAM_OUTPUT_CAP_PARAMETER", "").strip() or None,
+        env.get("UPSTREAM_OUTPUT_CAP_PARAMETER", "").strip() or "max_completion_tokens",
+        _price(env, "UPSTREAM_PRICE_INPUT"),
+        _price(env, "UPSTREAM_PRICE_OUTPUT"),
     )
+
+
+def _price(env: Mapping[str, str], name: str) -> str | None:
+    value = env.get(name, "").strip()
+    if value and not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", value):
+        raise CannotRun(f"{name} must be an amount of USD for a million tokens, not {value!r}.")
+    return value or None

@@ -17,6 +17,7 @@ import yaml
 Template = dict[str, Any]
 
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch")
+ANY = "x-amazon-apigateway-any-method"
 # REST APIs end a buffered integration after 29 s unless the template asks for less (or a quota
 # allows more).
 DEFAULT_TIMEOUT_MS = 29_000
@@ -206,7 +207,7 @@ def _authorizers(body: dict[str, Any]) -> dict[str, str]:
 
 def _route(path: str, method: str, operation: dict[str, Any], authorizers: dict[str, str]) -> Route:
     where = f"{method.upper()} {path}"
-    if method not in METHODS:
+    if method not in (*METHODS, ANY):
         raise NotUnderstood(where)
     _only(
         operation, {"x-amazon-apigateway-integration", "security", "responses", "parameters"}, where
@@ -222,7 +223,7 @@ def _route(path: str, method: str, operation: dict[str, Any], authorizers: dict[
     function, streams = _target(where, integration)
     authorizer, scopes = _security(where, operation.get("security", []), authorizers)
     return Route(
-        method.upper(),
+        "ANY" if method == ANY else method.upper(),
         path,
         function,
         streams,

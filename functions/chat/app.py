@@ -11,13 +11,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from weir import callers, chat, relay
-from weir.aws import clients
+from weir.aws import clients, provider_keys
 from weir.aws.public_keys import PublicKeys
+from weir.aws.refused_origins import RefusedOrigins
+from weir.aws.snapshots import Snapshots
 from weir.aws.table import Table
 from weir.aws.vault import Vault
-from weir.errors import Internal, Refusal, TooLarge
+from weir.catalogue import BEDROCK, Candidate, Model, Upstream
+from weir.errors import Internal, NotReady, Refusal, TooLarge
 from weir.events import Request, answer_headers, refusal_answer
-from weir.settings import MAX_CHAT_BODY_BYTES, MAX_OUTPUT_TOKENS, ChatSettings
+from weir.origins import Origins
+from weir.projects import Project
+from weir.settings import MAX_CHAT_BODY_BYTES, ChatSettings
 from weir.tokens import Claims
 from weir.upstreams import bedrock
 from weir.upstreams.openai_compatible import Provider
@@ -31,11 +36,13 @@ log = logging.getLogger("chat")
 
 _settings = ChatSettings.from_env(os.environ)
 _deployment = _settings.deployment
-_public_keys = PublicKeys(Table(clients.client("dynamodb"), _settings.table_name), time.monotonic)
-_model = chat.Model(_settings.upstream_model, _settings.output_cap_parameter, MAX_OUTPUT_TOKENS)
+_table = Table(clients.client("dynamodb"), _deployment.table_name)
+_public_keys = PublicKeys(_table, time.monotonic)
+_snapshots = Snapshots(_table, time.monotonic)
+_refused_origins = RefusedOrigins(_table, time.monotonic)
 _vault = Vault(clients.client("secretsmanager"))
-_provider = Provider(_settings.upstream_base_url or bedrock.base_url(_settings.region))
-_role_bearer = bedrock.RoleBearer(clients.session(), _settings.region)
+_providers: dict[str, Provider] = {}  # by base URL; each keeps a connection
+_role_bearers: dict[str, bedrock.RoleBearer] = {}  # by region
 
 
 def handler(event: dict[str, Any], context: Any) -> Answer:
@@ -57,21 +64,66 @@ def _answer(request: Request, context: Any) -> Answer:
     if len(request.body) > MAX_CHAT_BODY_BYTES:
         raise TooLarge(f"The body may have at most {MAX_CHAT_BODY_BYTES} bytes.")
     claims = callers.believe(request, _deployment, lambda kid: _public_keys.find(kid, now), now=now)
-    asked = chat.understand(request.json_object(), _model)
+    snapshot = _snapshots.of(claims.pid, claims.uid)
+    _refused_origins.check(request, snapshot.project, now)
+    body = request.json_object()
+    model = snapshot.project.choose(body.get("model"), snapshot.catalogue)
+    candidate = model.candidates[0]
+    asked = chat.understand(body, _target(model, candidate, snapshot.project, claims))
     completion_id = chat.completion_id(request.headers.get("x-client-request-id"), uuid.uuid4().hex)
     # Admission (one store round trip) belongs here, and settlement into `_logged`'s finally.
     left_s = context.get_remaining_time_in_millis() / 1000 - LAMBDA_MARGIN_S
     timing = relay.Timing(time.monotonic, time.monotonic() + min(_settings.max_stream_s, left_s))
-    upstream = _provider.open(asked.upstream_body, _bearer(now), stream=asked.stream)
-    frames = _logged(asked, upstream, completion_id, timing, claims, request)
+    upstream = _open(candidate.upstream, asked, now)
+    frames = _logged(asked, upstream, completion_id, timing, claims, model, request)
     first = next(frames)  # what fails up to here is a plain HTTP error
-    return 200, _headers(request, claims, completion_id, stream=asked.stream), first, frames
+    headers = _headers(
+        request, claims, completion_id, snapshot.project.origins, stream=asked.stream
+    )
+    return 200, headers, first, frames
 
 
-def _bearer(now: int) -> str:
-    if _settings.upstream_base_url is None:
-        return _role_bearer.at(now)
-    return _vault.provider_key(_settings.provider_keys_secret, now)
+def _target(model: Model, candidate: Candidate, project: Project, claims: Claims) -> chat.Target:
+    cap = project.limits_of(claims.tier).max_output_tokens
+    return chat.Target(
+        candidate.model,
+        candidate.output_cap_parameter,
+        model.max_output_tokens if cap is None else min(cap, model.max_output_tokens),
+        images=model.image_max_tokens is not None,
+        system_prompt=project.system_prompt,
+    )
+
+
+def _open(upstream: Upstream, asked: chat.ChatRequest, now: int) -> relay.Upstream:
+    if upstream.kind == BEDROCK:
+        region = upstream.region or _settings.region
+        base_url, bearer = bedrock.base_url(region), _role_bearer(region, now)
+    else:
+        assert upstream.base_url is not None
+        base_url, bearer = upstream.base_url, _provider_key(upstream.name, upstream.base_url, now)
+    if base_url not in _providers:
+        _providers[base_url] = Provider(base_url)
+    return _providers[base_url].open(asked.upstream_body, bearer, stream=asked.stream)
+
+
+def _role_bearer(region: str, now: int) -> str:
+    if region not in _role_bearers:
+        _role_bearers[region] = bedrock.RoleBearer(clients.session(), region)
+    return _role_bearers[region].at(now)
+
+
+def _provider_key(upstream: str, base_url: str, now: int) -> str:
+    secret = _vault.read(_settings.provider_keys_secret, now)
+    key = provider_keys.key_for(secret, upstream, base_url)
+    if key is None:
+        _vault.forget(_settings.provider_keys_secret)  # once it is set, it counts at once
+        raise NotReady(
+            f"This gateway has no key for {upstream!r}. The operator sets it: "
+            f"weir upstreams set-key {upstream}.",
+            code="upstream_not_configured",
+            retryable=False,
+        )
+    return key
 
 
 def _logged(
@@ -80,6 +132,7 @@ def _logged(
     completion_id: str,
     timing: relay.Timing,
     claims: Claims,
+    model: Model,
     request: Request,
 ) -> Iterator[bytes]:
     outcome = relay.Outcome()
@@ -96,9 +149,10 @@ def _logged(
             extra={
                 "outcome": outcome.outcome,
                 "completion_id": completion_id,
+                "project": claims.pid,
                 "uid": claims.uid,
                 "sid": claims.sid,
-                "model": _model.name,
+                "model": model.name,
                 "stream": asked.stream,
                 "chunks": outcome.chunks,
                 "first_byte_s": outcome.first_byte_s,
@@ -110,7 +164,7 @@ def _logged(
 
 
 def _headers(
-    request: Request, claims: Claims, completion_id: str, *, stream: bool
+    request: Request, claims: Claims, completion_id: str, origins: Origins, *, stream: bool
 ) -> dict[str, str]:
     extra = {"X-Completion-Id": completion_id}
     for name, value in (
@@ -123,12 +177,12 @@ def _headers(
         extra["Content-Type"] = "text/event-stream; charset=utf-8"
         extra["Cache-Control"] = "no-store, no-transform"
         extra["X-Accel-Buffering"] = "no"
-    return answer_headers(request, _deployment.origins, extra)
+    return answer_headers(request, origins, extra)
 
 
 def _refuse(refusal: Refusal, request: Request) -> Answer:
     level = logging.ERROR if refusal.status >= 500 else logging.INFO
     told = {"status": refusal.status, "code": refusal.code, "details": refusal.details}
     log.log(level, "refused", extra={**told, "request_id": request.request_id})
-    status, headers, body = refusal_answer(refusal, request, _deployment.origins)
+    status, headers, body = refusal_answer(refusal, request, _snapshots.readable_by())
     return status, headers, body.encode(), iter(())

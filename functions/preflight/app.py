@@ -1,21 +1,75 @@
-"""OPTIONS on every browser route: may this page call at all? Answered before any authentication."""
+"""OPTIONS on every browser route: may this page call at all? Answered before any authentication.
+And GET /v1/cors, which tells a page that was refused why.
+"""
 
+import json
+import logging
 import os
+import time
 from typing import Any
 
 from weir import cors
-from weir.errors import OriginNotAllowed
-from weir.events import Request, refusal_answer
+from weir.aws.dynamodb_http import DynamoDb, DynamoDbError
+from weir.aws.shared_origins import SharedOrigins
+from weir.errors import NotReady, OriginNotAllowed, Refusal
+from weir.events import Request, answer_headers, refusal_answer
+from weir.origins import Origins, diagnose
 
-_ALLOWED = cors.parse_origins(os.environ["ALLOWED_ORIGINS"])
+log = logging.getLogger("preflight")
+
+_origins = SharedOrigins(DynamoDb.from_env(os.environ), os.environ["TABLE_NAME"], time.monotonic)
 
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     request = Request.from_event(event)
-    allowed = cors.preflight_headers(request.headers, _ALLOWED)
-    if allowed is None:
-        refusal = OriginNotAllowed(request.origin or "")
-        status, headers, body = refusal_answer(refusal, request, _ALLOWED)
-        return {"statusCode": status, "headers": headers, "body": body}
-    trace = {"X-Request-Id": request.request_id, "X-Trace-Id": request.request_id}
-    return {"statusCode": 204, "headers": {**allowed, **trace}, "body": ""}
+    try:
+        allowed = _origins.current()
+    except DynamoDbError:
+        log.exception("the store failed")
+        unavailable = NotReady(
+            "The gateway cannot reach its own store. Try again in a second.",
+            code="store_unavailable",
+            retry_after_s=1,
+        )
+        return _refuse(unavailable, request, Origins())
+    if request.method == "OPTIONS":
+        return _preflight(request, allowed)
+    return _doctor(request, allowed)
+
+
+def _preflight(request: Request, allowed: Origins) -> dict[str, Any]:
+    headers = cors.preflight_headers(request.headers, allowed)
+    if headers is None:
+        origin = request.origin or ""
+        _note_refused(origin)
+        return _refuse(OriginNotAllowed(origin), request, allowed)
+    return {"statusCode": 204, "headers": {**headers, **_trace(request)}, "body": ""}
+
+
+def _doctor(request: Request, allowed: Origins) -> dict[str, Any]:
+    """The caller's own origin is judged, and nobody else's; any page may read the answer."""
+    verdict = diagnose(request.origin, allowed)
+    told = {
+        "origin": request.origin and request.origin[:200],
+        "allowed": verdict.allowed,
+        "reason": verdict.reason,
+        "message": verdict.message,
+    }
+    headers = {**answer_headers(request, Origins()), **cors.EVERYBODY}
+    return {"statusCode": 200, "headers": headers, "body": json.dumps(told)}
+
+
+def _note_refused(origin: str) -> None:
+    try:
+        _origins.note_refused(origin, int(time.time()))
+    except DynamoDbError:  # a note only: the page is refused all the same
+        log.exception("a refused origin was not noted")
+
+
+def _refuse(refusal: Refusal, request: Request, allowed: Origins) -> dict[str, Any]:
+    status, headers, body = refusal_answer(refusal, request, allowed)
+    return {"statusCode": status, "headers": headers, "body": body}
+
+
+def _trace(request: Request) -> dict[str, str]:
+    return {"X-Request-Id": request.request_id, "X-Trace-Id": request.request_id}

@@ -11,20 +11,28 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
 from weir import api_keys, tokens
 from weir.aws import clients
+from weir.aws.refused_origins import RefusedOrigins
+from weir.aws.snapshots import Snapshots
 from weir.aws.table import Table
 from weir.aws.vault import Vault
 from weir.cognito import believe_session
 from weir.errors import Internal, NotReady, Refusal, TooLarge
 from weir.events import Request, answer_headers, refusal_answer
 from weir.keyring import KeyRing, SigningKey, jwks
+from weir.limits import Tier
 from weir.settings import MAX_MINT_BODY_BYTES, TokenSettings
+
+# How exactly it is known when a key was last used; each use would otherwise be a write.
+LAST_USE_S = 300
 
 logger = Logger(service="token")
 app = APIGatewayRestResolver()
 
 _settings = TokenSettings.from_env(os.environ)
 _deployment = _settings.deployment
-_table = Table(clients.client("dynamodb"), _settings.table_name)
+_table = Table(clients.client("dynamodb"), _deployment.table_name)
+_snapshots = Snapshots(_table, time.monotonic)
+_refused_origins = RefusedOrigins(_table, time.monotonic)
 _vault = Vault(clients.client("secretsmanager"))
 
 
@@ -41,11 +49,14 @@ def mint() -> Response[str]:
     if len(request.body) > MAX_MINT_BODY_BYTES:
         raise TooLarge(f"The body may have at most {MAX_MINT_BODY_BYTES} bytes.")
     key_hash = api_keys.unverified_hash(request.bearer())
-    key = api_keys.believe(_table.api_key(key_hash), key_hash, scope="mint")
+    key = api_keys.believe(_table.api_key(key_hash), key_hash, api_keys.MINT)
     wish = tokens.MintRequest.parse(request.json_object())
+    project = _snapshots.of(key.pid, wish.user_id).project
+    tier = project.tiers.parse(wish.tier)
     role = tokens.granted_role(wish.role, key.role)
-    token = _sign(now, key.pid, wish.user_id, role, wish.tier, wish.ttl_s, wish.session_id)
+    token = _sign(now, key.pid, wish.user_id, role, tier, wish.ttl_s, wish.session_id)
     logger.info("minted", extra={"key_id": key.key_id, "uid": wish.user_id, "ttl_s": wish.ttl_s})
+    _note_use(key, now)
     return _answer(request, tokens.mint_reply(token, tid=_deployment.tid, pid=key.pid))
 
 
@@ -53,9 +64,12 @@ def mint() -> Response[str]:
 def session_token() -> Response[str]:
     """For a page whose user is signed in with Cognito. Nothing is read from the body."""
     request, now = _request(), int(time.time())
-    request.require_origin(_deployment.origins)
     user = believe_session(request.claims, client_id=_settings.cognito_client_id)
-    token = _sign(now, _deployment.pid, user.sub, "user", user.tier, _settings.session_token_ttl_s)
+    pid = _settings.session_project
+    project = _snapshots.of(pid, user.sub).project
+    _refused_origins.check(request, project, now)
+    tier = project.tiers.highest_of(user.groups)
+    token = _sign(now, pid, user.sub, "user", tier, _settings.session_token_ttl_s)
     logger.info("minted", extra={"uid": user.sub, "ttl_s": token.ttl_s})
     return _answer(request, tokens.session_reply(token))
 
@@ -72,7 +86,7 @@ def refuse(refusal: Refusal) -> Response[str]:
 
 
 def _refuse(refusal: Refusal) -> Response[str]:
-    status, headers, body = refusal_answer(refusal, _request(), _deployment.origins)
+    status, headers, body = refusal_answer(refusal, _request(), _snapshots.readable_by())
     logger.info(
         "refused", extra={"status": status, "code": refusal.code, "details": refusal.details}
     )
@@ -91,7 +105,7 @@ def _sign(
     pid: str,
     uid: str,
     role: str,
-    tier: tokens.Tier | None,
+    tier: Tier | None,
     ttl_s: int,
     session_id: str | None = None,
 ) -> tokens.Token:
@@ -118,10 +132,20 @@ def _signing_key(now: int) -> SigningKey:
         raise
 
 
+def _note_use(key: api_keys.ApiKey, now: int) -> None:
+    if now - (key.last_used_at or 0) >= LAST_USE_S:
+        try:
+            _table.api_key_was_used(key.hash, now)
+        except (
+            clients.AWS_ERRORS
+        ):  # the token is made: that nobody has noted it is no reason to fail
+            logger.exception("the use of an API key was not noted")
+
+
 def _request() -> Request:
     return Request.from_event(app.current_event.raw_event)
 
 
 def _answer(request: Request, body: Any, extra: dict[str, str] | None = None) -> Response[str]:
-    headers = answer_headers(request, _deployment.origins, extra)
+    headers = answer_headers(request, _snapshots.readable_by(), extra)
     return Response(200, body=json.dumps(body, separators=(",", ":")), headers=headers)

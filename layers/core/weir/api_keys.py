@@ -6,14 +6,19 @@
 import hashlib
 import hmac
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NewType
+from typing import Any, NewType
 
 from weir.errors import Unauthenticated
 
 KeyHash = NewType("KeyHash", str)
 
 PREFIX = "behest_sk_live_"  # the published SDKs choose their mode by exactly this
+
+MINT = "mint"  # make tokens for users
+READ = "api:read"  # list models
+
 _FORM = re.compile(PREFIX + "[0-9a-f]{32}")
 
 
@@ -30,6 +35,21 @@ class ApiKey:
     display: str
     created_at: int
     revoked_at: int | None = None
+    last_used_at: int | None = None
+
+    def document(self) -> dict[str, Any]:
+        """As it may be shown, and kept in the audit trail."""
+        return {
+            "key_id": self.key_id,
+            "project": self.pid,
+            "name": self.name,
+            "display": self.display,
+            "scopes": sorted(self.scopes),
+            "role": self.role,
+            "created_at": self.created_at,
+            "last_used_at": self.last_used_at,
+            "revoked_at": self.revoked_at,
+        }
 
 
 def form(random_hex: str) -> str:
@@ -49,15 +69,23 @@ def key_id_of(key_hash: KeyHash) -> str:
     return "key_" + key_hash[:16]
 
 
-def describe(secret: str, *, pid: str, name: str, now: int) -> ApiKey:
-    """The record of a new key."""
+def describe(
+    secret: str,
+    *,
+    pid: str,
+    name: str,
+    now: int,
+    scopes: Iterable[str] = (MINT,),
+    role: str = "user",
+) -> ApiKey:
+    """The record of a new key. `role` is the highest that it may mint."""
     key_hash = hash_of(secret)
     return ApiKey(
         key_id=key_id_of(key_hash),
         hash=key_hash,
         pid=pid,
-        role="user",
-        scopes=frozenset({"mint"}),
+        role=role,
+        scopes=frozenset(scopes),
         name=name,
         display=secret[: len(PREFIX) + 4],
         created_at=now,
@@ -79,14 +107,16 @@ def unverified_hash(credential: str) -> KeyHash:
     return hash_of(credential)
 
 
-def believe(found: ApiKey | None, looked_up: KeyHash, scope: str) -> ApiKey:
-    """The key itself, or a refusal that does not tell an unknown key from a revoked one."""
+def believe(found: ApiKey | None, looked_up: KeyHash, scope: str | None = None) -> ApiKey:
+    """The key itself, or a refusal that does not tell an unknown key from a revoked one. `scope`
+    None: any will do.
+    """
     if (
         found is None
         or not hmac.compare_digest(found.hash, looked_up)
         or found.revoked_at is not None
     ):
         raise Unauthenticated("The API key is unknown or revoked.", reason="unknown_api_key")
-    if scope not in found.scopes:
+    if scope is not None and scope not in found.scopes:
         raise Unauthenticated(f"The API key lacks the scope {scope!r}.", reason="missing_scope")
     return found

@@ -1,4 +1,4 @@
-"""Who is calling, and from where: stations 2 (believe) and 3 (bind) of a request.
+"""Who is calling: station 2 (believe) of a request.
 
 The order matters: nothing about a token is looked at for what it says before its signature holds.
 """
@@ -16,7 +16,8 @@ from weir.tokens import Claims
 def believe(
     request: Request, deployment: Deployment, find_key: Callable[[Kid], PublicKey], *, now: int
 ) -> Claims:
-    """The claims of a user token that is ours, unexpired, and used from an allowed origin.
+    """The claims of a user token that is ours and unexpired. Whether its project is open, and may
+    be called from the page that sent it, is for the caller to ask.
 
     `find_key` raises Unauthenticated for a key that is not believed. Identity comes from the token
     alone: headers such as X-End-User-Id, X-Role or X-Tier are never read.
@@ -31,8 +32,4 @@ def believe(
         )
     key = find_key(tokens.unverified_kid(credential))
     signed = tokens.signed_claims(credential, key)
-    claims = tokens.judge(signed, issuer=deployment.issuer, tid=deployment.tid, now=now)
-    if claims.pid != deployment.pid:
-        raise Unauthenticated("The token belongs to another project.", reason="bad_pid")
-    request.require_origin(deployment.origins)
-    return claims
+    return tokens.judge(signed, issuer=deployment.issuer, tid=deployment.tid, now=now)

@@ -48,8 +48,6 @@ COSTLY_FIELDS = frozenset(
     }
 )
 
-DEFAULT_MODEL_NAMES = ("", "default")
-
 _CAP_FIELDS = ("max_tokens", "max_completion_tokens")
 _WORD = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
@@ -58,12 +56,14 @@ _MAX_TOLD = 1000  # characters of a provider's message that are passed on
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """The model behind the project, as its provider names it and takes its limits."""
+class Target:
+    """What a request is turned into: the provider's name of the model, and what goes with it."""
 
-    name: str
+    model: str
     cap_parameter: str
     max_output_tokens: int
+    images: bool = True
+    system_prompt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,30 +75,35 @@ class ChatRequest:
     upstream_body: bytes
 
 
-def understand(body: Mapping[str, Any], model: Model) -> ChatRequest:
+def understand(body: Mapping[str, Any], target: Target) -> ChatRequest:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadRequest("messages is required: a list of at least one message.", param="messages")
     if not all(isinstance(message, dict) for message in messages):
         raise BadRequest("Each of messages must be an object.", param="messages")
-    _check_model(body.get("model"), model)
+    if not target.images and any(_has_image(message) for message in messages):
+        raise BadRequest("This model takes no images.", param="messages")
     stream = _optional(body, "stream", bool) or False
     options = _optional(body, "stream_options", dict) or {}
     choices = _positive(body, "n") or 1
-    if choices > model.max_output_tokens:
-        raise BadRequest(f"n must be at most {model.max_output_tokens}.", param="n")
+    if choices > target.max_output_tokens:
+        raise BadRequest(f"n must be at most {target.max_output_tokens}.", param="n")
 
     # `n` answers share the cap, so that it bounds the request and not each answer.
     caps = [cap for name in _CAP_FIELDS if (cap := _positive(body, name)) is not None]
-    cap = min([*caps, model.max_output_tokens // choices])
+    cap = min([*caps, target.max_output_tokens // choices])
 
     upstream = {
         name: value
         for name, value in body.items()
         if name not in STRAY_FIELDS and name not in _CAP_FIELDS and name not in COSTLY_FIELDS
     }
-    upstream["model"] = model.name
-    upstream[model.cap_parameter] = cap
+    if target.system_prompt is not None:
+        # First, so that the caller's own instructions come after it (contract section 8).
+        prompt = {"role": "system", "content": target.system_prompt}
+        upstream["messages"] = [prompt, *messages]
+    upstream["model"] = target.model
+    upstream[target.cap_parameter] = cap
     if stream:
         upstream["stream_options"] = {**options, "include_usage": True}
     return ChatRequest(
@@ -146,8 +151,8 @@ def refusal_of_upstream(status: int, headers: Mapping[str, str], body: bytes) ->
         )
     if status == 404:
         return UpstreamFailed(
-            "The provider does not know this model or path. The operator must check UpstreamModel "
-            "and UpstreamBaseUrl.",
+            "The provider does not know this model or path. The operator must check the model's "
+            "catalogue entry and its upstream's address.",
             details=evidence,
             retryable=False,
         )
@@ -171,13 +176,11 @@ def refusal_of_upstream(status: int, headers: Mapping[str, str], body: bytes) ->
     )
 
 
-def _check_model(asked: object, model: Model) -> None:
-    if asked is None or asked in DEFAULT_MODEL_NAMES or asked == model.name:
-        return
-    raise BadRequest(
-        f"model must be absent, 'default' or {model.name!r}: this project offers no other.",
-        param="model",
-        details={"reason": "unknown_model", "allowed": ["default", model.name]},
+def _has_image(message: Mapping[str, Any]) -> bool:
+    content = message.get("content")
+    return isinstance(content, list) and any(
+        isinstance(part, dict) and (part.get("type") == "image_url" or "image_url" in part)
+        for part in content
     )
 
 

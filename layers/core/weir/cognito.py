@@ -5,17 +5,20 @@ that it is an ID token, and one made for our own client. The tier comes from a g
 may write his own attributes.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from weir.errors import Unauthenticated
-from weir.tokens import tier_of_groups
+from weir.errors import Forbidden, Unauthenticated
+
+ADMINS = "admins"  # who may call the admin API
 
 
 @dataclass(frozen=True, slots=True)
 class User:
     sub: str
-    tier: str | None  # None: the project's defaults
+    email: str
+    groups: frozenset[str]
 
 
 def believe_session(claims: Mapping[str, str], *, client_id: str) -> User:
@@ -27,4 +30,17 @@ def believe_session(claims: Mapping[str, str], *, client_id: str) -> User:
         raise Unauthenticated(
             "The Cognito token was made for another client.", reason="wrong_audience"
         )
-    return User(sub=claims["sub"], tier=tier_of_groups(claims.get("cognito:groups", "")))
+    return User(
+        sub=claims["sub"],
+        email=claims.get("email", ""),
+        # API Gateway joins a list by commas; an event made by hand may print it as Java does.
+        groups=frozenset(re.split(r"[,\s\[\]]+", claims.get("cognito:groups", ""))) - {""},
+    )
+
+
+def believe_admin(claims: Mapping[str, str], *, client_id: str) -> User:
+    """One of the deployment's operators."""
+    user = believe_session(claims, client_id=client_id)
+    if ADMINS not in user.groups:
+        raise Forbidden("Only users of the Cognito group 'admins' may do this.")
+    return user

@@ -1,12 +1,13 @@
-"""Which pages may call, and the headers that tell a browser so. Fetch standard, section "CORS".
+"""The headers that tell a browser which pages may call. Fetch standard, section "CORS".
 
-An origin matches exactly (scheme, host, port; RFC 6454 serialization) or not at all. Nothing is
-reflected that is not on a list, and credentials mode is never allowed: callers send a bearer token,
-not cookies. Standard library only: the preflight function has nothing else.
+Nothing is reflected that is not on a list, and credentials mode is never allowed: callers send a
+bearer token, not cookies. Standard library only: the preflight function has nothing else.
 """
 
 import re
 from collections.abc import Mapping
+
+from weir.origins import Origins
 
 MAX_AGE_S = 7200  # Chromium's upper bound for a cached preflight
 
@@ -19,6 +20,9 @@ EXPOSE_HEADERS = (
     "x-session-id, x-thread-id, x-completion-id"
 )
 
+# For the one answer that every page may read: why it may not read any other.
+EVERYBODY = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": EXPOSE_HEADERS}
+
 # Offered when a preflight names none; otherwise the names asked for are echoed, because the OpenAI
 # SDK's `x-stainless-*` family grows from release to release. `*` would not cover Authorization.
 ALLOW_HEADERS = (
@@ -30,12 +34,7 @@ _HEADER_NAMES = re.compile(
 )
 
 
-def parse_origins(text: str) -> frozenset[str]:
-    """The comma-separated list of a template parameter."""
-    return frozenset(origin.strip() for origin in text.split(",") if origin.strip())
-
-
-def response_headers(origin: str | None, allowed: frozenset[str]) -> dict[str, str]:
+def response_headers(origin: str | None, allowed: Origins) -> dict[str, str]:
     """For every answer, errors included: without them a page sees only "Failed to fetch"."""
     headers = {"Vary": "Origin"}
     if origin is not None and origin in allowed:
@@ -44,7 +43,7 @@ def response_headers(origin: str | None, allowed: frozenset[str]) -> dict[str, s
     return headers
 
 
-def preflight_headers(request: Mapping[str, str], allowed: frozenset[str]) -> dict[str, str] | None:
+def preflight_headers(request: Mapping[str, str], allowed: Origins) -> dict[str, str] | None:
     """Headers of a 204, or None if the page's origin is not allowed.
 
     `request` has lower-case names. A preflight carries no token, so `allowed` is the union over all

@@ -6,7 +6,10 @@
     ├── Unauthenticated             401  invalid_token         (details.reason says which of many)
     │   └── TokenExpired            401  invalid_token         (top-level code: token_expired)
     ├── Forbidden                   403  forbidden / api_key_in_browser
-    │   └── OriginNotAllowed        403  origin_not_allowed
+    │   ├── OriginNotAllowed        403  origin_not_allowed
+    │   └── Killed                  403  forbidden             (details: reason killed, scope which)
+    ├── NotFound                    404  not_found
+    ├── Conflict                    409  conflict
     ├── TooLarge                    413  request_too_large
     ├── UpstreamUnavailable         502  upstream_unavailable  (no connection, or it broke)
     ├── UpstreamFailed              502  upstream_error / upstream_invalid_response /
@@ -136,9 +139,34 @@ class OriginNotAllowed(Forbidden):
     def __init__(self, origin: str) -> None:
         super().__init__(
             f"The origin {origin[:200]!r} is not one of this project's allowed origins. Scheme, "
-            "host and port must match exactly; the operator sets them in AllowedOrigins.",
+            "host and port must match exactly. `weir cors check` tells the operator why it "
+            "fails and how to allow it.",
             details={"origin": origin[:200]},
         )
+
+
+class Killed(Forbidden):
+    """An operator has pulled a kill switch: `scope` is tenant, project, model or user."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(
+            f"The operator has switched this {scope} off.",
+            details={"reason": "killed", "scope": scope},
+        )
+
+
+class NotFound(Refusal):
+    status = 404
+    type = "not_found_error"
+    code = "not_found"
+
+
+class Conflict(Refusal):
+    """What is asked does not fit what is there: another's change, or something that uses it."""
+
+    status = 409
+    type = "conflict_error"
+    code = "conflict"
 
 
 class TooLarge(Refusal):

@@ -13,6 +13,7 @@ from typing import Any
 
 from weir import cors
 from weir.errors import BadRequest, Forbidden, OriginNotAllowed, Refusal, Unauthenticated
+from weir.origins import Origins
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Request:
             )
         return credential.strip()
 
-    def require_origin(self, allowed: frozenset[str]) -> None:
+    def require_origin(self, allowed: Origins) -> None:
         """Refuse a page that is not listed. No Origin at all is a server: not our question here."""
         if self.origin is not None and self.origin not in allowed:
             raise OriginNotAllowed(self.origin)
@@ -96,7 +97,7 @@ def parse_json(body: bytes) -> Any:
 
 
 def answer_headers(
-    request: Request, allowed: frozenset[str], extra: Mapping[str, str] | None = None
+    request: Request, allowed: Origins, extra: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """What every answer of every door carries."""
     return {
@@ -110,7 +111,7 @@ def answer_headers(
 
 
 def refusal_answer(
-    refusal: Refusal, request: Request, allowed: frozenset[str]
+    refusal: Refusal, request: Request, allowed: Origins
 ) -> tuple[int, dict[str, str], str]:
     body = json.dumps(refusal.envelope(request.request_id), separators=(",", ":"))
     return refusal.status, answer_headers(request, allowed, refusal.headers), body

@@ -7,13 +7,9 @@ says what is wrong with it. Secrets are named here (by ARN), never held.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from weir.cors import parse_origins
-
-# Until spending is limited by the ledger, one request may produce at most this many tokens.
-MAX_OUTPUT_TOKENS = 1024
-
 MAX_CHAT_BODY_BYTES = 4_000_000  # with a user token; Lambda's own limit is 6 MB for the whole event
 MAX_MINT_BODY_BYTES = 64_000
+MAX_ADMIN_BODY_BYTES = 1_000_000
 
 
 class SettingsError(Exception):
@@ -22,11 +18,10 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Who we are: one tenant, and for now one project, both from the stack."""
+    """Who we are: one tenant, the stack. Its projects are in the table."""
 
     tid: str
-    pid: str
-    origins: frozenset[str]
+    table_name: str
 
     @property
     def issuer(self) -> str:
@@ -37,26 +32,25 @@ class Deployment:
     def from_env(cls, env: Mapping[str, str]) -> "Deployment":
         return cls(
             tid=_text(env, "TENANT_ID"),
-            pid=_text(env, "PROJECT_ID"),
-            origins=parse_origins(_text(env, "ALLOWED_ORIGINS")),
+            table_name=_text(env, "TABLE_NAME"),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSettings:
     deployment: Deployment
-    table_name: str
     signing_key_secret: str
     cognito_client_id: str
+    session_project: str  # whose users sign in with the stack's user pool
     session_token_ttl_s: int
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "TokenSettings":
         return cls(
             deployment=Deployment.from_env(env),
-            table_name=_text(env, "TABLE_NAME"),
             signing_key_secret=_text(env, "SIGNING_KEY_SECRET"),
             cognito_client_id=_text(env, "COGNITO_CLIENT_ID"),
+            session_project=_text(env, "PROJECT_ID"),
             session_token_ttl_s=_integer(env, "SESSION_TOKEN_TTL_S", 60, 86_400),
         )
 
@@ -64,11 +58,7 @@ class TokenSettings:
 @dataclass(frozen=True, slots=True)
 class ChatSettings:
     deployment: Deployment
-    table_name: str
     provider_keys_secret: str
-    upstream_base_url: str | None  # None: Bedrock in `region`
-    upstream_model: str
-    output_cap_parameter: str
     max_stream_s: int
     region: str
 
@@ -76,13 +66,24 @@ class ChatSettings:
     def from_env(cls, env: Mapping[str, str]) -> "ChatSettings":
         return cls(
             deployment=Deployment.from_env(env),
-            table_name=_text(env, "TABLE_NAME"),
             provider_keys_secret=_text(env, "PROVIDER_KEYS_SECRET"),
-            upstream_base_url=env.get("UPSTREAM_BASE_URL", "").rstrip("/") or None,
-            upstream_model=_text(env, "UPSTREAM_MODEL"),
-            output_cap_parameter=_text(env, "UPSTREAM_OUTPUT_CAP_PARAMETER"),
             max_stream_s=_integer(env, "MAX_STREAM_S", 1, 840),
             region=_text(env, "AWS_REGION"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AdminSettings:
+    deployment: Deployment
+    provider_keys_secret: str
+    cognito_client_id: str
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "AdminSettings":
+        return cls(
+            deployment=Deployment.from_env(env),
+            provider_keys_secret=_text(env, "PROVIDER_KEYS_SECRET"),
+            cognito_client_id=_text(env, "COGNITO_CLIENT_ID"),
         )
 
 

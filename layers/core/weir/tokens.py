@@ -20,6 +20,7 @@ import jwt
 
 from weir.errors import BadRequest, TokenExpired, Unauthenticated
 from weir.keyring import Kid, PublicKey, SigningKey
+from weir.limits import Tier
 
 AUDIENCE = "behest"  # the contract's name for "a Behest user token"; section 3.4
 TOKEN_TYPE = "JWT"  # noqa: S105 - a media type, not a secret
@@ -28,12 +29,9 @@ MIN_TTL_S, MAX_TTL_S, DEFAULT_TTL_S = 60, 86_400, 3600
 MAX_TOKEN_BYTES = 2048  # at mint; headers of 10 KB in all are what API Gateway takes
 CLOCK_SKEW_S = 60
 
-TIERS = {1: "free", 2: "pro", 3: "max"}
-
 # Names of the contract's own services (section 4.1).
 RESERVED_USER_IDS = frozenset({"admin", "dashboard-service", "system"})
 
-Tier = int | str
 SignedClaims = NewType("SignedClaims", dict[str, Any])
 
 # Older SDKs' words for the same two roles; section 22, C13.
@@ -46,17 +44,20 @@ _ROLES = {
 }
 
 _COMPACT_JWS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# What no id may have: control characters; surrogates, which JSON can spell but no text contains.
+_UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class MintRequest:
-    """The body of `POST /v1/auth/mint` (contract section 4.1). Unknown fields are ignored."""
+    """The body of `POST /v1/auth/mint` (contract section 4.1). Unknown fields are ignored. `tier`
+    is as it came: which ones there are is the project's to say.
+    """
 
     user_id: str
     role: str
     ttl_s: int
-    tier: Tier | None
+    tier: object
     session_id: str | None
 
     @classmethod
@@ -65,7 +66,7 @@ class MintRequest:
             user_id=_user_id(body.get("user_id")),
             role=_role(body.get("role")),
             ttl_s=_ttl(body.get("ttl")),
-            tier=parse_tier(body.get("tier")),
+            tier=body.get("tier"),
             session_id=_session_id(body.get("session_id")),
         )
 
@@ -277,7 +278,7 @@ _CLAIM_TABLE: dict[str, Callable[[object], bool]] = {
     "exp": _is_time,
     "jti": _is_text,
     "sid": _is_text,
-    "tier": lambda value: value is None or _tier_number(value) is not None,
+    "tier": lambda value: _is_tier(value),
 }
 
 
@@ -285,29 +286,11 @@ def _bad_claim(name: str) -> Unauthenticated:
     return Unauthenticated(f"The token's `{name}` is not acceptable here.", reason=f"bad_{name}")
 
 
-def parse_tier(value: object) -> Tier | None:
-    """Number, digits or name (contract section 13). An unknown tier never fails open."""
-    if value is None:
-        return None
-    if _tier_number(value) is None:
-        known = ", ".join(f"{number} ({name})" for number, name in TIERS.items())
-        raise BadRequest(f"tier must be one of {known}.", param="tier")
-    assert isinstance(value, int | str)
-    return value
-
-
-def _tier_number(value: object) -> int | None:
+def _is_tier(value: object) -> bool:
+    """Only its form: which tiers there are is the project's to say, and changes."""
     if isinstance(value, bool) or not isinstance(value, int | str):
-        return None
-    return next((n for n, name in TIERS.items() if value in (n, str(n), name)), None)
-
-
-def tier_of_groups(groups: str) -> str | None:
-    """The highest tier among a user's Cognito groups, which API Gateway joins by commas."""
-    names = set(re.split(r"[,\s\[\]]+", groups))
-    return next(
-        (TIERS[number] for number in sorted(TIERS, reverse=True) if TIERS[number] in names), None
-    )
+        return value is None
+    return 1 <= len(str(value)) <= 64
 
 
 def granted_role(asked: str, key_role: str) -> str:
@@ -316,7 +299,7 @@ def granted_role(asked: str, key_role: str) -> str:
 
 
 def _user_id(value: object) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= 255 or _CONTROL.search(value):
+    if not isinstance(value, str) or not 1 <= len(value) <= 255 or _UNFIT.search(value):
         raise BadRequest(
             "user_id is required: a string of 1 to 255 characters without control characters.",
             param="user_id",
@@ -347,7 +330,7 @@ def _ttl(value: object) -> int:
 def _session_id(value: object) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or not 1 <= len(value) <= 255 or _CONTROL.search(value):
+    if not isinstance(value, str) or not 1 <= len(value) <= 255 or _UNFIT.search(value):
         raise BadRequest(
             "session_id must be a string of 1 to 255 characters without control characters.",
             param="session_id",

@@ -1,22 +1,39 @@
-"""The one table: every key, every item and every condition, nowhere else.
+"""What is done with the one table: every call and every condition. Its keys and items: `items`."""
 
-    pk               sk           what
-    KEYRING          KID#<kid>    a public signing key: n, e, created_at; not_after once retired
-    APIKEY#<sha256>  APIKEY       an API key, found by the hash of what was sent
-    PROJECT#<pid>    APIKEY#<id>  the same key's hash, found by its id (for revoking)
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
-Times are Unix seconds. `ttl` lets DynamoDB tidy up; it may be days late, so no rule leans on it.
-"""
-
-from collections.abc import Iterable
-from typing import Any
-
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from weir.api_keys import ApiKey, KeyHash
+from weir.audit import Entry
+from weir.aws import codecs, items
+from weir.aws.items import Item, Key, Record
 from weir.keyring import Kid, PublicKey
 
-_KEYRING = "KEYRING"
+_BATCH_TRIES = 4
+_WRITE_BATCH = 25  # items in one BatchWriteItem
+
+
+class Overloaded(BotoCoreError):
+    """The table keeps handing back a part of what it was asked."""
+
+    fmt = "The table does not do all that it was asked to."
+
+
+class Stale(Exception):
+    """A record has changed since it was read: read it again."""
+
+
+class Change(NamedTuple):
+    """A record's next content, or None to remove it. `version` is the one it was read at; None if
+    whatever is there may be replaced.
+    """
+
+    key: Key
+    document: dict[str, Any] | None
+    version: int | None
 
 
 class Table:
@@ -28,25 +45,15 @@ class Table:
 
     def public_keys(self) -> list[PublicKey]:
         """Every listed key, retired ones included. One round trip; a ring has a handful of keys."""
-        answer = self._client.query(
-            TableName=self._name,
-            KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": {"S": _KEYRING}},
-            ConsistentRead=True,
-        )
-        return [_public_key(item) for item in answer["Items"]]
+        return [codecs.public_key_of(item) for item in self._query(items.KEYRING, consistent=True)]
 
     def publish(self, key: PublicKey) -> None:
         """List a key. Publishing it again changes nothing: not its age, not its retirement."""
-        item = {
-            **_keyring_key(key.kid),
-            "n": {"S": key.n},
-            "e": {"S": key.e},
-            "created_at": {"N": str(key.created_at)},
-        }
         try:
             self._client.put_item(
-                TableName=self._name, Item=item, ConditionExpression="attribute_not_exists(pk)"
+                TableName=self._name,
+                Item=codecs.public_key_item(key),
+                ConditionExpression="attribute_not_exists(pk)",
             )
         except ClientError as error:
             if not _condition_failed(error):
@@ -58,7 +65,7 @@ class Table:
             try:
                 self._client.update_item(
                     TableName=self._name,
-                    Key=_keyring_key(kid),
+                    Key=codecs.keyring_key(kid),
                     UpdateExpression="SET not_after = :t, #ttl = :t",
                     ConditionExpression="attribute_exists(pk) AND attribute_not_exists(not_after)",
                     ExpressionAttributeNames={"#ttl": "ttl"},
@@ -73,113 +80,206 @@ class Table:
     def api_key(self, key_hash: KeyHash) -> ApiKey | None:
         """One round trip, strongly consistent: a revoked key is refused on its next request."""
         answer = self._client.get_item(
-            TableName=self._name, Key=_api_key_key(key_hash), ConsistentRead=True
+            TableName=self._name, Key=codecs.api_key_key(key_hash), ConsistentRead=True
         )
-        item = answer.get("Item")
-        return None if item is None else _api_key(key_hash, item)
+        return codecs.api_key_of(answer["Item"]) if "Item" in answer else None
 
-    def add_api_key(self, key: ApiKey) -> None:
-        self._client.transact_write_items(
-            TransactItems=[
-                {
-                    "Put": {
-                        "TableName": self._name,
-                        "Item": item,
-                        "ConditionExpression": "attribute_not_exists(pk)",
-                    }
-                }
-                for item in (
-                    _api_key_item(key),
-                    {**_api_key_id_key(key.pid, key.key_id), "hash": {"S": key.hash}},
-                )
+    def add_api_key(self, key: ApiKey, entry: Entry | None = None) -> None:
+        """Raises Stale if it exists."""
+        pointer = {**codecs.api_key_id_key(key.pid, key.key_id), "hash": {"S": key.hash}}
+        self._transact(
+            [
+                *(
+                    self._put(item, "attribute_not_exists(pk)")
+                    for item in (codecs.api_key_item(key), pointer)
+                ),
+                *self._audited(entry),
             ]
         )
 
     def api_key_hash(self, pid: str, key_id: str) -> KeyHash | None:
-        answer = self._client.get_item(TableName=self._name, Key=_api_key_id_key(pid, key_id))
+        answer = self._client.get_item(
+            TableName=self._name, Key=codecs.api_key_id_key(pid, key_id), ConsistentRead=True
+        )
         item = answer.get("Item")
         return None if item is None else KeyHash(item["hash"]["S"])
 
     def api_keys(self, pid: str) -> list[ApiKey]:
         """Every key of a project, newest first, revoked ones included."""
-        keys: list[ApiKey] = []
-        pages = self._client.get_paginator("query").paginate(
-            TableName=self._name,
-            KeyConditionExpression="pk = :pk AND begins_with(sk, :sk)",
-            ExpressionAttributeValues={":pk": {"S": f"PROJECT#{pid}"}, ":sk": {"S": "APIKEY#"}},
-        )
-        for page in pages:
-            for item in page["Items"]:
-                key = self.api_key(KeyHash(item["hash"]["S"]))
-                if key is not None:
-                    keys.append(key)
-        return sorted(keys, key=lambda key: key.created_at, reverse=True)
+        keys = [
+            self.api_key(KeyHash(item["hash"]["S"]))
+            for item in self._query(f"PROJECT#{pid}", "APIKEY#", consistent=True)
+        ]
+        found = [key for key in keys if key is not None]
+        return sorted(found, key=lambda key: (key.created_at, key.key_id), reverse=True)
 
-    def revoke_api_key(self, key_hash: KeyHash, now: int) -> bool:
+    def revoke_api_key(self, key_hash: KeyHash, now: int, entry: Entry | None = None) -> bool:
         """False if there is no such key, or it was revoked before."""
+        revoke = {
+            "Update": {
+                "TableName": self._name,
+                "Key": codecs.api_key_key(key_hash),
+                "UpdateExpression": "SET revoked_at = :now",
+                "ConditionExpression": "attribute_exists(pk) AND attribute_not_exists(revoked_at)",
+                "ExpressionAttributeValues": {":now": {"N": str(now)}},
+            }
+        }
         try:
-            self._client.update_item(
-                TableName=self._name,
-                Key=_api_key_key(key_hash),
-                UpdateExpression="SET revoked_at = :now",
-                ConditionExpression="attribute_exists(pk) AND attribute_not_exists(revoked_at)",
-                ExpressionAttributeValues={":now": {"N": str(now)}},
-            )
-        except ClientError as error:
-            if _condition_failed(error):
-                return False
-            raise
+            self._transact([revoke, *self._audited(entry)])
+        except Stale:
+            return False
         return True
+
+    def api_key_was_used(self, key_hash: KeyHash, now: int) -> None:
+        self._client.update_item(
+            TableName=self._name,
+            Key=codecs.api_key_key(key_hash),
+            UpdateExpression="SET last_used_at = :now",
+            ConditionExpression="attribute_exists(pk)",
+            ExpressionAttributeValues={":now": {"N": str(now)}},
+        )
+
+    # ------------------------------------------------------------ configuration
+
+    def records(self, keys: Sequence[Key]) -> list[Record]:
+        """In the order asked for, strongly consistent, in one round trip."""
+        asked = {self._name: {"Keys": [key.item() for key in keys], "ConsistentRead": True}}
+        found: dict[Key, Record] = {}
+        for _ in range(_BATCH_TRIES):
+            answer = self._client.batch_get_item(RequestItems=asked)
+            for item in answer["Responses"].get(self._name, ()):
+                key = Key(item["pk"]["S"], item["sk"]["S"])
+                found[key] = items.record_of(item)
+            asked = answer.get("UnprocessedKeys") or {}
+            if not asked:
+                return [found.get(key, items.NO_RECORD) for key in keys]
+        raise Overloaded
+
+    def projects(self) -> dict[str, Record]:
+        """Every project, by pid."""
+        return {
+            item["sk"]["S"]: items.record_of(item)
+            for item in self._query(items.PROJECTS, consistent=True)
+        }
+
+    def commit(self, changes: Iterable[Change], entries: Iterable[Entry]) -> None:
+        """All of the changes with their entries in the audit trail, or nothing. Raises Stale."""
+        self._transact(
+            [
+                *(self._changed(change) for change in changes),
+                *(part for entry in entries for part in self._audited(entry)),
+            ]
+        )
+
+    def blocked_subjects(self, pid: str) -> list[tuple[str, dict[str, Any]]]:
+        return [
+            (item["sk"]["S"].removeprefix("BLOCKED#"), items.record_of(item).document)
+            for item in self._query(f"PROJECT#{pid}", "BLOCKED#", consistent=True)
+        ]
+
+    def audit_trail(self, limit: int, older_than: str | None) -> list[Entry]:
+        """Newest first. `older_than` is an entry's id."""
+        condition, values = "pk = :pk", {":pk": {"S": items.AUDIT}}
+        if older_than is not None:
+            condition, values[":sk"] = f"{condition} AND sk < :sk", {"S": older_than}
+        answer = self._client.query(
+            TableName=self._name,
+            KeyConditionExpression=condition,
+            ExpressionAttributeValues=values,
+            ScanIndexForward=False,
+            Limit=limit,
+            ConsistentRead=True,
+        )
+        return [codecs.audit_of(item) for item in answer["Items"]]
+
+    # ------------------------------------------------------------ origins that were refused
+
+    def remember_refused_origin(self, pid: str, origin: str, now: int) -> None:
+        self._client.put_item(TableName=self._name, Item=items.refused_item(pid, origin, now))
+
+    def refused_origins(self, pid: str) -> list[tuple[str, int]]:
+        """With the time of the last attempt, latest first. `pid` empty: at preflights."""
+        found = [
+            (item["origin"]["S"], int(item["last_at"]["N"]))
+            for item in self._query(items.refused(pid))
+        ]
+        return sorted(found, key=lambda pair: pair[1], reverse=True)
+
+    # ------------------------------------------------------------ a subject's content
+
+    def erase_content(self, pid: str, subject_key: str) -> dict[str, int]:
+        """Removes it all; returns how many items of each kind there were."""
+        keys = [
+            Key(item["pk"]["S"], item["sk"]["S"])
+            for item in self._query(items.content(pid, subject_key), consistent=True)
+        ]
+        for start in range(0, len(keys), _WRITE_BATCH):
+            batch = [
+                {"DeleteRequest": {"Key": key.item()}} for key in keys[start : start + _WRITE_BATCH]
+            ]
+            asked = {self._name: batch}
+            for _ in range(_BATCH_TRIES):
+                asked = self._client.batch_write_item(RequestItems=asked).get("UnprocessedItems")
+                if not asked:
+                    break
+            else:
+                raise Overloaded
+        return dict(Counter(key.sk.partition("#")[0].lower() for key in keys))
+
+    # ------------------------------------------------------------ the calls
+
+    def _query(self, pk: str, prefix: str = "", *, consistent: bool = False) -> list[Item]:
+        condition, values = "pk = :pk", {":pk": {"S": pk}}
+        if prefix:
+            condition, values[":sk"] = f"{condition} AND begins_with(sk, :sk)", {"S": prefix}
+        found: list[Item] = []
+        start: dict[str, Any] = {}
+        while True:
+            answer = self._client.query(
+                TableName=self._name,
+                KeyConditionExpression=condition,
+                ExpressionAttributeValues=values,
+                ConsistentRead=consistent,
+                **start,
+            )
+            found += answer["Items"]
+            if "LastEvaluatedKey" not in answer:
+                return found
+            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+    def _changed(self, change: Change) -> dict[str, Any]:
+        if change.document is None:
+            return {"Delete": {"TableName": self._name, "Key": change.key.item()}}
+        item = items.record_item(change.key, change.document, (change.version or 0) + 1)
+        if change.version is None:
+            return self._put(item)
+        if change.version == 0:
+            return self._put(item, "attribute_not_exists(pk)")
+        return self._put(item, "#v = :v", change.version)
+
+    def _put(self, item: Item, condition: str = "", version: int | None = None) -> dict[str, Any]:
+        put: dict[str, Any] = {"TableName": self._name, "Item": item}
+        if condition:
+            put["ConditionExpression"] = condition
+        if version is not None:
+            put["ExpressionAttributeNames"] = {"#v": "version"}
+            put["ExpressionAttributeValues"] = {":v": {"N": str(version)}}
+        return {"Put": put}
+
+    def _audited(self, entry: Entry | None) -> list[dict[str, Any]]:
+        if entry is None:
+            return []
+        return [self._put(codecs.audit_item(entry), "attribute_not_exists(pk)")]
+
+    def _transact(self, parts: list[dict[str, Any]]) -> None:
+        try:
+            self._client.transact_write_items(TransactItems=parts)
+        except ClientError as error:
+            reasons = {r.get("Code") for r in error.response.get("CancellationReasons", ())}
+            if reasons & {"ConditionalCheckFailed", "TransactionConflict"}:
+                raise Stale from error
+            raise
 
 
 def _condition_failed(error: ClientError) -> bool:
     return bool(error.response["Error"]["Code"] == "ConditionalCheckFailedException")
-
-
-def _keyring_key(kid: Kid) -> dict[str, Any]:
-    return {"pk": {"S": _KEYRING}, "sk": {"S": f"KID#{kid}"}}
-
-
-def _public_key(item: dict[str, Any]) -> PublicKey:
-    return PublicKey(
-        kid=Kid(item["sk"]["S"].removeprefix("KID#")),
-        n=item["n"]["S"],
-        e=item["e"]["S"],
-        created_at=int(item["created_at"]["N"]),
-        not_after=int(item["not_after"]["N"]) if "not_after" in item else None,
-    )
-
-
-def _api_key_key(key_hash: KeyHash) -> dict[str, Any]:
-    return {"pk": {"S": f"APIKEY#{key_hash}"}, "sk": {"S": "APIKEY"}}
-
-
-def _api_key_id_key(pid: str, key_id: str) -> dict[str, Any]:
-    return {"pk": {"S": f"PROJECT#{pid}"}, "sk": {"S": f"APIKEY#{key_id}"}}
-
-
-def _api_key_item(key: ApiKey) -> dict[str, Any]:
-    return {
-        **_api_key_key(key.hash),
-        "key_id": {"S": key.key_id},
-        "pid": {"S": key.pid},
-        "role": {"S": key.role},
-        "scopes": {"SS": sorted(key.scopes)},
-        "name": {"S": key.name},
-        "display": {"S": key.display},
-        "created_at": {"N": str(key.created_at)},
-    }
-
-
-def _api_key(key_hash: KeyHash, item: dict[str, Any]) -> ApiKey:
-    return ApiKey(
-        key_id=item["key_id"]["S"],
-        hash=key_hash,
-        pid=item["pid"]["S"],
-        role=item["role"]["S"],
-        scopes=frozenset(item["scopes"]["SS"]),
-        name=item["name"]["S"],
-        display=item["display"]["S"],
-        created_at=int(item["created_at"]["N"]),
-        revoked_at=int(item["revoked_at"]["N"]) if "revoked_at" in item else None,
-    )

@@ -3,7 +3,6 @@
 Powertools' cache would do the same, but imports boto3, which the chat path cannot afford.
 """
 
-import json
 import re
 from typing import Any
 
@@ -39,18 +38,6 @@ class Vault:
         """The next read goes to the store: for a secret that turned out to be stale or empty."""
         self._cache.pop(secret_id, None)
 
-    def provider_key(self, secret_id: str, now: int) -> str:
-        """The provider's API key. Raises NotReady, without a hint at the content, if unset."""
-        try:
-            key = json.loads(self.read(secret_id, now))["default"].strip()
-        except (ValueError, KeyError, TypeError, AttributeError):
-            key = ""
-        if not _KEY.fullmatch(key):
-            self.forget(secret_id)
-            raise NotReady(
-                "This gateway has no usable key for its model provider. The operator puts it into "
-                'the secret of the output ProviderKeysSecretArn, as {"default": "..."}.',
-                code="upstream_not_configured",
-                retryable=False,
-            )
-        return str(key)
+
+def usable_key(key: object) -> bool:
+    return isinstance(key, str) and bool(_KEY.fullmatch(key))

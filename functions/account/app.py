@@ -1,0 +1,114 @@
+"""What a caller may know about his own access: for now, which models there are."""
+
+import json
+import os
+import time
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
+
+from weir import api_keys, callers
+from weir.aws import clients
+from weir.aws.public_keys import PublicKeys
+from weir.aws.refused_origins import RefusedOrigins
+from weir.aws.snapshots import Snapshot, Snapshots
+from weir.aws.table import Table
+from weir.catalogue import Model
+from weir.errors import Internal, NotFound, Refusal
+from weir.events import Request, answer_headers, refusal_answer
+from weir.settings import Deployment
+
+logger = Logger(service="account")
+app = APIGatewayRestResolver()
+
+_deployment = Deployment.from_env(os.environ)
+_table = Table(clients.client("dynamodb"), _deployment.table_name)
+_public_keys = PublicKeys(_table, time.monotonic)
+_snapshots = Snapshots(_table, time.monotonic)
+_refused_origins = RefusedOrigins(_table, time.monotonic)
+
+
+@logger.inject_lambda_context
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    return app.resolve(event, context)
+
+
+@app.get("/v1/models")
+def models() -> Response[str]:
+    snapshot = _believed()
+    listed = [_view(model.name, model) for model in snapshot.project.offered(snapshot.catalogue)]
+    default = _default(snapshot)
+    return _answer(
+        {"object": "list", "data": [*([_view("default", default)] if default else []), *listed]}
+    )
+
+
+@app.get("/v1/models/<name>")
+def model(name: str) -> Response[str]:
+    snapshot = _believed()
+    offered = {model.name for model in snapshot.project.offered(snapshot.catalogue)}
+    found = _default(snapshot) if name == "default" else snapshot.catalogue.find(name)
+    if found is None or found.name not in offered:
+        raise NotFound(f"This project offers no model {name[:200]!r}.")
+    return _answer(_view(name, found))
+
+
+def _believed() -> Snapshot:
+    """Of the project whose user token, or whose API key (any scope), was sent."""
+    request, now = _request(), int(time.time())
+    if api_keys.looks_like(request.bearer()):
+        request.refuse_browser()
+        key_hash = api_keys.unverified_hash(request.bearer())
+        key = api_keys.believe(_table.api_key(key_hash), key_hash)
+        return _snapshots.of(key.pid)
+    claims = callers.believe(request, _deployment, lambda kid: _public_keys.find(kid, now), now=now)
+    snapshot = _snapshots.of(claims.pid, claims.uid)
+    _refused_origins.check(request, snapshot.project, now)
+    return snapshot
+
+
+def _default(snapshot: Snapshot) -> Model | None:
+    name = snapshot.project.default_model
+    found = snapshot.catalogue.find(name) if name else None
+    return None if found is None or found.killed else found
+
+
+def _view(name: str, model: Model) -> dict[str, Any]:
+    """OpenAI's model object, and two members more."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": model.created_at,
+        "owned_by": model.owned_by,
+        "context_window": model.context_tokens,
+        "max_output_tokens": model.max_output_tokens,
+    }
+
+
+@app.exception_handler(Refusal)  # type: ignore[untyped-decorator]
+def refuse(refusal: Refusal) -> Response[str]:
+    return _refuse(refusal)
+
+
+@app.exception_handler(Exception)  # type: ignore[untyped-decorator]
+def fail(error: Exception) -> Response[str]:
+    logger.exception("failed")
+    known = isinstance(error, clients.AWS_ERRORS)
+    return _refuse(clients.unavailable() if known else Internal())
+
+
+def _refuse(refusal: Refusal) -> Response[str]:
+    status, headers, body = refusal_answer(refusal, _request(), _snapshots.readable_by())
+    told = {"status": status, "code": refusal.code, "details": refusal.details}
+    logger.info("refused", extra=told)
+    return Response(status, body=body, headers=headers)
+
+
+def _request() -> Request:
+    return Request.from_event(app.current_event.raw_event)
+
+
+def _answer(body: Any) -> Response[str]:
+    text = json.dumps(body, separators=(",", ":"))
+    return Response(200, body=text, headers=answer_headers(_request(), _snapshots.readable_by()))

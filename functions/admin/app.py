@@ -1,0 +1,380 @@
+"""The admin API: what an operator sets, for users of the Cognito group `admins`.
+
+Its document is generated from this file: docs/openapi.json (`make openapi`).
+"""
+
+import os
+from typing import Annotated, Any, TypeVar
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
+from aws_lambda_powertools.event_handler.exceptions import NotFoundError
+from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
+from aws_lambda_powertools.event_handler.openapi.params import Path, Query
+from pydantic import Field, StringConstraints
+
+from weir import configuration, views
+from weir.aws import clients
+from weir.aws.operator import Operator
+from weir.aws.provider_keys import ProviderKeys
+from weir.aws.table import Table
+from weir.cognito import believe_admin
+from weir.errors import Internal, NotFound, Refusal, TooLarge
+from weir.events import Request, answer_headers, parse_json, refusal_answer
+from weir.known_models import load
+from weir.origins import MOST_TOLD, Origins, diagnose
+from weir.settings import MAX_ADMIN_BODY_BYTES, AdminSettings
+
+logger = Logger(service="admin")
+app = APIGatewayRestResolver(enable_validation=True)
+
+_settings = AdminSettings.from_env(os.environ)
+_table = Table(clients.client("dynamodb"), _settings.deployment.table_name)
+_provider_keys = ProviderKeys(clients.client("secretsmanager"), _settings.provider_keys_secret)
+
+# No page may read an answer: an operator's session is worth too much for a page that others made.
+_NO_PAGE = Origins()
+
+Pid = Annotated[configuration.Pid, Path()]
+ModelName = Annotated[configuration.ModelName, Path()]
+UpstreamName = Annotated[configuration.UpstreamName, Path()]
+TierName = Annotated[configuration.TierName, Path()]
+KeyId = Annotated[str, Path(), StringConstraints(pattern=r"^key_[0-9a-f]{16}$")]
+Cursor = Annotated[str, StringConstraints(pattern=r"^[0-9]{13}#[0-9a-f]{8}$")]
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    request = Request.from_event(event)
+    logger.structure_logs(append=True, request_id=request.request_id)
+    try:
+        user = believe_admin(request.claims, client_id=_settings.cognito_client_id)
+        if len(request.body) > MAX_ADMIN_BODY_BYTES:
+            raise TooLarge(f"The body may have at most {MAX_ADMIN_BODY_BYTES} bytes.")
+        if request.body:
+            parse_json(request.body)  # strictly; and whatever its media type, it is read as JSON
+    except Refusal as refusal:
+        status, headers, body = _refused(refusal, request)
+        return {"statusCode": status, "headers": headers, "body": body}
+    actor = f"cognito:{user.sub} {user.email}".strip()
+    app.append_context(  # type: ignore[no-untyped-call]
+        request=request, operator=Operator(_table, _provider_keys, actor=actor)
+    )
+    as_json = {"Content-Type": "application/json"}
+    answer = app.resolve({**event, "headers": as_json, "multiValueHeaders": None}, context)
+    ours = {name: [value] for name, value in answer_headers(request, _NO_PAGE).items()}
+    answer["multiValueHeaders"] = {**ours, **answer["multiValueHeaders"]}
+    return answer
+
+
+View = TypeVar("View", bound=views.View)
+
+
+def _view(kind: type[View], **told: Any) -> View:
+    return kind.model_validate(told)
+
+
+def _operator() -> Operator:
+    operator: Operator = app.context["operator"]
+    return operator
+
+
+# ---------------------------------------------------------------- projects
+
+
+@app.get("/admin/v1/projects", tags=["projects"])
+def list_projects() -> views.Projects:
+    """Every project."""
+    return _view(views.Projects, data=_operator().projects())
+
+
+@app.post("/admin/v1/projects", status_code=201, tags=["projects"])
+def create_project(project: configuration.NewProject) -> views.Project:
+    """Make a project."""
+    return views.Project(**_operator().create_project(project))
+
+
+@app.get("/admin/v1/projects/<pid>", tags=["projects"])
+def show_project(pid: Pid) -> views.Project:
+    """One project."""
+    return views.Project(**_operator().project(pid))
+
+
+@app.patch("/admin/v1/projects/<pid>", tags=["projects"])
+def update_project(pid: Pid, change: configuration.ProjectChange) -> views.Project:
+    """Change what is named; suspend with {"status": "suspended"}. Counts within 5 seconds."""
+    return views.Project(**_operator().update_project(pid, change))
+
+
+# ---------------------------------------------------------------- API keys
+
+
+@app.get("/admin/v1/projects/<pid>/keys", tags=["keys"])
+def list_keys(pid: Pid) -> views.ApiKeys:
+    """A project's API keys, newest first, without their secrets."""
+    return _view(views.ApiKeys, data=[key.document() for key in _operator().keys(pid)])
+
+
+@app.post("/admin/v1/projects/<pid>/keys", status_code=201, tags=["keys"])
+def create_key(pid: Pid, new: configuration.NewApiKey) -> views.NewApiKey:
+    """Make an API key. Its secret is in this answer and nowhere else."""
+    secret, key = _operator().create_key(pid, name=new.name, scopes=new.scopes, role=new.role)
+    return views.NewApiKey(**key.document(), secret=secret)
+
+
+@app.delete("/admin/v1/projects/<pid>/keys/<key_id>", status_code=204, tags=["keys"])
+def revoke_key(pid: Pid, key_id: KeyId) -> Response[None]:
+    """Revoke an API key, at once and for good. Tokens it has made live until they expire."""
+    _operator().revoke_key(pid, key_id)
+    return _nothing()
+
+
+# ---------------------------------------------------------------- tiers
+
+
+@app.get("/admin/v1/projects/<pid>/tiers", tags=["tiers"])
+def list_tiers(pid: Pid) -> views.Tiers:
+    """A project's tiers, resolved."""
+    return _view(views.Tiers, data=_operator().tiers(pid))
+
+
+@app.put("/admin/v1/projects/<pid>/tiers/<name>", tags=["tiers"])
+def set_tier(pid: Pid, name: TierName, limits: configuration.LimitsDocument) -> views.Tier:
+    """Change the limits that are named. A new name becomes a tier of the project's own (3)."""
+    return views.Tier(**_operator().set_tier(pid, name, limits))
+
+
+@app.delete("/admin/v1/projects/<pid>/tiers/<name>", status_code=204, tags=["tiers"])
+def reset_tier(pid: Pid, name: TierName) -> Response[None]:
+    """Take free, pro or max back to its defaults; remove a tier of the project's own."""
+    _operator().reset_tier(pid, name)
+    return _nothing()
+
+
+# ---------------------------------------------------------------- origins
+
+
+@app.get("/admin/v1/projects/<pid>/origins/verdict", tags=["origins"])
+def judge_origin(
+    pid: Pid, origin: Annotated[str, Query(), Field(min_length=1, max_length=300)]
+) -> views.OriginVerdict:
+    """Whether a page of this origin may call the project, and if not, why."""
+    _operator().project(pid)
+    lists = _operator().origins()
+    verdict = diagnose(origin, lists.pop(pid), lists)
+    return views.OriginVerdict(
+        origin=origin[:MOST_TOLD],
+        allowed=verdict.allowed,
+        reason=verdict.reason,
+        message=verdict.message,
+        closest=verdict.closest,
+        suggestion=verdict.suggestion,
+    )
+
+
+@app.get("/admin/v1/projects/<pid>/origins/refused", tags=["origins"])
+def list_refused_origins(pid: Pid) -> views.RefusedOrigins:
+    """Pages that were refused by this project, although some project lists their origin."""
+    _operator().project(pid)
+    return _refused_origins(pid)
+
+
+@app.get("/admin/v1/origins/refused", tags=["origins"])
+def list_origins_refused_at_preflight() -> views.RefusedOrigins:
+    """Pages that were refused at their preflight: no project lists their origin."""
+    return _refused_origins("")
+
+
+def _refused_origins(pid: str) -> views.RefusedOrigins:
+    found = _operator().refused_origins(pid)
+    return _view(
+        views.RefusedOrigins, data=[{"origin": origin, "last_at": at} for origin, at in found]
+    )
+
+
+# ---------------------------------------------------------------- catalogue
+
+
+@app.get("/admin/v1/models", tags=["models"])
+def list_models() -> views.Models:
+    """The catalogue, by name."""
+    return _view(views.Models, data=_operator().catalogue()["models"])
+
+
+@app.get("/admin/v1/known-models", tags=["models"])
+def list_known_models() -> dict[str, configuration.ModelDocument]:
+    """The starting list of this release, to be copied from: prices with their sources."""
+    return load().models
+
+
+@app.get("/admin/v1/models/<name>", tags=["models"])
+def show_model(name: ModelName) -> views.Model:
+    """One model."""
+    return views.Model(**_operator().model(name))
+
+
+@app.put("/admin/v1/models/<name>", tags=["models"])
+def put_model(name: ModelName, model: configuration.ModelDocument) -> views.Model:
+    """Make or replace a model."""
+    return views.Model(**_operator().put_model(name, model))
+
+
+@app.delete("/admin/v1/models/<name>", status_code=204, tags=["models"])
+def remove_model(name: ModelName) -> Response[None]:
+    """Remove a model that no project names."""
+    _operator().remove_model(name)
+    return _nothing()
+
+
+@app.get("/admin/v1/upstreams", tags=["upstreams"])
+def list_upstreams() -> views.Upstreams:
+    """Providers, by name."""
+    return _view(views.Upstreams, data=_operator().catalogue()["upstreams"])
+
+
+@app.get("/admin/v1/upstreams/<name>", tags=["upstreams"])
+def show_upstream(name: UpstreamName) -> views.Upstream:
+    """One provider."""
+    return views.Upstream(**_operator().upstream(name))
+
+
+@app.put("/admin/v1/upstreams/<name>", tags=["upstreams"])
+def put_upstream(name: UpstreamName, upstream: configuration.UpstreamDocument) -> views.Upstream:
+    """Make or replace a provider. A new address takes its key away: set it again."""
+    return views.Upstream(**_operator().put_upstream(name, upstream))
+
+
+@app.delete("/admin/v1/upstreams/<name>", status_code=204, tags=["upstreams"])
+def remove_upstream(name: UpstreamName) -> Response[None]:
+    """Remove a provider that serves no model, and its key."""
+    _operator().remove_upstream(name)
+    return _nothing()
+
+
+@app.put("/admin/v1/upstreams/<name>/key", tags=["upstreams"])
+def set_provider_key(name: UpstreamName, given: configuration.ProviderKey) -> views.Upstream:
+    """Set the provider's API key. It counts within a minute."""
+    return views.Upstream(**_operator().set_provider_key(name, given.key))
+
+
+@app.delete("/admin/v1/upstreams/<name>/key", status_code=204, tags=["upstreams"])
+def remove_provider_key(name: UpstreamName) -> Response[None]:
+    """Remove the provider's API key."""
+    _operator().remove_provider_key(name)
+    return _nothing()
+
+
+# ---------------------------------------------------------------- kill switches, users
+
+
+@app.get("/admin/v1/kill-switches", tags=["kill switches"])
+def list_kill_switches() -> views.KillSwitches:
+    """Everything that is switched off now."""
+    return _view(views.KillSwitches, data=_operator().switches())
+
+
+@app.put("/admin/v1/kill-switches", tags=["kill switches"])
+def switch(asked: configuration.KillSwitch) -> views.KillSwitches:
+    """Switch the tenant, a project, a model or a user off, or on again. A user is refused on his
+    next request; the rest counts within 5 seconds. Answers what is off then.
+    """
+    operator = _operator()
+    how: dict[str, Any] = {"off": asked.off, "reason": asked.reason}
+    if asked.scope == "tenant":
+        operator.switch_tenant(**how)
+    elif asked.scope == "project":
+        operator.switch_project(asked.project or "", **how)
+    elif asked.scope == "model":
+        operator.switch_model(asked.model or "", **how)
+    else:
+        operator.switch_user(asked.project or "", asked.user_id or "", **how)
+    return _view(views.KillSwitches, data=operator.switches())
+
+
+@app.post("/admin/v1/projects/<pid>/users/erase", tags=["users"])
+def erase_user(pid: Pid, whom: configuration.EraseUser) -> views.Erased:
+    """Remove what a user has said and been told. It cannot be undone."""
+    return views.Erased(removed=_operator().erase_user(pid, whom.user_id))
+
+
+# ---------------------------------------------------------------- the deployment
+
+
+@app.get("/admin/v1/tenant", tags=["tenant"])
+def show_tenant() -> views.Tenant:
+    """What holds for all projects together."""
+    return views.Tenant(**_operator().tenant())
+
+
+@app.patch("/admin/v1/tenant", tags=["tenant"])
+def update_tenant(change: configuration.TenantDocument) -> views.Tenant:
+    """Change what is named."""
+    return views.Tenant(**_operator().update_tenant(change))
+
+
+@app.get("/admin/v1/configuration", tags=["tenant"])
+def export_configuration() -> configuration.ConfigurationFile:
+    """Everything an operator has set, without keys, kill switches and users."""
+    return configuration.ConfigurationFile.model_validate(_operator().exported())
+
+
+@app.put("/admin/v1/configuration", tags=["tenant"])
+def import_configuration(
+    file: configuration.ConfigurationFile, dry_run: Annotated[bool, Query()] = False
+) -> views.Imported:
+    """Make what the file names equal to the file, all or nothing. What it does not name stays."""
+    changes = _operator().imported(file, dry_run=dry_run)
+    return _view(views.Imported, applied=not dry_run, changes=changes)
+
+
+@app.get("/admin/v1/audit", tags=["audit"])
+def show_audit_trail(
+    limit: Annotated[int, Query(), Field(ge=1, le=100)] = 20,
+    cursor: Annotated[Cursor | None, Query()] = None,
+) -> views.AuditTrail:
+    """Who changed what, newest first."""
+    found = _operator().audit_trail(limit + 1, cursor)
+    page = [entry.document() for entry in found[:limit]]
+    more = len(found) > limit
+    return _view(
+        views.AuditTrail, data=page, has_more=more, next_cursor=page[-1]["id"] if more else None
+    )
+
+
+# ---------------------------------------------------------------- answers
+
+
+@app.exception_handler(RequestValidationError)  # type: ignore[untyped-decorator]
+def refuse_invalid(error: RequestValidationError) -> Response[str]:
+    return _refuse(configuration.refusal_of(error.errors()))
+
+
+@app.exception_handler(Refusal)  # type: ignore[untyped-decorator]
+def refuse(refusal: Refusal) -> Response[str]:
+    return _refuse(refusal)
+
+
+@app.not_found
+def refuse_unknown_route(_error: NotFoundError) -> Response[str]:
+    return _refuse(NotFound("No such route. Check the method and the path."))
+
+
+@app.exception_handler(Exception)  # type: ignore[untyped-decorator]
+def fail(error: Exception) -> Response[str]:
+    logger.exception("failed")
+    known = isinstance(error, clients.AWS_ERRORS)
+    return _refuse(clients.unavailable() if known else Internal())
+
+
+def _refuse(refusal: Refusal) -> Response[str]:
+    status, headers, body = _refused(refusal, app.context["request"])
+    return Response(status, body=body, headers=headers)
+
+
+def _refused(refusal: Refusal, request: Request) -> tuple[int, dict[str, str], str]:
+    told = {"status": refusal.status, "code": refusal.code, "details": refusal.details}
+    logger.info("refused", extra=told)
+    return refusal_answer(refusal, request, _NO_PAGE)
+
+
+def _nothing() -> Response[None]:
+    return Response(204)

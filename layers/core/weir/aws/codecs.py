@@ -1,0 +1,100 @@
+"""Signing keys, API keys and audit entries as items of the table, and back."""
+
+import json
+
+from weir.api_keys import ApiKey, KeyHash
+from weir.audit import Entry
+from weir.aws.items import AUDIT, KEYRING, Item, Key
+from weir.keyring import Kid, PublicKey
+
+# ---------------------------------------------------------------- signing keys, public halves
+
+
+def keyring_key(kid: Kid) -> Item:
+    return Key(KEYRING, f"KID#{kid}").item()
+
+
+def public_key_item(key: PublicKey) -> Item:
+    return {
+        **keyring_key(key.kid),
+        "n": {"S": key.n},
+        "e": {"S": key.e},
+        "created_at": {"N": str(key.created_at)},
+    }
+
+
+def public_key_of(item: Item) -> PublicKey:
+    return PublicKey(
+        kid=Kid(item["sk"]["S"].removeprefix("KID#")),
+        n=item["n"]["S"],
+        e=item["e"]["S"],
+        created_at=int(item["created_at"]["N"]),
+        not_after=int(item["not_after"]["N"]) if "not_after" in item else None,
+    )
+
+
+# ---------------------------------------------------------------- API keys
+
+
+def api_key_key(key_hash: KeyHash) -> Item:
+    return Key(f"APIKEY#{key_hash}", "APIKEY").item()
+
+
+def api_key_id_key(pid: str, key_id: str) -> Item:
+    return Key(f"PROJECT#{pid}", f"APIKEY#{key_id}").item()
+
+
+def api_key_item(key: ApiKey) -> Item:
+    return {
+        **api_key_key(key.hash),
+        "key_id": {"S": key.key_id},
+        "pid": {"S": key.pid},
+        "role": {"S": key.role},
+        "scopes": {"SS": sorted(key.scopes)},
+        "name": {"S": key.name},
+        "display": {"S": key.display},
+        "created_at": {"N": str(key.created_at)},
+    }
+
+
+def api_key_of(item: Item) -> ApiKey:
+    return ApiKey(
+        key_id=item["key_id"]["S"],
+        hash=KeyHash(item["pk"]["S"].removeprefix("APIKEY#")),
+        pid=item["pid"]["S"],
+        role=item["role"]["S"],
+        scopes=frozenset(item["scopes"]["SS"]),
+        name=item["name"]["S"],
+        display=item["display"]["S"],
+        created_at=int(item["created_at"]["N"]),
+        revoked_at=int(item["revoked_at"]["N"]) if "revoked_at" in item else None,
+        last_used_at=int(item["last_used_at"]["N"]) if "last_used_at" in item else None,
+    )
+
+
+# ---------------------------------------------------------------- audit trail
+
+
+def audit_item(entry: Entry) -> Item:
+    told = {"before": entry.before, "after": entry.after}
+    return {
+        **Key(AUDIT, f"{entry.at_ms:013d}#{entry.entry_id}").item(),
+        "actor": {"S": entry.actor},
+        "action": {"S": entry.action},
+        "target": {"S": entry.target},
+        "doc": {"S": json.dumps(told, separators=(",", ":"), ensure_ascii=False)},
+    }
+
+
+def audit_of(item: Item) -> Entry:
+    at_ms, _, entry_id = item["sk"]["S"].partition("#")
+    told = json.loads(item["doc"]["S"])
+    return Entry(
+        at_ms=int(at_ms),
+        entry_id=entry_id,
+        actor=item["actor"]["S"],
+        action=item["action"]["S"],
+        target=item["target"]["S"],
+        before=told["before"],
+        after=told["after"],
+    )

@@ -1,0 +1,197 @@
+"""DynamoDB with the standard library alone, for the one function that cannot wait for botocore.
+
+The preflight function answers before any other is warm, so a page waits for its cold start, and
+importing botocore would more than double that (docs/decisions/0007). Everything else reaches AWS
+through `weir/aws/clients.py`. Imports count here: nothing that `http.client` does not bring anyway,
+beyond hashing and JSON.
+"""
+
+import hashlib
+import hmac
+import http.client
+import json
+import ssl
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+# Inside one region a healthy call takes milliseconds; better an error than a page that hangs.
+CONNECT_TIMEOUT_S = 2.0  # to dial, and again to speak TLS
+READ_TIMEOUT_S = 3.0  # for each wait for bytes
+# A connection idle for longer is not used again: a frozen process cannot notice that its peer has
+# gone. Wall-clock time, because that goes on while a function is frozen.
+KEEPALIVE_S = 10.0
+
+# How a connection says that its peer went away while it was idle. A write under TLS may say it in
+# its own words; a read becomes a RemoteDisconnected, which is both of the first two.
+_DEAD = (ConnectionError, http.client.BadStatusLine, ssl.SSLEOFError)
+
+
+class DynamoDbError(Exception):
+    """A call that failed: AWS refused it, or no usable answer came.
+
+    `status` is the HTTP status, None if there was no answer. `code` is AWS's short name for the
+    error, such as ConditionalCheckFailedException, None if unknown. Never with AWS's own message:
+    that of a wrong signature can repeat the signed headers, the session token among them.
+    """
+
+    def __init__(self, what: str, status: int | None = None, code: str | None = None) -> None:
+        super().__init__(what)
+        self.status = status
+        self.code = code
+
+
+class DynamoDb:
+    """One region's DynamoDB, and the connection to it that a process keeps. One call at a time."""
+
+    def __init__(
+        self,
+        region: str,
+        endpoint: str,
+        credentials: Mapping[str, str],
+        *,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        read_timeout_s: float = READ_TIMEOUT_S,
+    ) -> None:
+        """`credentials` holds AWS_ACCESS_KEY_ID and its like, and is read again at each call.
+
+        Raises ValueError if `endpoint` is not just http:// or https://, a host and maybe a port.
+        """
+        address = urlsplit(endpoint)
+        excess = address.path.strip("/") or address.query
+        if address.scheme not in ("http", "https") or not address.netloc or excess:
+            raise ValueError("DynamoDB's endpoint must be http(s)://host or http(s)://host:port")
+        self._region = region
+        self._host = address.netloc
+        self._credentials = credentials
+        self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._last_used = 0.0
+        self._connection: http.client.HTTPConnection
+        if address.scheme == "https":
+            # Made once: loading the certificates takes longer than everything else here.
+            tls = ssl.create_default_context()
+            self._connection = http.client.HTTPSConnection(self._host, context=tls)
+        else:
+            self._connection = http.client.HTTPConnection(self._host)
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "DynamoDb":
+        """As Lambda sets the environment. An endpoint is looked for where AWS's SDKs do."""
+        region = env["AWS_REGION"]
+        suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+        endpoint = (
+            env.get("AWS_ENDPOINT_URL_DYNAMODB")
+            or env.get("AWS_ENDPOINT_URL")
+            or f"https://dynamodb.{region}.{suffix}"
+        )
+        return cls(region, endpoint, env)
+
+    def call(self, operation: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Calls `operation`, such as GetItem, with the JSON of AWS's API reference.
+
+        Raises DynamoDbError for whatever goes wrong. AWS's own errors have a `code`.
+        """
+        if time.time() - self._last_used > KEEPALIVE_S:
+            self.close()
+        body = json.dumps(payload).encode()
+        headers = signed_headers(
+            operation, body, self._host, self._region, self._credentials, time.time()
+        )
+        try:
+            with self._send(body, headers) as response:
+                status, raw = response.status, response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise DynamoDbError(f"{operation} failed: {type(error).__name__}") from error
+        answer = _json_object(raw)
+        self._last_used = time.time()
+        if status == 200 and answer is not None:
+            return answer
+        if not 400 <= status < 500:  # a refusal that was read whole leaves the connection sound
+            self.close()
+        code = str((answer or {}).get("__type") or "").rpartition("#")[2] or None
+        what = code or "not an answer of DynamoDB's"
+        raise DynamoDbError(f"{operation} failed: HTTP {status}, {what}", status, code)
+
+    def close(self) -> None:
+        """Closes the kept connection. The next call dials again."""
+        self._connection.close()
+
+    def _send(self, body: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
+        kept = self._connection.sock is not None
+        try:
+            return self._exchange(body, headers)
+        except _DEAD:
+            if not kept:
+                raise
+        # A frozen process cannot notice that its peer went away. Once more, on a new connection:
+        # should the first request have been carried out after all, GetItem, PutItem and UpdateItem
+        # as used here leave the same item again (or a condition says that it is there already).
+        self.close()
+        return self._exchange(body, headers)
+
+    def _exchange(self, body: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
+        if self._connection.sock is None:
+            self._connection.timeout = self._connect_timeout_s
+            self._connection.connect()
+        self._connection.sock.settimeout(self._read_timeout_s)
+        self._connection.request("POST", "/", body, headers)
+        return self._connection.getresponse()
+
+
+def signed_headers(
+    operation: str, body: bytes, host: str, region: str, credentials: Mapping[str, str], at: float
+) -> dict[str, str]:
+    """The headers of one call, signed with AWS Signature Version 4 at `at` (Unix seconds).
+
+    Source: AWS IAM User Guide, "Create a signed AWS API request", whose steps these are. Raises
+    DynamoDbError if `credentials` has no usable AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+    """
+    access_key = _credential(credentials, "AWS_ACCESS_KEY_ID")
+    secret_key = _credential(credentials, "AWS_SECRET_ACCESS_KEY")
+    date_time = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(at))
+    headers = {  # in the order of their names in lower case, as they are signed
+        "Content-Type": "application/x-amz-json-1.0",
+        "Host": host,
+        "X-Amz-Date": date_time,
+        "X-Amz-Security-Token": _credential(credentials, "AWS_SESSION_TOKEN", optional=True),
+        "X-Amz-Target": f"DynamoDB_20120810.{operation}",
+    }
+    headers = {name: value for name, value in headers.items() if value}
+    names = ";".join(name.lower() for name in headers)
+
+    lines = "".join(f"{name.lower()}:{value}\n" for name, value in headers.items())
+    canonical_request = f"POST\n/\n\n{lines}\n{names}\n{hashlib.sha256(body).hexdigest()}"
+
+    scope = (date_time[:8], region, "dynamodb", "aws4_request")
+    hashed_request = hashlib.sha256(canonical_request.encode()).hexdigest()
+    string_to_sign = f"AWS4-HMAC-SHA256\n{date_time}\n{'/'.join(scope)}\n{hashed_request}"
+
+    key = f"AWS4{secret_key}".encode()
+    for part in scope:
+        key = hmac.digest(key, part.encode(), "sha256")
+    signature = hmac.digest(key, string_to_sign.encode(), "sha256").hex()
+
+    headers["Authorization"] = (
+        f"AWS4-HMAC-SHA256 Credential={access_key}/{'/'.join(scope)}, "
+        f"SignedHeaders={names}, Signature={signature}"
+    )
+    return headers
+
+
+def _credential(credentials: Mapping[str, str], name: str, *, optional: bool = False) -> str:
+    value = credentials.get(name, "")
+    # A stray line end would make http.client fail with an error that shows the header's value.
+    if not (value or optional) or not (value.isascii() and value.isprintable()):
+        raise DynamoDbError(f"{name} is missing or unusable")
+    return value
+
+
+def _json_object(raw: bytes) -> dict[str, Any] | None:
+    try:
+        parsed = json.loads(raw)
+    except ValueError:
+        return None
+    return parsed if isinstance(parsed, dict) else None

@@ -1,0 +1,49 @@
+"""The preflight function's view of the table: which origins any project allows, and a note of those
+that were refused. Standard library only (docs/decisions/0007).
+"""
+
+from collections.abc import Callable
+
+from weir.aws import items
+from weir.aws.dynamodb_http import DynamoDb, DynamoDbError
+from weir.origins import Origins
+
+CACHED_FOR_S = 30
+NOTED_EVERY_S = 5  # at most, by one process: whoever floods us does not thereby write
+
+
+class SharedOrigins:
+    def __init__(self, dynamodb: DynamoDb, table_name: str, monotonic: Callable[[], float]) -> None:
+        self._dynamodb = dynamodb
+        self._table_name = table_name
+        self._monotonic = monotonic
+        self._origins: Origins | None = None
+        self._read_at = self._noted_at = float("-inf")
+
+    def current(self) -> Origins:
+        """Kept for CACHED_FOR_S, and for as long as the table cannot be read. Raises DynamoDbError
+        if it never could.
+        """
+        now = self._monotonic()
+        if now - self._read_at >= CACHED_FOR_S:
+            try:
+                self._origins = self._read()
+            except DynamoDbError:
+                if self._origins is None:
+                    raise
+            self._read_at = now
+        assert self._origins is not None
+        return self._origins
+
+    def note_refused(self, origin: str, now: int) -> None:
+        """For `weir cors refused`. `now` is Unix seconds. Raises DynamoDbError."""
+        if self._monotonic() - self._noted_at >= NOTED_EVERY_S:
+            self._noted_at = self._monotonic()
+            item = items.refused_item("", origin, now)
+            self._dynamodb.call("PutItem", {"TableName": self._table_name, "Item": item})
+
+    def _read(self) -> Origins:
+        answer = self._dynamodb.call(
+            "GetItem", {"TableName": self._table_name, "Key": items.ORIGINS.item()}
+        )
+        return Origins.from_document(items.record_of(answer.get("Item")).document)

@@ -1,0 +1,210 @@
+"""What the admin API answers: configuration as it is now, with what nobody sets by hand."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from weir.configuration import (
+    CandidateDocument,
+    LimitsDocument,
+    TierDocument,
+)
+
+
+class View(BaseModel):
+    # A member that is not documented is a mistake of ours.
+    model_config = ConfigDict(extra="forbid")
+
+
+class Off(View):
+    """Somebody has switched it off. `at` is Unix seconds."""
+
+    reason: str
+    at: int
+    by: str
+
+
+class Project(View):
+    pid: str
+    name: str | None
+    status: Literal["active", "suspended"]
+    origins: list[str]
+    preview_origins: list[str]
+    models: list[str] | None
+    default_model: str | None
+    system_prompt: str | None
+    limits: LimitsDocument
+    user_limits: LimitsDocument
+    tiers: dict[str, TierDocument]
+    killed: Off | None
+    created_at: int
+
+
+class Projects(View):
+    data: list[Project]
+
+
+class ResolvedLimits(View):
+    """null: no limit of that kind."""
+
+    rpm: int | None
+    tpm: int | None
+    requests_per_day: int | None
+    tokens_per_day: int | None
+    tokens_per_month: int | None
+    usd_per_month: float | None
+    max_output_tokens: int | None
+    concurrent_streams: int | None
+
+
+class Tier(View):
+    """`changed` are the limits that this project has set."""
+
+    number: int
+    name: str
+    limits: ResolvedLimits
+    changed: list[str]
+
+
+class Tiers(View):
+    data: list[Tier]
+
+
+class ApiKey(View):
+    """`display` is the start of the secret. Times are Unix seconds; `last_used_at` is exact to five
+    minutes.
+    """
+
+    key_id: str
+    project: str
+    name: str
+    display: str
+    scopes: list[str]
+    role: Literal["user", "admin"]
+    created_at: int
+    last_used_at: int | None
+    revoked_at: int | None
+
+
+class ApiKeys(View):
+    data: list[ApiKey]
+
+
+class NewApiKey(ApiKey):
+    """`secret` is shown only now."""
+
+    secret: str
+
+
+class Model(View):
+    aliases: list[str]
+    candidates: list[CandidateDocument]
+    context_tokens: int
+    max_output_tokens: int
+    overhead_tokens: int
+    image_max_tokens: int | None = None
+    source: str | None = None
+    as_of: str | None = None
+    created_at: int
+    killed: Off | None = None
+
+
+class Models(View):
+    data: dict[str, Model]
+
+
+class Upstream(View):
+    """`key_last4`: the end of its key; null: it has none."""
+
+    kind: Literal["openai", "bedrock"]
+    base_url: str | None = None
+    region: str | None = None
+    key_last4: str | None = None
+
+
+class Upstreams(View):
+    data: dict[str, Upstream]
+
+
+class KillSwitch(Off):
+    """Of what: `project` for a project or a user, `model`, `user_id`."""
+
+    scope: Literal["tenant", "project", "model", "user"]
+    project: str | None = None
+    model: str | None = None
+    user_id: str | None = None
+
+
+class KillSwitches(View):
+    """Everything that is switched off now."""
+
+    data: list[KillSwitch]
+
+
+class Tenant(View):
+    limits: LimitsDocument
+    killed: Off | None
+
+
+class OriginVerdict(View):
+    """Whether a page of `origin` may call; `suggestion` is what to list so that it may."""
+
+    origin: str
+    allowed: bool
+    reason: str
+    message: str
+    closest: str | None
+    suggestion: str | None
+
+
+class RefusedOrigin(View):
+    """`last_at` is Unix seconds."""
+
+    origin: str
+    last_at: int
+
+
+class RefusedOrigins(View):
+    """Latest first; the last month's, at most 64."""
+
+    data: list[RefusedOrigin]
+
+
+class AuditEntry(View):
+    """`before` and `after` hold what differs; null: was not there, or is not there any more."""
+
+    id: str
+    at: int
+    actor: str
+    action: str
+    target: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class AuditTrail(View):
+    """Newest first."""
+
+    data: list[AuditEntry]
+    has_more: bool
+    next_cursor: str | None
+
+
+class ImportedChange(View):
+    action: str
+    target: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class Imported(View):
+    """`applied` is false for a dry run."""
+
+    applied: bool
+    changes: list[ImportedChange]
+
+
+class Erased(View):
+    """How many items of each kind were removed."""
+
+    removed: dict[str, int]

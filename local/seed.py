@@ -1,0 +1,97 @@
+"""What an operator would set up by hand after a deployment: one upstream with its key, one model
+with its price, one project with its origins.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+from local import CannotRun
+from local.embedded_aws import Stack, client
+from local.settings import Upstream
+from weir import known_models
+from weir.aws.operator import Operator
+from weir.aws.provider_keys import ProviderKeys
+from weir.aws.table import Table
+from weir.configuration import ModelDocument, NewProject, UpstreamDocument, parsed
+
+UPSTREAM = "local"
+# USD for a million tokens of the embedded model. It is free; but metering must show something.
+EMBEDDED_PRICES = ("0.10", "0.40")
+NANO_USD_PER_TOKEN = 1000  # of one USD for a million tokens
+
+
+def operator(stack: Stack) -> Operator:
+    return Operator(
+        Table(client(stack.endpoint, "dynamodb"), stack.outputs["TableName"]),
+        ProviderKeys(
+            client(stack.endpoint, "secretsmanager"), stack.outputs["ProviderKeysSecretArn"]
+        ),
+        actor="make run",
+    )
+
+
+def set_up(stack: Stack, upstream: Upstream, origins: list[str]) -> str:
+    """Returns the catalogue's name of the model. Blocks. Raises CannotRun without a price."""
+    entry = model_entry(upstream)
+    does = operator(stack)
+    does.put_upstream(
+        UPSTREAM, parsed(UpstreamDocument, {"kind": "openai", "base_url": upstream.base_url})
+    )
+    # A provider without keys (Ollama, say) ignores the bearer that it gets.
+    does.set_provider_key(UPSTREAM, upstream.api_key or "none")
+    name = model_name(upstream.model)
+    does.put_model(name, entry)
+    does.create_project(
+        parsed(
+            NewProject,
+            {
+                "pid": stack.outputs["ProjectId"],
+                "name": "make run",
+                "origins": origins,
+                "default_model": name,
+            },
+        )
+    )
+    return name
+
+
+def model_name(upstream_model: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._:-]", "-", upstream_model).lstrip("._:-") or "model"
+
+
+def model_entry(upstream: Upstream) -> ModelDocument:
+    known = known_models.load().serving(upstream.base_url, upstream.model)
+    if upstream.input_price is not None and upstream.output_price is not None:
+        prices = [_nano_usd(upstream.input_price), _nano_usd(upstream.output_price)]
+        told = {
+            "context_tokens": 131_072,
+            "max_output_tokens": 32_768,
+            "overhead_tokens": 500,
+            "image_max_tokens": 2_000,
+        }
+    elif known is not None:
+        first = known.candidates[0]
+        prices = [first.input_nano_usd, first.output_nano_usd]
+        told = known.stored()
+    else:
+        raise CannotRun(
+            f"What does {upstream.model!r} cost? Weir refuses a model without a price. Set "
+            "UPSTREAM_PRICE_INPUT and UPSTREAM_PRICE_OUTPUT, in USD for a million tokens; 0 is one."
+        )
+    candidate = {
+        "upstream": UPSTREAM,
+        "model": upstream.model,
+        "input_nano_usd": prices[0],
+        "cached_input_nano_usd": prices[0],
+        "output_nano_usd": prices[1],
+        "output_cap_parameter": upstream.output_cap_parameter,
+    }
+    reference = f"fc:{UPSTREAM}/{model_name(upstream.model)}"
+    return parsed(ModelDocument, {**told, "aliases": [reference], "candidates": [candidate]})
+
+
+def _nano_usd(usd_per_million: str) -> int:
+    """Rounded up: never less than it costs."""
+    return -int(-Decimal(usd_per_million) * NANO_USD_PER_TOKEN // 1)
