@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long check format build bench clean install install-sam
+.PHONY: help run test test-long check format build openapi bench clean install install-sam
 
 # Any Python from 3.11 to 3.13; what is needed is installed into folders of this checkout.
 PYTHON ?= python3
@@ -42,6 +42,9 @@ build: install-sam  ## what `sam deploy` uploads: functions, and layers for Lamb
 	@$(PYTHON) -m local.install run
 	find functions -name __pycache__ -prune -exec rm -rf {} +
 	WEIR_PYTHON=$(CURDIR)/.venv-sam/bin/python .venv-sam/bin/sam build
+
+openapi: install  ## write docs/openapi.json, the admin API's document, from its code
+	$(BIN)/python -m local.openapi
 
 bench: install  ## what the chat function costs, beside nginx and a FastAPI relay; about 4 minutes
 	$(BIN)/python -m benchmarks

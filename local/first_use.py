@@ -78,23 +78,39 @@ def make_demo_user(stack: Stack, email: str, password: str) -> None:
     users.admin_add_user_to_group(UserPoolId=pool, Username=email, GroupName=DEMO_GROUP)
 
 
-def env_values(stack: Stack, url: str, origin: str, credentials: Credentials) -> dict[str, str]:
+def env_values(
+    stack: Stack, url: str, origin: str, credentials: Credentials | None
+) -> dict[str, str]:
+    made = {}
+    if credentials is not None:
+        made = {
+            "BEHEST_KEY": credentials.key,
+            "DEMO_EMAIL": credentials.email,
+            "DEMO_PASSWORD": credentials.password,
+        }
     return {
         "BEHEST_BASE_URL": url,
-        "BEHEST_KEY": credentials.key,
         "BEHEST_TENANT_ID": stack.outputs["TenantId"],
         "BEHEST_PROJECT_ID": stack.outputs["ProjectId"],
         "ALLOWED_ORIGIN": origin,
         "COGNITO_ENDPOINT": stack.endpoint,
         "COGNITO_USER_POOL_ID": stack.outputs["UserPoolId"],
         "COGNITO_CLIENT_ID": stack.outputs["UserPoolClientId"],
-        "DEMO_EMAIL": credentials.email,
-        "DEMO_PASSWORD": credentials.password,
         "WEIR_STACK": STACK_NAME,
+        **made,
     }
 
 
-def banner(url: str, page: str | None, shown: Credentials, model: str, env_file: Path) -> str:
+def banner(
+    url: str, page: str | None, shown: Credentials | None, model: str, env_file: Path
+) -> str:
+    if shown is None:
+        return f"""
+Weir listens on {url}, as a deployment leaves it: without a project, a model, a key or a user.
+docs/deploy.md says what comes next; `weir` speaks to this one, and to the embedded AWS in memory.
+
+Ctrl-C ends it.
+"""
     return f"""
 Weir listens on {url}
 

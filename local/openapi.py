@@ -1,6 +1,6 @@
 """Writes docs/openapi.json: the admin API's document, generated from its door.
 
-    python -m local.openapi          # what `make openapi` calls
+    make openapi
 
 What Powertools cannot know of a door is added here: who may call, and which refusals there are.
 """

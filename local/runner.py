@@ -108,6 +108,7 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     logs = _prepare(asked.directory)
     source = template.load(ROOT / "template.yaml")
     upstream = await _upstream(asked, running)
+    seed.model_entry(upstream)  # without a price nothing needs to start
     endpoint = await _embedded_aws(asked, running)
     stack = await asyncio.to_thread(embedded_aws.deploy, endpoint, source, asked.parameters)
     origins = _origins(asked, listener, page_listener)
@@ -115,12 +116,11 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     rotations = Rotations(template.rotations(source), running.pools, stack)
     env_file = asked.directory / "env"
     kept = read_env(env_file) or {}
-    _, _, _, _, credentials = await asyncio.gather(
+    _, _, _, credentials = await asyncio.gather(
         _first_rotation(rotations),
         _warm([pool for name, pool in running.pools.items() if not rotations.uses(name)]),
-        asyncio.to_thread(seed.set_up, stack, upstream, origins),
         _model_ready(running),
-        asyncio.to_thread(first_use.make_credentials, stack, kept),
+        asyncio.to_thread(_set_up, asked, stack, upstream, origins, kept),
     )
     first_use.write_env(env_file, first_use.env_values(stack, url, origins[0], credentials))
     await _open(running, stack, listener, asked.directory, rotations)
@@ -132,6 +132,16 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     print(told, flush=True)
     print(f"Ready after {time.monotonic() - began:.1f} s.", flush=True)
     await _until_one_dies(running)
+
+
+def _set_up(
+    asked: Settings, stack: Stack, upstream: Upstream, origins: list[str], kept: dict[str, str]
+) -> first_use.Credentials | None:
+    """What an operator would do next. Blocks."""
+    if asked.empty:
+        return None
+    seed.set_up(stack, upstream, origins)
+    return first_use.make_credentials(stack, kept)
 
 
 def _claim(directory: Path) -> IO[str]:

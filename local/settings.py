@@ -41,6 +41,8 @@ class Settings:
     parameters: dict[str, str]
     most_processes: int
     wait_s: float
+    # As a deployment leaves it: no project, no model, no user.
+    empty: bool = False
 
 
 def from_env(env: Mapping[str, str]) -> Settings:
@@ -61,6 +63,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         },
         most_processes=max(1, _number(env, "WEIR_MAX_PROCESSES", 32, at_most=1000)),
         wait_s=_number(env, "WEIR_MAX_WAIT_S", 5, at_most=600),
+        empty=env.get("WEIR_EMPTY", "0") not in ("", "0"),
     )
 
 

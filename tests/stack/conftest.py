@@ -122,6 +122,8 @@ def stack(provider: FakeProvider, tmp_path_factory: pytest.TempPathFactory) -> I
         UPSTREAM_BASE_URL=provider.url,
         UPSTREAM_MODEL="fake-large",
         UPSTREAM_API_KEY="provider-secret-key",
+        UPSTREAM_PRICE_INPUT="1",
+        UPSTREAM_PRICE_OUTPUT="2",
         WEIR_PARAM_NextKeyMinimumAgeSeconds="0",
     ) as running:
         yield running

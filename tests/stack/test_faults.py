@@ -28,6 +28,8 @@ def faulty(proxy: FaultProxy, tmp_path_factory: pytest.TempPathFactory) -> Itera
         UPSTREAM_BASE_URL=proxy.url,
         UPSTREAM_MODEL="fake-large",
         UPSTREAM_API_KEY="provider-secret-key",
+        UPSTREAM_PRICE_INPUT="1",
+        UPSTREAM_PRICE_OUTPUT="2",
     ) as running:
         yield running
 
