@@ -1,14 +1,41 @@
-"""What several unit tests need: one signing key (making RSA keys is slow) and a deployment."""
+"""What several unit tests need: one signing key (making RSA keys is slow), a deployment, and a
+table that an operator has set up.
+"""
 
+from collections.abc import Iterator
 from typing import Any
 
+import boto3
 import pytest
+from moto import mock_aws
 
 from weir import tokens
+from weir.aws import clients
+from weir.aws.operator import Operator
+from weir.aws.provider_keys import ProviderKeys
+from weir.aws.table import Table
+from weir.configuration import ModelDocument, NewProject, UpstreamDocument, parsed
 from weir.keyring import Kid, PublicKey, SigningKey, make_signing_key
 from weir.settings import Deployment
 
 NOW = 1_800_000_000
+PROVIDER_KEYS = "provider-keys"  # the secret
+ORIGIN = "https://app.example.com"
+UPSTREAM: dict[str, Any] = {"kind": "openai", "base_url": "https://api.provider.example/v1"}
+CANDIDATE: dict[str, Any] = {
+    "upstream": "main",
+    "model": "provider/m-large",
+    "input_nano_usd": 100,
+    "cached_input_nano_usd": 10,
+    "output_nano_usd": 400,
+}
+MODEL: dict[str, Any] = {
+    "candidates": [CANDIDATE],
+    "context_tokens": 100_000,
+    "max_output_tokens": 1024,
+    "overhead_tokens": 0,
+}
+PROJECT: dict[str, Any] = {"pid": "default", "origins": [ORIGIN], "default_model": "m-large"}
 
 
 def make_table(client: Any) -> None:
@@ -61,4 +88,42 @@ def public_key(signing_key: SigningKey) -> PublicKey:
 
 @pytest.fixture
 def deployment() -> Deployment:
-    return Deployment("tenant-1", "default", frozenset({"https://app.example.com"}))
+    return Deployment("tenant-1", "t")
+
+
+@pytest.fixture
+def aws() -> Iterator[None]:
+    """An empty table, and the secret of the providers' keys as a deployment leaves it."""
+    with mock_aws():
+        clients.client.cache_clear()
+        clients.session.cache_clear()
+        make_table(boto3.client("dynamodb"))
+        boto3.client("secretsmanager").create_secret(Name=PROVIDER_KEYS, SecretString="{}")
+        yield
+    clients.client.cache_clear()
+    clients.session.cache_clear()
+
+
+@pytest.fixture
+def table(aws: None) -> Table:
+    return Table(boto3.client("dynamodb"), "t")
+
+
+@pytest.fixture
+def operator(table: Table) -> Operator:
+    """Who has done nothing yet."""
+    keys = ProviderKeys(boto3.client("secretsmanager"), PROVIDER_KEYS)
+    return Operator(table, keys, actor="the operator", clock=lambda: NOW)
+
+
+def set_up(operator: Operator) -> None:
+    """As a first operator does: a provider, a model with its price, a project."""
+    operator.put_upstream("main", parsed(UpstreamDocument, UPSTREAM))
+    operator.put_model("m-large", parsed(ModelDocument, MODEL))
+    operator.create_project(parsed(NewProject, PROJECT))
+
+
+@pytest.fixture
+def configured(operator: Operator) -> Operator:
+    set_up(operator)
+    return operator

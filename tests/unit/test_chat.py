@@ -6,30 +6,22 @@ from typing import Any
 import pytest
 
 from weir import chat
-from weir.chat import Model, understand
+from weir.chat import Target, understand
 from weir.errors import BadRequest
 
-MODEL = Model("m-large", "max_completion_tokens", 1024)
+TARGET = Target("m-large", "max_completion_tokens", 1024)
 ASK = [{"role": "user", "content": "hi"}]
 
 
 def told(**body: Any) -> dict[str, Any]:
-    upstream = json.loads(understand({"messages": ASK, **body}, MODEL).upstream_body)
+    upstream = json.loads(understand({"messages": ASK, **body}, TARGET).upstream_body)
     assert isinstance(upstream, dict)
     return upstream
 
 
-@pytest.mark.parametrize("model", [..., None, "", "default", "m-large"], ids=str)
-def test_absent_empty_default_and_own_name_mean_the_projects_model(model: Any) -> None:
-    assert told(**({} if model is ... else {"model": model}))["model"] == "m-large"
-
-
-@pytest.mark.parametrize("model", ["gpt-9", "M-LARGE", 7, ["m-large"], {}], ids=str)
-def test_other_model_is_refused_with_what_is_allowed(model: Any) -> None:
-    with pytest.raises(BadRequest) as refused:
-        told(model=model)
-    assert refused.value.param == "model"
-    assert refused.value.details["allowed"] == ["default", "m-large"]
+@pytest.mark.parametrize("asked", [..., None, "", "default", "my-alias", 7], ids=str)
+def test_provider_is_told_its_own_name_of_the_model_whatever_the_caller_said(asked: Any) -> None:
+    assert told(**({} if asked is ... else {"model": asked}))["model"] == "m-large"
 
 
 @pytest.mark.parametrize(
@@ -54,7 +46,7 @@ def test_output_is_capped_under_the_models_own_parameter(asked: dict[str, Any], 
 
 def test_cap_is_sent_as_max_tokens_where_the_provider_wants_it() -> None:
     body = {"messages": ASK, "max_completion_tokens": 5}
-    upstream = json.loads(understand(body, Model("m", "max_tokens", 1024)).upstream_body)
+    upstream = json.loads(understand(body, Target("m", "max_tokens", 1024)).upstream_body)
     assert upstream["max_tokens"] == 5
     assert "max_completion_tokens" not in upstream
 
@@ -74,6 +66,27 @@ def test_tools_images_and_unknown_fields_pass_and_strays_do_not() -> None:
     assert not set(chat.STRAY_FIELDS) & set(upstream)
 
 
+def test_projects_instructions_come_before_the_callers() -> None:
+    mine = [{"role": "system", "content": "Speak French."}, *ASK]
+    target = Target("m", "max_tokens", 1024, system_prompt="Be kind. 🌊")
+    upstream = json.loads(understand({"messages": mine}, target).upstream_body)
+    assert upstream["messages"] == [{"role": "system", "content": "Be kind. 🌊"}, *mine]
+    assert len(mine) == 2
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+
+
+@pytest.mark.parametrize("part", [IMAGE, {"image_url": "https://x.example/a.png"}], ids=str)
+def test_image_is_refused_where_it_has_no_price(part: dict[str, Any]) -> None:
+    target = Target("m", "max_tokens", 1024, images=False)
+    text = {"role": "user", "content": [{"type": "text", "text": "hi"}]}
+    assert understand({"messages": [text, *ASK]}, target)
+    with pytest.raises(BadRequest, match="image") as refused:
+        understand({"messages": [text, {"role": "user", "content": [part]}]}, target)
+    assert refused.value.param == "messages"
+
+
 @pytest.mark.parametrize("field", sorted(chat.COSTLY_FIELDS))
 def test_field_that_could_cost_more_than_the_cap_is_dropped(field: str) -> None:
     assert field not in told(**{field: 99})
@@ -90,7 +103,7 @@ def test_field_that_could_cost_more_than_the_cap_is_dropped(field: str) -> None:
 )
 def test_usage_is_always_asked_for_on_a_stream(options: Any, wanted: bool) -> None:
     body = {"messages": ASK, "stream": True, "stream_options": options}
-    request = understand(body, MODEL)
+    request = understand(body, TARGET)
     assert json.loads(request.upstream_body)["stream_options"]["include_usage"] is True
     assert (request.stream, request.usage_wanted) == (True, wanted)
 
@@ -123,7 +136,7 @@ def test_other_stream_options_pass() -> None:
 )
 def test_bad_field_is_refused_by_name(body: dict[str, Any], param: str) -> None:
     with pytest.raises(BadRequest) as refused:
-        understand({"messages": ASK, **body}, MODEL)
+        understand({"messages": ASK, **body}, TARGET)
     assert refused.value.param == param
 
 

@@ -4,7 +4,7 @@ import importlib.util
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -12,20 +12,18 @@ from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 
-from tests.unit.conftest import NOW, make_table, minted
+from tests.unit.conftest import NOW, PROVIDER_KEYS, minted
 from weir import tokens
-from weir.aws import clients
+from weir.aws.operator import Operator
 from weir.aws.table import Table
+from weir.configuration import UpstreamDocument, parsed
 from weir.keyring import SigningKey
 from weir.upstreams import bedrock
 
 ROOT = Path(__file__).parents[2]
 BASE = {
     "TENANT_ID": "tenant-1",
-    "PROJECT_ID": "default",
-    "ALLOWED_ORIGINS": "https://app.example.com",
     "TABLE_NAME": "t",
     "AWS_REGION": "us-east-1",
 }
@@ -38,23 +36,11 @@ CONTEXT = SimpleNamespace(
 )
 
 
-@pytest.fixture
-def aws() -> Iterator[None]:
-    with mock_aws():
-        clients.client.cache_clear()
-        clients.session.cache_clear()
-        make_table(boto3.client("dynamodb"))
-        boto3.client("secretsmanager").create_secret(Name="signing", SecretString="{}")
-        yield
-    clients.client.cache_clear()
-    clients.session.cache_clear()
-
-
 Load = Callable[..., ModuleType]
 
 
 @pytest.fixture
-def load(aws: None, monkeypatch: pytest.MonkeyPatch) -> Load:
+def load(configured: Operator, monkeypatch: pytest.MonkeyPatch) -> Load:
     def door(name: str, **env: str) -> ModuleType:
         for variable, value in {**BASE, **env}.items():
             monkeypatch.setenv(variable, value)
@@ -79,6 +65,7 @@ def event(name: str, **placeholders: str) -> dict[str, Any]:
 
 
 TOKEN_DOOR = {
+    "PROJECT_ID": "default",
     "SIGNING_KEY_SECRET": "signing",
     "COGNITO_CLIENT_ID": "client",
     "SESSION_TOKEN_TTL_S": "900",
@@ -90,6 +77,8 @@ SESSION["headers"].pop("Origin")
 def test_mint_is_503_with_retry_after_until_the_first_rotation_and_works_right_after(
     load: Load, signing_key: SigningKey, other_key: SigningKey
 ) -> None:
+    secrets = boto3.client("secretsmanager")
+    secrets.create_secret(Name="signing", SecretString="{}")
     door = load("token", **TOKEN_DOOR)
     answer = door.handler(SESSION, CONTEXT)
     assert answer["statusCode"] == 503
@@ -99,9 +88,7 @@ def test_mint_is_503_with_retry_after_until_the_first_rotation_and_works_right_a
         "current": {"kid": signing_key.kid, "private_key": signing_key.private_key},
         "next": {"kid": other_key.kid, "private_key": other_key.private_key},
     }
-    boto3.client("secretsmanager").put_secret_value(
-        SecretId="signing", SecretString=json.dumps(ring)
-    )
+    secrets.put_secret_value(SecretId="signing", SecretString=json.dumps(ring))
     answer = door.handler(SESSION, CONTEXT)
     assert answer["statusCode"] == 200, answer
     assert tokens.unverified_kid(json.loads(answer["body"])["token"]) == signing_key.kid
@@ -146,13 +133,8 @@ class Bedrock(BaseHTTPRequestHandler):
         pass
 
 
-CHAT_DOOR = {
-    "PROVIDER_KEYS_SECRET": "no-such-secret",
-    "UPSTREAM_BASE_URL": "",
-    "UPSTREAM_MODEL": "openai.gpt-oss-120b-1:0",
-    "UPSTREAM_OUTPUT_CAP_PARAMETER": "max_completion_tokens",
-    "MAX_STREAM_S": "300",
-}
+CHAT_DOOR = {"PROVIDER_KEYS_SECRET": PROVIDER_KEYS, "MAX_STREAM_S": "300"}
+ADMIN_DOOR = {"PROVIDER_KEYS_SECRET": PROVIDER_KEYS, "COGNITO_CLIENT_ID": "client"}
 
 
 def chat_event(door: ModuleType, signing_key: SigningKey) -> dict[str, Any]:
@@ -162,34 +144,45 @@ def chat_event(door: ModuleType, signing_key: SigningKey) -> dict[str, Any]:
     return event("chat.smallest", REPLACE_WITH_USER_TOKEN=token)
 
 
-def test_without_a_base_url_bedrock_is_asked_with_the_roles_own_bearer(
-    load: Load, signing_key: SigningKey, monkeypatch: pytest.MonkeyPatch
+def test_bedrock_is_asked_in_its_region_with_the_roles_own_bearer(
+    load: Load,
+    configured: Operator,
+    signing_key: SigningKey,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert bedrock.base_url("eu-west-1") == (
         "https://bedrock-runtime.eu-west-1.amazonaws.com/openai/v1"
     )
     server = HTTPServer(("127.0.0.1", 0), Bedrock)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    monkeypatch.setattr(
-        bedrock, "base_url", lambda _: f"http://127.0.0.1:{server.server_port}/openai/v1"
-    )
+    regions = []
+
+    def base_url(region: str) -> str:
+        regions.append(region)
+        return f"http://127.0.0.1:{server.server_port}/openai/v1"
+
+    monkeypatch.setattr(bedrock, "base_url", base_url)
+    elsewhere = {"kind": "bedrock", "region": "eu-central-1"}
+    configured.put_upstream("main", parsed(UpstreamDocument, elsewhere))
     try:
         door = load("chat", **CHAT_DOOR)
         status, _, body, rest = door.handler(chat_event(door, signing_key), CONTEXT)
         rest.close()
-        door._provider.close()
+        for provider in door._providers.values():
+            provider.close()
     finally:
         server.shutdown()
         server.server_close()
     assert (status, json.loads(body)["choices"]) == (200, [{"index": 0}])
     assert Bedrock.seen["path"] == "/openai/v1/chat/completions"
     assert Bedrock.seen["authorization"].startswith("Bearer bedrock-api-key-")
+    assert regions == ["eu-central-1"]
 
 
 def test_chat_without_a_provider_key_says_so_and_its_bug_is_a_500(
     load: Load, signing_key: SigningKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    door = load("chat", **{**CHAT_DOOR, "UPSTREAM_BASE_URL": "http://127.0.0.1:9/v1"})
+    door = load("chat", **{**CHAT_DOOR, "PROVIDER_KEYS_SECRET": "no-such-secret"})
     asked = chat_event(door, signing_key)
     status, headers, body, _ = door.handler(asked, CONTEXT)
     assert (status, json.loads(body)["error"]["code"]) == (503, "not_ready")
@@ -210,12 +203,12 @@ def test_chat_whose_table_is_gone_is_a_503(load: Load, signing_key: SigningKey) 
     assert (status, json.loads(body)["error"]["code"]) == (503, "store_unavailable")
 
 
-@pytest.mark.parametrize("name", ["chat", "token", "rotate"])
+@pytest.mark.parametrize("name", ["account", "admin", "chat", "token", "rotate"])
 def test_door_without_its_settings_does_not_start(
     load: Load, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    for variable in (*TOKEN_DOOR, *CHAT_DOOR):
+    for variable in (*TOKEN_DOOR, *CHAT_DOOR, *ADMIN_DOOR):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(os, "environ", {**os.environ})
     with pytest.raises(Exception, match=r"missing or empty"):
-        load(name, ALLOWED_ORIGINS=" ", TABLE_NAME=" ")
+        load(name, TABLE_NAME=" ")

@@ -1,12 +1,11 @@
 """Table, vault and rotation against moto, in process. Races are not its business."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 
 from weir import api_keys, tokens
 from weir.aws import vault
@@ -17,23 +16,10 @@ from weir.aws.vault import Vault
 from weir.errors import NotReady, Unauthenticated
 from weir.keyring import RETIRED_FOR_S, KeyRing, Kid, PublicKey, jwks
 
-from .conftest import NOW, make_table, minted
+from .conftest import NOW, minted
 
 SECRET = "signing-keys"
 MONTH = 30 * 86_400
-
-
-@pytest.fixture
-def aws() -> Iterator[None]:
-    with mock_aws():
-        yield
-
-
-@pytest.fixture
-def table(aws: None) -> Table:
-    client = boto3.client("dynamodb")
-    make_table(client)
-    return Table(client, "t")
 
 
 @pytest.fixture
@@ -293,40 +279,12 @@ def test_unknown_key_and_wrong_scope_are_refused() -> None:
 def test_secret_is_read_once_a_minute_and_again_when_forgotten(secrets: Any) -> None:
     store = Vault(secrets)
     assert store.read(SECRET, NOW) == "{}"
-    secrets.put_secret_value(SecretId=SECRET, SecretString='{"default":"key-2"}')
+    secrets.put_secret_value(SecretId=SECRET, SecretString="new")
     assert store.read(SECRET, NOW + vault.CACHED_FOR_S - 1) == "{}"
-    assert store.provider_key(SECRET, NOW + vault.CACHED_FOR_S) == "key-2"
-
-
-def test_missing_provider_key_says_what_to_do_and_is_looked_for_again(secrets: Any) -> None:
-    store = Vault(secrets)
-    with pytest.raises(NotReady, match="ProviderKeysSecretArn"):
-        store.provider_key(SECRET, NOW)
-    secrets.put_secret_value(SecretId=SECRET, SecretString='{"default":"key-2"}')
-    assert store.provider_key(SECRET, NOW) == "key-2"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "sk-plain-secret",
-        '{"default":7}',
-        '{"default":"sk-“quoted”"}',
-        '{"default":"sk-a b"}',
-        "[]",
-        '{"other":"sk-x"}',
-    ],
-)
-def test_wrongly_written_provider_key_is_never_quoted(secrets: Any, text: str) -> None:
-    secrets.put_secret_value(SecretId=SECRET, SecretString=text)
-    with pytest.raises(NotReady) as refused:
-        Vault(secrets).provider_key(SECRET, NOW)
-    assert "sk-" not in json.dumps(refused.value.envelope("r"))
-
-
-def test_newline_around_a_provider_key_is_forgiven(secrets: Any) -> None:
-    secrets.put_secret_value(SecretId=SECRET, SecretString='{"default":" key-2\\n"}')
-    assert Vault(secrets).provider_key(SECRET, NOW) == "key-2"
+    assert store.read(SECRET, NOW + vault.CACHED_FOR_S) == "new"
+    secrets.put_secret_value(SecretId=SECRET, SecretString="newer")
+    store.forget(SECRET)
+    assert store.read(SECRET, NOW + vault.CACHED_FOR_S) == "newer"
 
 
 def test_secret_that_does_not_exist_is_not_ready(secrets: Any) -> None:
