@@ -17,8 +17,10 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -30,8 +32,8 @@ MOST_ORIGINS = 100
 MOST_ALIASES = 20
 MOST_CANDIDATES = 5
 
-# A catalogue is one item of the table; DynamoDB's limit is 400 KB.
-MAX_CATALOGUE_BYTES = 300_000
+# A record is one item of the table; what it was and is, another (the audit trail): 400 KB each.
+MAX_DOCUMENT_BYTES = 180_000
 FILE_FORMAT = "weir-configuration/1"
 
 
@@ -117,6 +119,13 @@ class LimitsDocument(Document):
     )
     concurrent_streams: Annotated[int, Field(ge=0, le=10_000)] | None = None
 
+    @model_serializer(mode="wrap")
+    def _as_it_was_said(self, dump: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]
+        """A limit that was not named must not be told as null: sent back, it would be no limit.
+        No return type: in the API's document it would take the place of the fields.
+        """
+        return {name: v for name, v in dump(self).items() if name in self.model_fields_set}
+
 
 class TierDocument(Document):
     """A tier as it is kept: `number` is assigned, 4 to 6, for a project's own."""
@@ -193,18 +202,23 @@ class UpstreamDocument(Document):
         if self.base_url is None:
             raise ValueError("base_url is required")
         self.base_url = self.base_url.rstrip("/")
-        if not _BASE_URL.fullmatch(self.base_url):
+        found = _BASE_URL.fullmatch(self.base_url)
+        if found is None or int(found["port"] or 443) > 65_535:
             raise ValueError(
-                "base_url must be https://…; http:// only within a private network, because the "
-                "provider's key travels with it"
+                "base_url must be https://host/path and nothing more; http:// only within a "
+                "private network, because the provider's key travels with it"
             )
         return self
 
 
+# One label alone is a name of the private network. It begins with a letter: 134744072 is 8.8.8.8.
+_LABEL = r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+_OCTETS = r"(\.[0-9]{1,3})"
 _BASE_URL = re.compile(
-    r"https://[a-zA-Z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?"
-    r"|http://([a-z0-9-]+|127\.[0-9.]+|10\.[0-9.]+|192\.168\.[0-9.]+|172\.(1[6-9]|2[0-9]|3[01])\.[0-9.]+)"
-    r"(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?"
+    rf"(https://{_LABEL}(\.{_LABEL})*"
+    rf"|http://([a-z][a-z0-9-]*|(127|10){_OCTETS}{{3}}|192\.168{_OCTETS}{{2}}"
+    rf"|172\.(1[6-9]|2[0-9]|3[01]){_OCTETS}{{2}}))"
+    r"(:(?P<port>[1-9][0-9]{0,4}))?(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*"
 )
 
 
@@ -362,7 +376,8 @@ def check_project(project: Mapping[str, Any], catalogue: Mapping[str, Any]) -> N
 def refusal_of(errors: Iterable[Mapping[str, Any]]) -> BadRequest:
     """Of pydantic's complaints. What was sent is not repeated: it may be a secret."""
     told = [
-        (_place(error["loc"]), str(error["msg"]).removeprefix("Value error, ")) for error in errors
+        (_place(error["loc"]), str(error["msg"]).removeprefix("Value error, ").rstrip("."))
+        for error in errors
     ]
     place, message = told[0]
     more = [f"{place or 'body'}: {message}" for place, message in told]

@@ -1,0 +1,211 @@
+"""Projects: what they are, which pages may call them, their tiers, their API keys, their users."""
+
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from weir import api_keys
+from weir.api_keys import ApiKey
+from weir.aws import items
+from weir.aws.items import NO_RECORD, Record
+from weir.aws.operator.records import Document, Records, Touched
+from weir.configuration import LimitsDocument, NewProject, ProjectChange, check_project, parsed
+from weir.errors import Conflict, NotFound
+from weir.limits import BUILT_IN, MOST_CUSTOM_TIERS, Tiers
+from weir.origins import Origins
+
+
+class Projects(Records):
+    # ------------------------------------------------------------ projects
+
+    def projects(self) -> list[Document]:
+        return [_project_view(pid, r.document) for pid, r in sorted(self._table.projects().items())]
+
+    def project(self, pid: str) -> Document:
+        return _project_view(pid, self._project(pid).document)
+
+    def create_project(self, new: NewProject) -> Document:
+        told = new.stored()
+        pid = told.pop("pid")
+
+        def create() -> Document:
+            if self._read(items.project(pid)).version:
+                raise Conflict(f"There is a project {pid!r} already.")
+            document = {n: v for n, v in told.items() if v is not None}
+            return self._write_project(pid, NO_RECORD, document, "project.create")
+
+        return self._until_current(create)
+
+    def update_project(self, pid: str, change: ProjectChange) -> Document:
+        told = change.stored()
+
+        def update() -> Document:
+            before = self._project(pid)
+            document = {**before.document, **told}
+            # null, where a field has another default, means that default.
+            document = {n: v for n, v in document.items() if v is not None}
+            return self._write_project(pid, before, document, "project.update")
+
+        return self._until_current(update)
+
+    def change_origins(
+        self,
+        pid: str,
+        *,
+        add: Iterable[str] = (),
+        remove: Iterable[str] = (),
+        previews: bool = False,
+    ) -> Document:
+        """Of a project's list; what is added must have been parsed."""
+        field = "preview_origins" if previews else "origins"
+
+        def change() -> Document:
+            before = self._project(pid)
+            listed = set(before.document.get(field, ()))
+            missing = set(remove) - listed
+            if missing:
+                raise NotFound(f"{', '.join(sorted(missing))} is not listed in project {pid!r}.")
+            after = sorted((listed | set(add)) - set(remove))
+            told = parsed(ProjectChange, {field: after}).stored()
+            document = {**before.document, **told}
+            return self._write_project(pid, before, document, "project.update")
+
+        return self._until_current(change)
+
+    # ------------------------------------------------------------ tiers
+
+    def tiers(self, pid: str) -> list[Document]:
+        """Resolved, in order of number."""
+        return _tiers_view(self._project(pid).document)
+
+    def set_tier(self, pid: str, name: str, limits: LimitsDocument) -> Document:
+        """Changes the limits that are named; a name that is not there yet becomes a tier of the
+        project's own.
+        """
+        told = limits.stored()
+
+        def change() -> Document:
+            before = self._project(pid)
+            tiers = dict(before.document.get("tiers", {}))
+            kept = tiers.get(name) or {"number": _tier_number(name, tiers), "limits": {}}
+            tiers[name] = {**kept, "limits": {**kept["limits"], **told}}
+            document = {**before.document, "tiers": tiers}
+            self._write_project(pid, before, document, "tier.set")
+            return next(tier for tier in _tiers_view(document) if tier["name"] == name)
+
+        return self._until_current(change)
+
+    def reset_tier(self, pid: str, name: str) -> None:
+        """A built-in tier back to its numbers; one of the project's own is removed."""
+
+        def change() -> None:
+            before = self._project(pid)
+            tiers = dict(before.document.get("tiers", {}))
+            if tiers.pop(name, None) is None:
+                if name in BUILT_IN:
+                    return
+                raise NotFound(f"The project {pid!r} has no tier {name!r}.")
+            self._write_project(pid, before, {**before.document, "tiers": tiers}, "tier.reset")
+
+        self._until_current(change)
+
+    # ------------------------------------------------------------ API keys
+
+    def keys(self, pid: str) -> list[ApiKey]:
+        self._project(pid)
+        return self._table.api_keys(pid)
+
+    def create_key(
+        self, pid: str, *, name: str, scopes: Iterable[str], role: str
+    ) -> tuple[str, ApiKey]:
+        """The secret, which nobody can show again, and the key."""
+        self._project(pid)
+        secret = api_keys.form(secrets.token_hex(16))
+        key = api_keys.describe(
+            secret, pid=pid, name=name, now=self._now(), scopes=scopes, role=role
+        )
+        self._table.add_api_key(
+            key, self._entry("key.create", f"{pid}/{key.key_id}", None, key.document())
+        )
+        return secret, key
+
+    def revoke_key(self, pid: str, key_id: str) -> bool:
+        """False if it was revoked before."""
+        key_hash = self._table.api_key_hash(pid, key_id)
+        key = None if key_hash is None else self._table.api_key(key_hash)
+        if key_hash is None or key is None or key.pid != pid:
+            raise NotFound(f"The project {pid!r} has no API key {key_id!r}.")
+        if key.revoked_at is not None:
+            return False
+        now = self._now()
+        entry = self._entry(
+            "key.revoke", f"{pid}/{key_id}", {"revoked_at": None}, {"revoked_at": now}
+        )
+        return self._table.revoke_api_key(key_hash, now, entry)
+
+    # ------------------------------------------------------------ origins, users
+
+    def refused_origins(self, pid: str) -> list[tuple[str, int]]:
+        return self._table.refused_origins(pid)
+
+    def origins(self) -> dict[str, Origins]:
+        return {
+            pid: Origins.from_document(record.document)
+            for pid, record in self._table.projects().items()
+        }
+
+    def erase_user(self, pid: str, user_id: str) -> dict[str, int]:
+        """Removes what the user has said and been told; how many items of each kind there were."""
+        self._project(pid)
+        removed = self._table.erase_content(pid, items.user(user_id))
+        entry = self._entry("user.erase", f"{pid}/{user_id}", {"items": removed}, {"items": {}})
+        self._table.commit([], [entry])
+        return removed
+
+    def _write_project(self, pid: str, before: Record, document: Document, action: str) -> Document:
+        check_project(document, self.catalogue())
+        after = {**document, "created_at": before.document.get("created_at", self._now())}
+        self._commit([Touched(items.project(pid), before, after, action, pid)])
+        return _project_view(pid, after)
+
+
+def _tier_number(name: str, tiers: Mapping[str, Document]) -> int:
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    taken = {tier["number"] for tier in tiers.values()}
+    free = [number for number in range(4, 4 + MOST_CUSTOM_TIERS) if number not in taken]
+    if not free:
+        raise Conflict(f"A project has at most {MOST_CUSTOM_TIERS} tiers of its own.")
+    return free[0]
+
+
+def _tiers_view(document: Mapping[str, Any]) -> list[Document]:
+    changed = document.get("tiers", {})
+    return [
+        {
+            "number": tier.number,
+            "name": tier.name,
+            "limits": tier.limits.document(),
+            "changed": sorted(changed.get(tier.name, {}).get("limits", {})),
+        }
+        for tier in sorted(Tiers(changed).by_name.values(), key=lambda tier: tier.number)
+    ]
+
+
+def _project_view(pid: str, document: Mapping[str, Any]) -> Document:
+    """Everything about a project, with the defaults written out."""
+    return {
+        "pid": pid,
+        "name": document.get("name"),
+        "status": document.get("status", "active"),
+        "origins": document.get("origins", []),
+        "preview_origins": document.get("preview_origins", []),
+        "models": document.get("models"),
+        "default_model": document.get("default_model"),
+        "system_prompt": document.get("system_prompt"),
+        "limits": document.get("limits", {}),
+        "user_limits": document.get("user_limits", {}),
+        "tiers": document.get("tiers", {}),
+        "killed": document.get("killed"),
+        "created_at": document.get("created_at"),
+    }

@@ -1,0 +1,200 @@
+"""Reading and writing of records, which all verbs share."""
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from weir.audit import Entry, differing
+from weir.aws import items
+from weir.aws.items import Key, Record
+from weir.aws.provider_keys import ProviderKeys
+from weir.aws.table import Change, Stale, Table
+from weir.configuration import MAX_DOCUMENT_BYTES, check_catalogue
+from weir.errors import Conflict, NotFound
+from weir.origins import Origins
+
+TRIES = 10
+MOST_WAIT_MS = 50  # before a try, times the number of tries: whoever collides must not again
+
+Document = dict[str, Any]
+T = TypeVar("T")
+
+# Members of a record that are no configuration.
+STATE = ("killed", "created_at")
+
+
+class Touched(NamedTuple):
+    """One record that changes, under the name that the audit trail gives it."""
+
+    key: Key
+    before: Record
+    after: Document
+    action: str
+    target: str
+
+    @property
+    def changes(self) -> bool:
+        return self.after != self.before.document
+
+    def differing(self) -> tuple[Document | None, Document | None]:
+        """Of the catalogue not all of its models, but those that differ."""
+        before, after = differing(self.before.document or None, self.after)
+        if self.key != items.CATALOGUE or before is None or after is None:
+            return before, after
+        parts = {n: differing(before.get(n, {}), after.get(n, {})) for n in {**before, **after}}
+        return (
+            {name: was for name, (was, _) in parts.items()},
+            {name: now for name, (_, now) in parts.items()},
+        )
+
+
+class Records:
+    """`actor` is who does it; `provider_keys` is for those who may set them."""
+
+    def __init__(
+        self,
+        table: Table,
+        provider_keys: ProviderKeys,
+        *,
+        actor: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._table = table
+        self._provider_keys = provider_keys
+        self._actor = actor
+        self._clock = clock
+
+    # ------------------------------------------------------------ reading
+
+    def catalogue(self) -> Document:
+        """{"upstreams": {...}, "models": {...}}, as it is kept."""
+        document = self._read(items.CATALOGUE).document
+        return {"upstreams": document.get("upstreams", {}), "models": document.get("models", {})}
+
+    def audit_trail(self, limit: int, older_than: str | None = None) -> list[Entry]:
+        return self._table.audit_trail(limit, older_than)
+
+    def _now(self) -> int:
+        return int(self._clock())
+
+    def _read(self, key: Key) -> Record:
+        return self._table.records([key])[0]
+
+    def _project(self, pid: str) -> Record:
+        record = self._read(items.project(pid))
+        if not record.version:
+            raise NotFound(f"There is no project {pid!r}. `weir projects create {pid}` makes one.")
+        return record
+
+    # ------------------------------------------------------------ writing
+
+    def _until_current(self, change: Callable[[], T]) -> T:
+        for tried in range(TRIES):
+            time.sleep(secrets.randbelow(MOST_WAIT_MS * tried + 1) / 1000)
+            try:
+                return change()
+            except Stale:
+                continue
+        raise Conflict("Somebody else is changing the same thing. Try again.")
+
+    def _commit(self, touched: Iterable[Touched]) -> None:
+        """What changes of it, with the union of all origins if a project changes."""
+        changed = [each for each in touched if each.changes]
+        if not changed:
+            return
+        for each in changed:
+            _check_size(each.target, each.after)
+        changes = [Change(each.key, each.after, each.before.version) for each in changed]
+        entries = [self._entry(each.action, each.target, *each.differing()) for each in changed]
+        if any(each.key.pk == items.PROJECTS for each in changed):
+            changes.append(self._changed_union(changed))
+        self._table.commit(changes, entries)
+
+    def _changed_union(self, changed: Iterable[Touched]) -> Change:
+        before = self._read(items.ORIGINS)
+        documents: dict[str, Mapping[str, Any]] = {
+            pid: record.document for pid, record in self._table.projects().items()
+        }
+        documents.update({t.key.sk: t.after for t in changed if t.key.pk == items.PROJECTS})
+        union = Origins.union(Origins.from_document(d) for d in documents.values()).document()
+        _check_size("list of all projects' origins", union)
+        # Written even if it is the same: of two projects changed at once, the second to be written
+        # must have seen the first.
+        return Change(items.ORIGINS, union, before.version)
+
+    def _change_catalogue(
+        self,
+        part: str,
+        name: str,
+        action: str,
+        put: Callable[[Document | None], Document] | None,
+        *,
+        always: bool = False,
+    ) -> Document:
+        """One model or upstream; `put` None removes it. `always`: with an entry in the audit trail
+        even if nothing that can be seen has changed.
+        """
+
+        def change() -> Document:
+            record = self._read(items.CATALOGUE)
+            document = {**record.document, part: dict(record.document.get(part, {}))}
+            before = document[part].get(name)
+            after = put(before) if put else None
+            if after is None:
+                found(document[part], name, part.removesuffix("s"))
+                del document[part][name]
+            else:
+                document[part][name] = after
+            if after != before or always:
+                check_catalogue(document)
+                _check_size("catalogue", document)
+                entry = self._entry(action, name, *differing(before, after))
+                self._table.commit([Change(items.CATALOGUE, document, record.version)], [entry])
+            return after or {}
+
+        return self._until_current(change)
+
+    def _switched(self, document: Document, off: bool, reason: str) -> Document:
+        """With its kill switch `off`, or on again."""
+        if bool(document.get("killed")) == off:
+            return document
+        told = {name: value for name, value in document.items() if name != "killed"}
+        if off:
+            told["killed"] = {"reason": reason, "at": self._now(), "by": self._actor}
+        return told
+
+    def _entry(
+        self,
+        action: str,
+        target: str,
+        before: Mapping[str, Any] | None,
+        after: Mapping[str, Any] | None,
+    ) -> Entry:
+        return Entry(
+            at_ms=int(self._clock() * 1000),
+            entry_id=secrets.token_hex(4),
+            actor=self._actor,
+            action=action,
+            target=target,
+            before=before,
+            after=after,
+        )
+
+
+def found(there: Mapping[str, Document], name: str, kind: str) -> Document:
+    if name not in there:
+        raise NotFound(f"The catalogue has no {kind} {name!r}.")
+    return there[name]
+
+
+def state(document: Mapping[str, Any]) -> Document:
+    return {name: document[name] for name in STATE if name in document}
+
+
+def _check_size(what: str, document: Document) -> None:
+    """A record is one item of the table, and its entry in the audit trail another."""
+    size = len(json.dumps(document, ensure_ascii=False).encode())
+    if size > MAX_DOCUMENT_BYTES:
+        raise Conflict(f"The {what} would have {size} bytes; {MAX_DOCUMENT_BYTES} fit.")

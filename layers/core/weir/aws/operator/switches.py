@@ -1,0 +1,99 @@
+"""Kill switches, and what holds for the deployment as a whole."""
+
+from weir.aws import items
+from weir.aws.items import Key, Record
+from weir.aws.operator.records import Document, Records, Touched, found
+from weir.aws.table import Change
+from weir.configuration import TenantDocument
+
+
+class Switches(Records):
+    def switches(self) -> list[Document]:
+        """Everything that is switched off now."""
+        found = []
+        tenant = self._read(items.TENANT).document
+        if tenant.get("killed"):
+            found.append({"scope": "tenant", **tenant["killed"]})
+        for name, model in sorted(self.catalogue()["models"].items()):
+            if model.get("killed"):
+                found.append({"scope": "model", "model": name, **model["killed"]})
+        for pid, record in sorted(self._table.projects().items()):
+            if record.document.get("killed"):
+                found.append({"scope": "project", "project": pid, **record.document["killed"]})
+            for subject_key, told in self._table.blocked_subjects(pid):
+                user_id = subject_key.removeprefix("u#")
+                found.append({"scope": "user", "project": pid, "user_id": user_id, **told})
+        return found
+
+    def switch_tenant(self, *, off: bool, reason: str = "") -> None:
+        def change() -> None:
+            before = self._read(items.TENANT)
+            self._write_switch(items.TENANT, before, off, reason, "tenant", "tenant")
+
+        self._until_current(change)
+
+    def switch_project(self, pid: str, *, off: bool, reason: str = "") -> None:
+        def change() -> None:
+            before = self._project(pid)
+            self._write_switch(items.project(pid), before, off, reason, "project", pid)
+
+        self._until_current(change)
+
+    def switch_model(self, name: str, *, off: bool, reason: str = "") -> None:
+        found(self.catalogue()["models"], name, "model")
+
+        def put(before: Document | None) -> Document:
+            return self._switched(before or {}, off, reason)
+
+        self._change_catalogue("models", name, "model.kill" if off else "model.revive", put)
+
+    def switch_user(self, pid: str, user_id: str, *, off: bool, reason: str = "") -> None:
+        """Refused on the next request; a user who was never seen may be blocked, too."""
+        key = items.user(user_id)
+
+        def change() -> None:
+            self._project(pid)
+            before = self._read(items.subject(pid, key))
+            was = before.document.get("blocked")
+            now = {"reason": reason, "at": self._now(), "by": self._actor} if off else None
+            if bool(was) == off:
+                return
+            document = {n: v for n, v in before.document.items() if n != "blocked"}
+            if now:
+                document["blocked"] = now
+            self._table.commit(
+                [
+                    Change(items.subject(pid, key), document, before.version),
+                    Change(items.blocked(pid, key), now, None),
+                ],
+                [
+                    self._entry(
+                        "user.kill" if off else "user.revive",
+                        f"{pid}/{user_id}",
+                        {"blocked": was},
+                        {"blocked": now},
+                    )
+                ],
+            )
+
+        self._until_current(change)
+
+    def tenant(self) -> Document:
+        document = self._read(items.TENANT).document
+        return {"limits": document.get("limits", {}), "killed": document.get("killed")}
+
+    def update_tenant(self, tenant: TenantDocument) -> Document:
+        def change() -> None:
+            before = self._read(items.TENANT)
+            document = {**before.document, **tenant.stored()}
+            self._commit([Touched(items.TENANT, before, document, "tenant.update", "tenant")])
+
+        self._until_current(change)
+        return self.tenant()
+
+    def _write_switch(
+        self, key: Key, before: Record, off: bool, reason: str, kind: str, target: str
+    ) -> None:
+        document = self._switched(before.document, off, reason)
+        action = f"{kind}.kill" if off else f"{kind}.revive"
+        self._commit([Touched(key, before, document, action, target)])
