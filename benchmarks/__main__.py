@@ -25,6 +25,7 @@ def bench(*, quick: bool) -> None:
         upstream = Upstream(store.credentials.jwks)
         try:
             url = f"http://127.0.0.1:{upstream.port}"
+            store.configure(f"{url}/v1")
             place = Place(prepared, url, store.endpoint, store.credentials)
             results = measure.run(plan, place, upstream.port, say)
         finally:

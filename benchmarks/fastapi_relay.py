@@ -42,7 +42,7 @@ class ChatRequest(BaseModel):
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     secrets = boto3.client("secretsmanager")
     secret = secrets.get_secret_value(SecretId=os.environ["PROVIDER_KEYS_SECRET"])
-    app.state.provider_key = json.loads(secret["SecretString"])["default"]
+    app.state.provider_key = json.loads(secret["SecretString"])[os.environ["PROVIDER"]]["key"]
     async with httpx.AsyncClient(timeout=300) as client:
         app.state.client = client
         yield

@@ -1,4 +1,5 @@
-"""The store that both relays ask: the embedded AWS, with one table and one secret in it.
+"""The store that both relays ask: the embedded AWS, with one table and one secret in it. Weir's
+configuration is written as an operator would write it.
 
 Also a proxy in front of it that counts, used only while round trips are counted: it costs time.
 """
@@ -17,15 +18,22 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from benchmarks import ROOT, STATE
 from local import embedded_aws, install, processes
 from weir import keyring, tokens
+from weir.aws.operator import Operator
+from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Table
+from weir.configuration import ModelDocument, NewProject, UpstreamDocument, parsed
 from weir.keyring import Kid
 
 TABLE, SECRET = "weir-bench", "weir-bench-provider-keys"
 TENANT, PROJECT, USER = "t-bench", "default", "u_1"
+UPSTREAM = MODEL = "bench"
+# Of the pages in events/.
+ORIGINS = ["http://localhost:3000", "http://localhost:5173"]
 ISSUER = f"urn:weir:{TENANT}"
 PROVIDER_KEY = "sk-bench"
 TOKEN_TTL_S = 6 * 3600
@@ -65,8 +73,39 @@ class Store:
         self._runner.run(processes.stop([self._child], 1.0))
         self._runner.close()
 
+    def configure(self, upstream: str) -> None:
+        """One provider at this base URL, its key, one model, one project."""
+        does = Operator(
+            Table(self._client("dynamodb"), TABLE),
+            ProviderKeys(self._client("secretsmanager"), SECRET),
+            actor="make bench",
+        )
+        does.put_upstream(
+            UPSTREAM, parsed(UpstreamDocument, {"kind": "openai", "base_url": upstream})
+        )
+        does.set_provider_key(UPSTREAM, PROVIDER_KEY)
+        candidate = {
+            "upstream": UPSTREAM,
+            "model": MODEL,
+            "input_nano_usd": 100,
+            "cached_input_nano_usd": 50,
+            "output_nano_usd": 400,
+        }
+        model = {
+            "candidates": [candidate],
+            "context_tokens": 131_072,
+            "max_output_tokens": 32_768,
+            "overhead_tokens": 500,
+        }
+        does.put_model(MODEL, parsed(ModelDocument, model))
+        project = {"pid": PROJECT, "origins": ORIGINS, "default_model": MODEL}
+        does.create_project(parsed(NewProject, project))
+
+    def _client(self, service: str) -> Any:
+        return embedded_aws.client(self.endpoint, service)
+
     def _fill(self) -> Credentials:
-        dynamodb = embedded_aws.client(self.endpoint, "dynamodb")
+        dynamodb = self._client("dynamodb")
         dynamodb.create_table(
             TableName=TABLE,
             KeySchema=[
@@ -78,13 +117,12 @@ class Store:
             ],
             BillingMode="PAY_PER_REQUEST",
         )
+        # The FastAPI relay's user.
         dynamodb.put_item(
             TableName=TABLE,
             Item={"pk": {"S": f"USER#{USER}"}, "sk": {"S": "USER"}, "tier": {"S": "pro"}},
         )
-        embedded_aws.client(self.endpoint, "secretsmanager").create_secret(
-            Name=SECRET, SecretString=json.dumps({"default": PROVIDER_KEY})
-        )
+        self._client("secretsmanager").create_secret(Name=SECRET, SecretString="{}")
         now = int(time.time())
         signing = keyring.make_signing_key(Kid("k_bench"))
         public = signing.public(now)

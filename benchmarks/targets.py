@@ -162,6 +162,7 @@ class FastApi(_Started):
             **store.aws_environment(self.place.store),
             "TABLE_NAME": store.TABLE,
             "PROVIDER_KEYS_SECRET": store.SECRET,
+            "PROVIDER": store.UPSTREAM,
             "TOKEN_ISSUER": store.ISSUER,
             "TOKEN_AUDIENCE": "behest",
             "JWKS_URL": f"{self.place.upstream}/.well-known/jwks.json",
@@ -271,13 +272,8 @@ def _lambda_environment(function: str, runtime_api: str, place: Place) -> dict[s
         # Lambda's folders cannot be written, and functions/ is what is deployed.
         "PYTHONDONTWRITEBYTECODE": "1",
         "TENANT_ID": store.TENANT,
-        "PROJECT_ID": store.PROJECT,
-        "ALLOWED_ORIGINS": "http://localhost:5173,http://localhost:3000",
         "TABLE_NAME": store.TABLE,
         "PROVIDER_KEYS_SECRET": store.SECRET,
-        "UPSTREAM_BASE_URL": f"{place.upstream}/v1",
-        "UPSTREAM_MODEL": "bench",
-        "UPSTREAM_OUTPUT_CAP_PARAMETER": "max_completion_tokens",
         "MAX_STREAM_S": "300",
     }
 
