@@ -91,6 +91,8 @@ def stack(provider: GatedProvider, tmp_path_factory: pytest.TempPathFactory) -> 
         UPSTREAM_BASE_URL=provider.url,
         UPSTREAM_MODEL="fake-large",
         UPSTREAM_API_KEY="provider-secret-key",
+        UPSTREAM_PRICE_INPUT="1",
+        UPSTREAM_PRICE_OUTPUT="2",
         WEIR_PARAM_NextKeyMinimumAgeSeconds="0",
     ) as running:
         assert httpx.get(running.env["ALLOWED_ORIGIN"]).status_code == 200, "no page is served"
@@ -111,6 +113,7 @@ class Visitor:
     stack: Stack
     requests: list[Request] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
+    console_errors: list[str] = field(default_factory=list)
 
     def sign_in(self, *, password: str | None = None, at: str = "/") -> None:
         self.page.goto(at)
@@ -153,6 +156,8 @@ def visitor(page: Page, context: BrowserContext, stack: Stack) -> Iterator[Visit
     def hear(message: ConsoleMessage) -> None:
         if "Content Security Policy" in message.text:
             one.complaints.append(message.text)
+        if message.type == "error":
+            one.console_errors.append(message.text)
 
     page.set_default_timeout(10_000)
     page.on("request", lambda request: one.requests.append(request))

@@ -247,12 +247,42 @@ def test_a_token_that_is_refused_again_is_told_and_not_tried_forever(visitor: Vi
 # ---------------------------------------------------------------- what goes wrong
 
 
-def test_a_page_of_an_unlisted_origin_is_told_that_it_is_one(
+def test_a_page_of_an_unlisted_origin_is_told_why_and_how_to_find_out_more(
     visitor: Visitor, elsewhere: Callable[..., str]
 ) -> None:
     origin = elsewhere()
     visitor.sign_in(at=origin)
-    expect(visitor.alert).to_contain_text(f"does not answer pages from {origin}.")
+    expect(visitor.alert).to_contain_text(f"'{origin}' is not listed; ")
+    expect(visitor.alert).to_contain_text("the port differs.")
+    expect(visitor.alert).to_contain_text(f"weir cors check {origin}")
+    blocked, failed = visitor.console_errors  # the browser's own words, and none of the page's
+    assert "blocked by CORS policy" in blocked
+    assert failed == "Failed to load resource: net::ERR_FAILED"
+
+
+@pytest.mark.parametrize("path", [TOKEN, CHAT])
+def test_a_connection_that_fails_is_not_taken_for_a_refused_origin(
+    visitor: Visitor, path: str
+) -> None:
+    visitor.page.route(f"**{path}", lambda route: route.abort())
+    visitor.sign_in()
+    if path == CHAT:
+        visitor.ask()
+    expect(visitor.alert).to_contain_text("allows this page, but the connection to it failed.")
+
+
+def test_a_page_beside_the_gateway_on_its_own_origin_is_not_told_of_origins(
+    visitor: Visitor,
+) -> None:
+    """A browser sends no Origin when such a page asks why."""
+    told = {"origin": None, "allowed": False, "reason": "no_origin", "message": "No page sent it."}
+    visitor.page.route(f"**{TOKEN}", lambda route: route.abort())
+    visitor.page.route(
+        "**/v1/cors",
+        lambda route: route.fulfill(json=told, headers={"Access-Control-Allow-Origin": "*"}),
+    )
+    visitor.sign_in()
+    expect(visitor.alert).to_contain_text("allows this page, but the connection to it failed.")
 
 
 def test_a_gateway_that_is_not_there_is_not_taken_for_a_refused_origin(

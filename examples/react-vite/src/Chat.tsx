@@ -57,7 +57,7 @@ export function Chat({ config, session, tokens, onLeave }: Props) {
     } catch (error) {
       if (controller.signal.aborted) show({ state: "stopped", note: "Stopped." });
       else if (error instanceof SessionEnded) onLeave(`${error.message} Please sign in again.`);
-      else show({ state: "failed", note: explain(error, config) });
+      else show({ state: "failed", note: explain(error) });
     }
   }
 

@@ -29,7 +29,7 @@ export function SignIn({ config, notice, onSignedIn }: Props) {
       await tokens.get(); // what is wrong with the gateway shows here, and the first answer is quicker
       onSignedIn({ session, tokens });
     } catch (failure) {
-      setError(explain(failure, config));
+      setError(explain(failure));
       setBusy(false);
       password.current?.select();
     }

@@ -2,7 +2,7 @@
 import OpenAI from "openai";
 import type { ChatCompletionMessageParam } from "openai/resources/chat/completions";
 import type { Config } from "./config";
-import { AnswerCut } from "./errors";
+import { AnswerCut, whyNoAnswer } from "./errors";
 import type { Token, TokenSource } from "./token";
 
 /** Resolves with the finish reason. After an abort, it rejects or resolves: look at the signal. */
@@ -13,7 +13,9 @@ export async function streamAnswer(
   signal: AbortSignal,
   onText: (text: string) => void,
 ): Promise<string> {
-  const stream = await open(config, tokens, messages, signal);
+  const stream = await open(config, tokens, messages, signal).catch(async (error) => {
+    throw error instanceof OpenAI.APIConnectionError ? await whyNoAnswer(config) : error;
+  });
   let finishReason: string | null = null;
   try {
     for await (const chunk of stream) {

@@ -27,28 +27,40 @@ export class Unreachable extends Error {
   }
 }
 
+/** What GET /v1/cors says of the page that asks. */
+interface Verdict {
+  /** As the browser sent it; null when the page and the gateway share their origin. */
+  origin: string | null;
+  allowed: boolean;
+  message: string;
+}
+
 /**
  * A browser says only "Failed to fetch", whether the network is down or the gateway does not list
- * this page's origin. But one of its answers every page may read; if that one arrives, it is the
- * origin.
+ * this page's origin. But one of its answers every page may read, and that one says which it was.
  */
 export async function whyNoAnswer(config: Config): Promise<Error> {
+  let verdict: Verdict;
   try {
-    await fetch(`${config.baseUrl}/v1/cors`);
+    const reply = await fetch(`${config.baseUrl}/v1/cors`);
+    if (!reply.ok) return await HttpError.from(reply);
+    verdict = (await reply.json()) as Verdict;
   } catch {
     return new Unreachable("The gateway", config.baseUrl);
   }
+  if (verdict.allowed || verdict.origin === null) {
+    return new Error(
+      `The gateway at ${config.baseUrl} allows this page, but the connection to it failed. ` +
+        "Check the network and try again.",
+    );
+  }
   return new Error(
-    `The gateway is there, but does not answer pages from ${location.origin}. ` +
-      "Whoever runs it can add this origin to its allowed origins.",
+    `The gateway does not answer this page. ${verdict.message}\n` +
+      `For whoever runs the gateway: weir cors check ${verdict.origin}`,
   );
 }
 
-export function explain(error: unknown, config: Config): string {
-  // The origin was fine when the token was fetched: it is the connection.
-  if (error instanceof OpenAI.APIConnectionError) {
-    return new Unreachable("The gateway", config.baseUrl).message;
-  }
+export function explain(error: unknown): string {
   if (error instanceof OpenAI.APIError) {
     // The gateway's own words. Inside a stream there is no status, and no header either.
     const told = (error.error as { message?: unknown } | undefined)?.message;
