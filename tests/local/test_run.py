@@ -32,6 +32,8 @@ def environment(directory: Path, **settings: str) -> dict[str, str]:
         "UPSTREAM_BASE_URL": "http://127.0.0.1:9/v1",
         "UPSTREAM_MODEL": "nobody-answers",
         "UPSTREAM_API_KEY": "canary-provider-key",
+        "UPSTREAM_PRICE_INPUT": "0",
+        "UPSTREAM_PRICE_OUTPUT": "0",
         **settings,
     }
 
@@ -168,8 +170,8 @@ def test_a_function_has_the_templates_environment_and_nothing_of_the_shell(stack
         assert "canary-provider-key" not in "".join(pairs)
         assert "VIRTUAL_ENV" not in env
     chat = seen[True]
-    assert chat["UPSTREAM_MODEL"] == "nobody-answers"
     assert chat["MAX_STREAM_S"] == "300"
+    assert chat["TABLE_NAME"]
     assert chat["AWS_SESSION_TOKEN"]
     assert chat["AWS_LAMBDA_LOG_FORMAT"] == "JSON"
 
@@ -268,7 +270,8 @@ def said_by(directory: Path, **settings: str) -> str:
         ({"UPSTREAM_BASE_URL": "api.openai.com"}, "UPSTREAM_BASE_URL must begin with http"),
         ({"WEIR_PARAM_Nonsense": "1"}, "The template has no parameter Nonsense"),
         ({"WEIR_PARAM_MaxStreamSeconds": "9999"}, "The template was refused"),
-        ({"ALLOWED_ORIGINS": "https://App.example.com/"}, "The template was refused"),
+        ({"UPSTREAM_PRICE_INPUT": "cheap"}, "UPSTREAM_PRICE_INPUT must be an amount of USD"),
+        ({"UPSTREAM_PRICE_OUTPUT": ""}, "What does 'nobody-answers' cost?"),
     ],
 )
 def test_a_wrong_setting_is_told_in_one_sentence(
