@@ -106,7 +106,7 @@ class Tiers:
         for name, told in document.items():
             if name not in BUILT_IN:
                 # What a tier of his own does not set is as tight as the first tier's.
-                limits = DEFAULTS[FREE].overridden(told["limits"])
+                limits = DEFAULTS[FREE].overridden(told.get("limits", {}))
                 self.by_name[name] = TierLimits(told["number"], name, limits)
 
     def find(self, tier: object) -> TierLimits | None:

@@ -72,7 +72,8 @@ def _matches(pattern: str, origin: str) -> bool:
     if not origin.startswith(before) or not origin.endswith(after):
         return False
     middle = origin[len(before) : len(origin) - len(after)]
-    return bool(_MATCHED.fullmatch(middle)) and len(before) + len(after) < len(origin)
+    label, _, _ = origin.removeprefix("https://").partition(".")
+    return bool(_MATCHED.fullmatch(middle)) and bool(_LABEL.fullmatch(label))
 
 
 # ---------------------------------------------------------------- what an operator may list
@@ -109,6 +110,8 @@ def parse_preview_origin(text: str, is_public_suffix: Callable[[str], bool]) -> 
     address = _address(lowered.replace("*", "x", 1))
     if address.scheme != "https":
         raise ValueError(f"{_told(text)}: a preview origin must be https://.")
+    if parent.rpartition(".")[2].isdigit():
+        raise ValueError(f"{_told(text)}: an address in numbers has no names below it.")
     if "." not in parent or is_public_suffix(parent):
         raise ValueError(
             f"{_told(text)} lies directly under the public suffix {parent or '(none)'}: "
@@ -123,9 +126,9 @@ def _address(text: str) -> Address:
         raise ValueError(
             "null is what sandboxed frames and local files send: nobody in particular."
         )
-    lowered = lowered.removesuffix("/")
     if "://" not in lowered:
         raise ValueError(f"{_told(text)} has no scheme: write https://{lowered[:MOST_TOLD]}.")
+    lowered = lowered.removesuffix("/")
     if not lowered.isascii():
         raise ValueError(f"{_told(text)}: write the host as browsers send it, in punycode (xn--…).")
     found = _ORIGIN.fullmatch(lowered)

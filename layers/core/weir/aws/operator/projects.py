@@ -88,7 +88,7 @@ class Projects(Records):
             before = self._project(pid)
             tiers = dict(before.document.get("tiers", {}))
             kept = tiers.get(name) or {"number": _tier_number(name, tiers), "limits": {}}
-            tiers[name] = {**kept, "limits": {**kept["limits"], **told}}
+            tiers[name] = {**kept, "limits": {**kept.get("limits", {}), **told}}
             document = {**before.document, "tiers": tiers}
             self._write_project(pid, before, document, "tier.set")
             return next(tier for tier in _tiers_view(document) if tier["name"] == name)
