@@ -13,9 +13,12 @@ from weir.aws.dynamodb_http import DynamoDb, DynamoDbError
 from weir.aws.shared_origins import SharedOrigins
 from weir.errors import NotReady, OriginNotAllowed, Refusal
 from weir.events import Request, answer_headers, refusal_answer
-from weir.origins import Origins, diagnose
+from weir.origins import MOST_TOLD, Origins, diagnose
 
 log = logging.getLogger("preflight")
+
+# Verdicts that name a host which the caller has not named.
+_OF_ANOTHER_HOST = ("host", "pattern")
 
 _origins = SharedOrigins(DynamoDb.from_env(os.environ), os.environ["TABLE_NAME"], time.monotonic)
 
@@ -49,11 +52,17 @@ def _preflight(request: Request, allowed: Origins) -> dict[str, Any]:
 def _doctor(request: Request, allowed: Origins) -> dict[str, Any]:
     """The caller's own origin is judged, and nobody else's; any page may read the answer."""
     verdict = diagnose(request.origin, allowed)
+    origin = request.origin and request.origin[:MOST_TOLD]
+    message = verdict.message
+    if verdict.reason in _OF_ANOTHER_HOST and not (verdict.closest or "").startswith("http://"):
+        # It may be another project's: who asks for https://com shall not learn a customer's name.
+        # (http:// is listed for this very machine only.)
+        message = f"{origin!r} is not listed; something like it is. `weir cors check` tells what."
     told = {
-        "origin": request.origin and request.origin[:200],
+        "origin": origin,
         "allowed": verdict.allowed,
         "reason": verdict.reason,
-        "message": verdict.message,
+        "message": message,
     }
     headers = {**answer_headers(request, Origins()), **cors.EVERYBODY}
     return {"statusCode": 200, "headers": headers, "body": json.dumps(told)}
