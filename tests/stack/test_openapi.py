@@ -1,0 +1,137 @@
+"""The admin API's document and its door say the same: read, and tried out by schemathesis."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local import openapi
+from tests.stack.admin import Admin, document, model
+from tests.stack.conftest import ROOT, Stack, start
+from tests.stack.provider import FakeProvider
+
+DOCUMENT = ROOT / "docs" / "openapi.json"
+# Two that do not hold, on purpose: what fits the document may still not fit what is there (a model
+# that nobody has); and a method that is not listed is answered 404, as every unknown route is.
+NOT_ASKED = "positive_data_acceptance,unsupported_method"
+# What is there, so that more is tried than "there is no such project".
+THERE = """
+[parameters]
+"path.pid" = "default"
+
+[[operations]]
+include-path-regex = "^/admin/v1/models/"
+parameters = { name = "fake-large" }
+
+[[operations]]
+include-path-regex = "^/admin/v1/upstreams/"
+parameters = { name = "spare" }
+
+[[operations]]
+include-path-regex = "/tiers/"
+parameters = { name = "gold" }
+"""
+
+
+def test_document_is_what_the_door_says() -> None:
+    assert DOCUMENT.read_text() == openapi.text(), "docs/openapi.json is old: make openapi"
+
+
+def test_every_operation_is_described_and_names_its_refusals() -> None:
+    told = document()
+    names = []
+    for path, item in told["paths"].items():
+        for method, operation in item.items():
+            names.append(operation["operationId"])
+            assert operation["summary"] or operation["description"], (method, path)
+            assert set(openapi.REFUSALS) <= set(operation["responses"]), (method, path)
+            assert "422" not in operation["responses"], (method, path)
+    assert len(names) == len(set(names))
+    assert told["security"] == [{"cognito": []}]
+
+
+@pytest.fixture(scope="module")
+def apart(provider: FakeProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that may be turned upside down."""
+    with start(
+        tmp_path_factory.mktemp("fuzzed"),
+        UPSTREAM_BASE_URL=provider.url,
+        UPSTREAM_MODEL="fake-large",
+        UPSTREAM_API_KEY="provider-secret-key",
+        UPSTREAM_PRICE_INPUT="1",
+        UPSTREAM_PRICE_OUTPUT="2",
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def admin(apart: Stack) -> Admin:
+    one = Admin(apart)
+    one("PUT", "upstreams/spare", {"kind": "openai", "base_url": "https://spare.example/v1"})
+    one("PUT", "models/spare", model("spare", "spare"))
+    one("PUT", "projects/default/tiers/gold", {"rpm": 5})
+    return one
+
+
+def tried(stack: Stack, admin: Admin, place: Path, *how: str, there: str = "") -> str:
+    """What schemathesis says. It writes into `place` only."""
+    place.mkdir(exist_ok=True)
+    (place / "schemathesis.toml").write_text(there)
+    environment = {n: v for n, v in os.environ.items() if not n.startswith(("PYTHON", "PYTEST"))}
+    told = subprocess.run(
+        [
+            Path(sys.executable).with_name("schemathesis"),
+            "run",
+            DOCUMENT,
+            *("--url", stack.env["BEHEST_BASE_URL"]),
+            *("--header", f"Authorization: Bearer {admin.token}"),
+            *("--checks", "all", "--exclude-checks", NOT_ASKED),
+            "--generation-deterministic",
+            *("--workers", "1", "--request-timeout", "20", "--no-color", "--warnings", "off"),
+            *how,
+        ],
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=570,
+    )
+    said = told.stdout + told.stderr
+    assert told.returncode == 0, said[-15_000:]
+    return said
+
+
+def nothing_failed(stack: Stack) -> None:
+    """Nothing that the door did not foresee, whatever it answered."""
+    log = stack.log("AdminFunction")
+    assert "Traceback" not in log
+    assert '"level":"ERROR"' not in log.replace(" ", "")
+
+
+def test_no_answer_is_undocumented(apart: Stack, admin: Admin, tmp_path: Path) -> None:
+    phases = ("--phases", "examples,coverage,fuzzing", "--max-examples", "2")
+    said = tried(apart, admin, tmp_path / "unknown", *phases)
+    operations = sum(len(item) for item in document()["paths"].values())
+    assert f"Tested: {operations}\n" in said
+    nothing_failed(apart)
+
+
+def test_no_answer_about_what_is_there_is_undocumented(
+    apart: Stack, admin: Admin, tmp_path: Path
+) -> None:
+    phases = ("--phases", "fuzzing", "--max-examples", "8")
+    tried(apart, admin, tmp_path / "known", *phases, there=THERE)
+    nothing_failed(apart)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("there", ["", THERE], ids=["unknown", "known"])
+def test_no_answer_of_many_is_undocumented(
+    apart: Stack, admin: Admin, tmp_path: Path, there: str
+) -> None:
+    phases = ("--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "100")
+    tried(apart, admin, tmp_path / "deep", *phases, there=there)
+    nothing_failed(apart)
