@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 from weir.aws.table import Table
 
 DEFAULT_STACK = "weir-dev"  # samconfig.toml's default
+NEEDED = {"TableName", "ProjectId", "ProviderKeysSecretArn", "UserPoolId"}  # of its outputs
 LOCAL_ENV = Path(os.environ.get("WEIR_LOCAL_DIR", ".local")) / "env"
 
 
@@ -111,6 +112,8 @@ def _describe(
     outputs = {o["OutputKey"]: o["OutputValue"] for o in found.get("Outputs", [])}
     if "TableName" not in outputs:
         raise CommandError(f"The stack {stack!r} is {found['StackStatus']} and not a Weir (yet).")
+    if not outputs.keys() >= NEEDED:
+        raise CommandError(f"The stack {stack!r} is of another release: deploy this one first.")
     return found["StackStatus"], outputs
 
 

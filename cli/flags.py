@@ -1,0 +1,140 @@
+"""How commands are declared, and the flags that several of them take."""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from weir.configuration import LimitsDocument
+
+from .console import Console
+from .deployment import CommandError
+
+Run = Callable[[Console, argparse.Namespace], int | None]
+
+LIMITS = tuple(LimitsDocument.model_fields)
+_DEFAULT = object()  # the limit that holds if none is set
+
+
+class Commands:
+    """A parser's verbs and groups. A group alone prints its help."""
+
+    def __init__(self, parser: argparse.ArgumentParser, shared: argparse.ArgumentParser) -> None:
+        parser.set_defaults(run=None, parser=parser)
+        self._parsers = parser.add_subparsers(metavar="COMMAND", title="commands")
+        self._shared = shared
+
+    def group(self, name: str, help_text: str) -> "Commands":
+        return Commands(self._parser(name, help_text), self._shared)
+
+    def command(
+        self, name: str, run: Run, help_text: str, *, project: bool = False, asks: bool = False
+    ) -> argparse.ArgumentParser:
+        """`project`: it is about one project. `asks`: it asks before it does what it does."""
+        parser = self._parser(name, help_text)
+        parser.set_defaults(run=run)
+        if project:
+            parser.add_argument(
+                "--project", metavar="PID", help="the project (default: the stack's ProjectId)"
+            )
+        if asks:
+            parser.add_argument(
+                "--yes", action="store_true", help="do it without asking; scripts need this"
+            )
+        return parser
+
+    def _parser(self, name: str, help_text: str) -> argparse.ArgumentParser:
+        return self._parsers.add_parser(
+            name, help=help_text, description=help_text, parents=[self._shared]
+        )
+
+
+def shared() -> argparse.ArgumentParser:
+    """Accepted before and after a command."""
+    parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--stack", metavar="NAME", help="the CloudFormation stack to speak to")
+    either.add_argument("--local", action="store_true", help="the gateway of `make run`")
+    parser.add_argument(
+        "--json", action="store_true", help="answer with one JSON document, for scripts"
+    )
+    return parser
+
+
+def where(asked: argparse.Namespace) -> tuple[str, ...]:
+    """The words that name the deployment, if it was named."""
+    if "stack" in asked:
+        return ("--stack", asked.stack)
+    return ("--local",) if "local" in asked else ()
+
+
+def pid_of(console: Console, asked: argparse.Namespace) -> str:
+    return str(asked.project or console.deployment.pid)
+
+
+def limit(text: str) -> tuple[str, Any]:
+    """`rpm=60`, `rpm=none`, `rpm=default`."""
+    name, _, value = text.partition("=")
+    if name not in LIMITS:
+        raise argparse.ArgumentTypeError(f"{text!r}: a limit is NAME=VALUE, of {', '.join(LIMITS)}")
+    if value == "none":
+        return name, None
+    if value == "default":
+        return name, _DEFAULT
+    try:
+        return name, float(value) if name == "usd_per_month" else int(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: a limit is a number, none (no limit) or default"
+        ) from None
+
+
+def changed_limits(before: Mapping[str, Any], given: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The limits that are named are set, the others stay."""
+    after = {**before, **dict(given)}
+    return {name: value for name, value in after.items() if value is not _DEFAULT}
+
+
+def add_limits_flag(parser: argparse.ArgumentParser, flag: str, of: str) -> None:
+    parser.add_argument(
+        flag,
+        metavar="NAME=VALUE",
+        dest=f"{flag.strip('-').replace('-', '_')}s",
+        type=limit,
+        nargs="+",
+        action="extend",
+        default=[],
+        help=f"limits {of}: {', '.join(LIMITS)}; VALUE is a number, none (no limit) or default. "
+        "Limits that are not named stay",
+    )
+
+
+def text_or_file(text: str) -> str:
+    """`@FILE` is the file's content."""
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text[1:]} cannot be read: {error}") from None
+
+
+def read_input(path: str) -> str:
+    """Of a file, or of stdin for `-`."""
+    try:
+        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{path} cannot be read: {error}") from None
+
+
+def checked_name(kind: Any, name: str, what: str) -> str:
+    """Raises CommandError if nothing may be called that."""
+    try:
+        TypeAdapter(kind).validate_python(name)
+    except ValidationError as error:
+        (problem,) = error.errors(include_url=False)
+        raise CommandError(f"{name!r} cannot name {what}: {problem['msg']}.") from None
+    return name

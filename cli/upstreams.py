@@ -1,0 +1,155 @@
+"""weir upstreams: model providers and their keys."""
+
+import argparse
+import getpass
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from weir.aws.operator.models import with_its_key
+from weir.catalogue import BEDROCK
+from weir.configuration import ProviderKey, UpstreamDocument, UpstreamName, parsed
+
+from . import text
+from .console import Console
+from .deployment import CommandError
+from .flags import Commands, checked_name
+
+
+def add_to(commands: Commands) -> None:
+    group = commands.group("upstreams", "model providers, and their keys")
+    group.command("list", list_upstreams, "every provider of the catalogue")
+    show = group.command("show", show_upstream, "one provider")
+    set_ = group.command(
+        "set",
+        set_upstream,
+        "make or replace a provider; on another host it needs another key",
+        asks=True,
+    )
+    set_key = group.command(
+        "set-key",
+        set_key_of,
+        "give a provider's API key: typed in unseen, or read from stdin; never an argument",
+        asks=True,
+    )
+    remove_key = group.command("remove-key", remove_key_of, "forget a provider's key", asks=True)
+    remove = group.command(
+        "remove", remove_upstream, "remove a provider that serves no model, and its key", asks=True
+    )
+    for parser in (show, set_, set_key, remove_key, remove):
+        parser.add_argument("name", metavar="NAME", help="such as openai")
+    # Somebody will try; what he typed shall not be repeated in an error.
+    set_key.add_argument("key", nargs="?", help=argparse.SUPPRESS)
+    set_.add_argument(
+        "--kind",
+        required=True,
+        choices=("openai", BEDROCK),
+        help="openai: speaks OpenAI chat completions, has a key; bedrock: Amazon Bedrock, through "
+        "the deployment's own role",
+    )
+    set_.add_argument(
+        "--base-url",
+        metavar="URL",
+        help="of kind openai: ends before /chat/completions, such as https://api.openai.com/v1",
+    )
+    set_.add_argument("--region", help="of kind bedrock: another region than the deployment's own")
+
+
+def list_upstreams(console: Console, _asked: argparse.Namespace) -> None:
+    found = console.operator.catalogue()["upstreams"]
+    rows = [(name, told["kind"], address(told), _key(told)) for name, told in sorted(found.items())]
+    data = {name: _document(told) for name, told in found.items()}
+    console.show({"data": data}, *text.table(("UPSTREAM", "KIND", "ADDRESS", "KEY"), rows))
+    if not found:
+        say = console.command("models", "add", "NAME")
+        console.note(f"There is none yet: {say} brings a model's provider with it.")
+
+
+def show_upstream(console: Console, asked: argparse.Namespace) -> None:
+    _show(console, asked.name, console.operator.upstream(asked.name))
+
+
+def set_upstream(console: Console, asked: argparse.Namespace) -> None:
+    name = checked_name(UpstreamName, asked.name, "an upstream")
+    told = {"kind": asked.kind, "base_url": asked.base_url, "region": asked.region}
+    document = parsed(UpstreamDocument, {n: v for n, v in told.items() if v is not None})
+    before = console.operator.catalogue()["upstreams"].get(name, {})
+    if "key_last4" in before and "key_last4" not in with_its_key(document, before):
+        console.confirm(
+            f"The key {_key(before)} of {name} was given for {address(before)}, and is forgotten."
+        )
+    told = console.operator.put_upstream(name, document)
+    _show(console, name, told)
+    advise_key(console, name, told)
+
+
+def set_key_of(console: Console, asked: argparse.Namespace) -> None:
+    if asked.key is not None:
+        raise CommandError(
+            "A key is never an argument: the shell keeps those, and other users see them. Leave it "
+            "away; you will be asked for it. Take that key back, at the provider."
+        )
+    before = console.operator.upstream(asked.name)
+    if before["kind"] == BEDROCK:
+        raise CommandError("Bedrock takes no key: the deployment's role is its credential.")
+    if "key_last4" in before:
+        console.confirm(f"The key {_key(before)} of {asked.name} is replaced.")
+    told = console.operator.set_provider_key(asked.name, _read_key(asked.name))
+    _show(console, asked.name, told)
+    console.note("It counts within a minute.")
+
+
+def _read_key(name: str) -> str:
+    asks = sys.stdin.isatty()
+    given = getpass.getpass(f"Key of {name} (unseen): ") if asks else sys.stdin.read()
+    return parsed(ProviderKey, {"key": given.strip()}).key
+
+
+def remove_key_of(console: Console, asked: argparse.Namespace) -> None:
+    before = console.operator.upstream(asked.name)
+    if "key_last4" in before:
+        console.confirm(f"The key {_key(before)} of {asked.name} is forgotten.")
+    console.operator.remove_provider_key(asked.name)
+    console.show({"name": asked.name, "key_last4": None}, f"{asked.name} has no key any more.")
+
+
+def remove_upstream(console: Console, asked: argparse.Namespace) -> None:
+    console.operator.upstream(asked.name)
+    console.confirm(f"The upstream {asked.name!r} is removed, and its key forgotten.")
+    console.operator.remove_upstream(asked.name)
+    line = f"The upstream {asked.name!r} is removed."
+    console.show({"name": asked.name, "removed": True}, line)
+
+
+def address(upstream: Mapping[str, Any]) -> str:
+    if upstream["kind"] == BEDROCK:
+        return f"Bedrock in {upstream.get('region') or 'the region of the deployment'}"
+    return str(upstream["base_url"])
+
+
+def advise_key(console: Console, name: str, upstream: Mapping[str, Any]) -> None:
+    """What is still to be done before it answers."""
+    if upstream["kind"] == BEDROCK:
+        console.note("Bedrock needs no key; the stack's parameter AllowBedrock must be true.")
+    elif "key_last4" not in upstream:
+        console.note(f"It has no key yet: {console.command('upstreams', 'set-key', name)}")
+
+
+def _show(console: Console, name: str, upstream: Mapping[str, Any]) -> None:
+    rows = [
+        ("Upstream", name),
+        ("Kind", upstream["kind"]),
+        ("Address", address(upstream)),
+        ("Key", _key(upstream)),
+    ]
+    console.show({"name": name, **_document(upstream)}, *text.aligned(rows))
+
+
+def _document(upstream: Mapping[str, Any]) -> dict[str, Any]:
+    return {"key_last4": None, **upstream}
+
+
+def _key(upstream: Mapping[str, Any]) -> str:
+    if upstream["kind"] == BEDROCK:
+        return "not needed"
+    return f"…{upstream['key_last4']}" if "key_last4" in upstream else "none"
