@@ -183,7 +183,7 @@ def test_limit_that_was_not_named_is_never_told_as_null() -> None:
     assert change.stored() == {"limits": {"rpm": 5, "tpm": None}}
     whole = parsed(ConfigurationFile, WHOLE_FILE).model_dump(mode="json")
     assert whole["tenant"] == {"limits": {"rpm": 1}}
-    assert whole["projects"]["default"]["user_limits"] == {}
+    assert "user_limits" not in whole["projects"]["default"]
     assert whole["projects"]["default"]["tiers"]["free"]["limits"] == {"rpm": 1}
 
 

@@ -275,6 +275,17 @@ class ConfigurationFile(Document):
     models: dict[ModelName, ModelDocument] = {}
     projects: dict[Pid, ProjectDocument] = {}
 
+    @model_serializer(mode="wrap")
+    def _as_it_was_said(self, _dump: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]
+        """What nobody has set must not be told as null: imported again, it would be a change."""
+        return {
+            "format": self.format,
+            "tenant": self.tenant.stored(),
+            "upstreams": {name: each.stored() for name, each in self.upstreams.items()},
+            "models": {name: each.stored() for name, each in self.models.items()},
+            "projects": {pid: each.stored() for pid, each in self.projects.items()},
+        }
+
 
 class NewApiKey(Document):
     """`mint`: make tokens for users. `api:read`: list models. `role` is the highest that a token
