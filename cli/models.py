@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from weir.aws.operator.records import state
 from weir.configuration import ModelDocument, ModelName, parsed
 from weir.known_models import load
 
@@ -86,8 +87,11 @@ def add_model(console: Console, asked: argparse.Namespace) -> None:
             f"{origin!r} is not in the list of this release. `weir models known` shows it; any "
             f"other model: {console.command('models', 'set', name, '--file', 'model.json')}"
         )
-    if name in there["models"] and not asked.replace:
-        raise CommandError(f"There is a model {name!r} already; --replace takes the list's entry.")
+    kept = there["models"].get(name)
+    if kept and not asked.replace and {**entry.stored(), **state(kept)} != kept:
+        raise CommandError(
+            f"There is another model {name!r} already; --replace takes the list's entry."
+        )
     for upstream in {candidate.upstream: None for candidate in entry.candidates}:
         if upstream not in there["upstreams"]:
             made = console.operator.put_upstream(upstream, known.upstreams[upstream])

@@ -65,6 +65,7 @@ def add_admin(console: Console, asked: argparse.Namespace) -> None:
         attributes = [email, verified]
         users.admin_create_user(**whom, UserAttributes=attributes, DesiredDeliveryMediums=["EMAIL"])
         created = True
+    console.operator.admin_is_added(asked.email)
     users.admin_add_user_to_group(**whom, GroupName=ADMINS)
     invited = " Cognito mails a temporary password." if created else ""
     console.show(

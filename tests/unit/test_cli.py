@@ -383,9 +383,10 @@ def test_known_model_brings_its_upstream_and_says_how_to_give_it_a_key(weir: Wei
     told = weir("models", "show", "gpt-4o-mini", "--json").json()
     assert known == {name: told[name] for name in known}
 
-    again = weir("models", "add", "gpt-4o-mini")
-    assert (again.code, "--replace" in again.err) == (1, True)
-    assert weir("models", "add", "gpt-4o-mini", "--replace").code == 0
+    assert weir("models", "add", "gpt-4o-mini").code == 0, "the same again changes nothing"
+    other = weir("models", "add", "gpt-4o-mini", "--from", "gpt-4o")
+    assert (other.code, "--replace" in other.err) == (1, True)
+    assert weir("models", "add", "gpt-4o-mini", "--from", "gpt-4o", "--replace").code == 0
 
 
 def test_known_model_under_another_name_keeps_an_upstream_that_is_there(weir: Weir) -> None:

@@ -4,6 +4,7 @@ from weir.aws import items
 from weir.aws.items import Key, Record
 from weir.aws.operator.records import Document, Records, Touched, found
 from weir.aws.table import Change
+from weir.cognito import ADMINS
 from weir.configuration import TenantDocument
 
 
@@ -81,6 +82,11 @@ class Switches(Records):
     def tenant(self) -> Document:
         document = self._read(items.TENANT).document
         return {"limits": document.get("limits", {}), "killed": document.get("killed")}
+
+    def admin_is_added(self, email: str) -> None:
+        """Leaves its entry: Cognito, where that happens, keeps none."""
+        entry = self._entry("admin.add", email, None, {"group": ADMINS})
+        self._table.commit([], [entry])
 
     def update_tenant(self, tenant: TenantDocument) -> Document:
         def change() -> None:
