@@ -5,12 +5,11 @@ table that an operator has set up.
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
 from moto import mock_aws
 
 from weir import tokens
-from weir.aws import clients
+from weir.aws.clients import client
 from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Table
@@ -38,9 +37,9 @@ MODEL: dict[str, Any] = {
 PROJECT: dict[str, Any] = {"pid": "default", "origins": [ORIGIN], "default_model": "m-large"}
 
 
-def make_table(client: Any) -> None:
+def make_table(dynamodb: Any) -> None:
     """The deployed table's keys, under the name `t`."""
-    client.create_table(
+    dynamodb.create_table(
         TableName="t",
         BillingMode="PAY_PER_REQUEST",
         AttributeDefinitions=[
@@ -95,24 +94,20 @@ def deployment() -> Deployment:
 def aws() -> Iterator[None]:
     """An empty table, and the secret of the providers' keys as a deployment leaves it."""
     with mock_aws():
-        clients.client.cache_clear()
-        clients.session.cache_clear()
-        make_table(boto3.client("dynamodb"))
-        boto3.client("secretsmanager").create_secret(Name=PROVIDER_KEYS, SecretString="{}")
+        make_table(client("dynamodb"))
+        client("secretsmanager").create_secret(Name=PROVIDER_KEYS, SecretString="{}")
         yield
-    clients.client.cache_clear()
-    clients.session.cache_clear()
 
 
 @pytest.fixture
 def table(aws: None) -> Table:
-    return Table(boto3.client("dynamodb"), "t")
+    return Table(client("dynamodb"), "t")
 
 
 @pytest.fixture
 def operator(table: Table) -> Operator:
     """Who has done nothing yet."""
-    keys = ProviderKeys(boto3.client("secretsmanager"), PROVIDER_KEYS)
+    keys = ProviderKeys(client("secretsmanager"), PROVIDER_KEYS)
     return Operator(table, keys, actor="the operator", clock=lambda: NOW)
 
 

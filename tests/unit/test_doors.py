@@ -10,15 +10,23 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import boto3
 import pytest
 
-from tests.unit.conftest import NOW, PROVIDER_KEYS, minted
+from tests.unit.conftest import MODEL, NOW, ORIGIN, PROVIDER_KEYS, minted
 from weir import tokens
+from weir.aws.clients import client
 from weir.aws.operator import Operator
 from weir.aws.table import Table
-from weir.configuration import UpstreamDocument, parsed
+from weir.configuration import (
+    LimitsDocument,
+    ModelDocument,
+    NewProject,
+    ProjectChange,
+    UpstreamDocument,
+    parsed,
+)
 from weir.keyring import SigningKey
+from weir.limits import Tier
 from weir.upstreams import bedrock
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +85,7 @@ SESSION["headers"].pop("Origin")
 def test_mint_is_503_with_retry_after_until_the_first_rotation_and_works_right_after(
     load: Load, signing_key: SigningKey, other_key: SigningKey
 ) -> None:
-    secrets = boto3.client("secretsmanager")
+    secrets = client("secretsmanager")
     secrets.create_secret(Name="signing", SecretString="{}")
     door = load("token", **TOKEN_DOOR)
     answer = door.handler(SESSION, CONTEXT)
@@ -139,16 +147,21 @@ ADMIN_DOOR = {"PROVIDER_KEYS_SECRET": PROVIDER_KEYS, "COGNITO_CLIENT_ID": "clien
 
 def chat_event(door: ModuleType, signing_key: SigningKey) -> dict[str, Any]:
     """A request with a token of the ring that is published in the table."""
-    Table(boto3.client("dynamodb"), "t").publish(signing_key.public(created_at=NOW))
+    Table(client("dynamodb"), "t").publish(signing_key.public(created_at=NOW))
     token = minted(signing_key, now=int(door.time.time()))
     return event("chat.smallest", REPLACE_WITH_USER_TOKEN=token)
 
 
+@pytest.mark.parametrize(
+    ("region", "asked"), [("eu-central-1", "eu-central-1"), (None, "us-east-1")]
+)
 def test_bedrock_is_asked_in_its_region_with_the_roles_own_bearer(
     load: Load,
     configured: Operator,
     signing_key: SigningKey,
     monkeypatch: pytest.MonkeyPatch,
+    region: str | None,
+    asked: str,
 ) -> None:
     assert bedrock.base_url("eu-west-1") == (
         "https://bedrock-runtime.eu-west-1.amazonaws.com/openai/v1"
@@ -162,8 +175,8 @@ def test_bedrock_is_asked_in_its_region_with_the_roles_own_bearer(
         return f"http://127.0.0.1:{server.server_port}/openai/v1"
 
     monkeypatch.setattr(bedrock, "base_url", base_url)
-    elsewhere = {"kind": "bedrock", "region": "eu-central-1"}
-    configured.put_upstream("main", parsed(UpstreamDocument, elsewhere))
+    told = {"kind": "bedrock", "region": region}
+    configured.put_upstream("main", parsed(UpstreamDocument, told))
     try:
         door = load("chat", **CHAT_DOOR)
         status, _, body, rest = door.handler(chat_event(door, signing_key), CONTEXT)
@@ -176,7 +189,7 @@ def test_bedrock_is_asked_in_its_region_with_the_roles_own_bearer(
     assert (status, json.loads(body)["choices"]) == (200, [{"index": 0}])
     assert Bedrock.seen["path"] == "/openai/v1/chat/completions"
     assert Bedrock.seen["authorization"].startswith("Bearer bedrock-api-key-")
-    assert regions == ["eu-central-1"]
+    assert set(regions) == {asked}
 
 
 def test_chat_without_a_provider_key_says_so_and_its_bug_is_a_500(
@@ -186,7 +199,7 @@ def test_chat_without_a_provider_key_says_so_and_its_bug_is_a_500(
     asked = chat_event(door, signing_key)
     status, headers, body, _ = door.handler(asked, CONTEXT)
     assert (status, json.loads(body)["error"]["code"]) == (503, "not_ready")
-    boto3.client("secretsmanager").create_secret(Name="no-such-secret", SecretString="{}")
+    client("secretsmanager").create_secret(Name="no-such-secret", SecretString="{}")
     status, headers, body, _ = door.handler(asked, CONTEXT)
     assert (status, json.loads(body)["error"]["code"]) == (503, "upstream_not_configured")
     assert headers["x-should-retry"] == "false"
@@ -198,9 +211,277 @@ def test_chat_without_a_provider_key_says_so_and_its_bug_is_a_500(
 def test_chat_whose_table_is_gone_is_a_503(load: Load, signing_key: SigningKey) -> None:
     door = load("chat", **CHAT_DOOR)
     asked = chat_event(door, signing_key)
-    boto3.client("dynamodb").delete_table(TableName="t")
+    client("dynamodb").delete_table(TableName="t")
     status, _, body, _ = door.handler(asked, CONTEXT)
     assert (status, json.loads(body)["error"]["code"]) == (503, "store_unavailable")
+
+
+# ---------------------------------------------------------------- which page may call
+
+
+def test_other_page_is_refused_by_its_project_and_noted_for_the_operator(
+    load: Load, configured: Operator, signing_key: SigningKey
+) -> None:
+    shop = {"pid": "shop", "origins": ["https://shop.example"]}
+    configured.create_project(parsed(NewProject, shop))
+    door = load("chat", **CHAT_DOOR)
+    asked = chat_event(door, signing_key)
+    asked["headers"]["Origin"] = "https://shop.example"
+    status, headers, body, _ = door.handler(asked, CONTEXT)
+    assert (status, json.loads(body)["code"]) == (403, "origin_not_allowed")
+    # Some project lists it, so that the page may read why.
+    assert headers["Access-Control-Allow-Origin"] == "https://shop.example"
+    asked["headers"]["Origin"] = "https://evil.example"
+    status, headers, _, _ = door.handler(asked, CONTEXT)
+    assert (status, "Access-Control-Allow-Origin" in headers) == (403, False)
+    assert [origin for origin, _ in configured.refused_origins("default")] == [
+        "https://shop.example"  # the second came too soon after
+    ]
+
+
+@pytest.mark.parametrize(("tier", "cap"), [(None, 1024), ("free", 9), ("gone", 9), (3, 1024)])
+def test_output_is_capped_by_the_users_tier_and_one_that_is_gone_counts_as_the_first(
+    load: Load, configured: Operator, tier: Tier | None, cap: int
+) -> None:
+    configured.set_tier("default", "free", parsed(LimitsDocument, {"max_output_tokens": 9}))
+    door = load("chat", **CHAT_DOOR)
+    snapshot = door._snapshots.of("default", "u")
+    model = snapshot.project.choose(None, snapshot.catalogue)
+    claims = tokens.Claims("tenant-1", "default", "u", "user", "s", tier, "j", 0)
+    target = door._target(model, model.candidates[0], snapshot.project, claims)
+    assert (target.max_output_tokens, target.model) == (cap, "provider/m-large")
+    assert target.images is False
+
+
+# ---------------------------------------------------------------- GET /v1/models
+
+
+def get(path: str, credential: str, origin: str | None = None) -> dict[str, Any]:
+    return {
+        "httpMethod": "GET",
+        "path": path,
+        "resource": path,
+        "headers": {
+            "Authorization": f"Bearer {credential}",
+            **({} if origin is None else {"Origin": origin}),
+        },
+        "requestContext": {"requestId": "req-1", "httpMethod": "GET", "resourcePath": path},
+        "body": None,
+    }
+
+
+def test_models_are_those_the_project_offers_and_its_default_by_any_believed_credential(
+    load: Load, configured: Operator, signing_key: SigningKey
+) -> None:
+    for name in ("m-other", "m-dead"):
+        configured.put_model(name, parsed(ModelDocument, {**MODEL, "aliases": [f"{name}-alias"]}))
+    told = {"models": ["m-large", "m-dead"]}
+    configured.update_project("default", parsed(ProjectChange, told))
+    configured.switch_model("m-dead", off=True)
+    key, _ = configured.create_key("default", name="", scopes=["api:read"], role="user")
+    door = load("account")
+    Table(client("dynamodb"), "t").publish(signing_key.public(created_at=NOW))
+    token = minted(signing_key, now=int(door.time.time()))
+    for credential, origin in ((key, None), (token, None), (token, ORIGIN)):
+        answer = door.handler(get("/v1/models", credential, origin), CONTEXT)
+        assert answer["statusCode"] == 200
+        listed = json.loads(answer["body"])
+        assert listed["object"] == "list"
+        assert [model["id"] for model in listed["data"]] == ["default", "m-large"]
+        assert {model["owned_by"] for model in listed["data"]} == {"main"}
+        told_pages = answer["multiValueHeaders"].get("Access-Control-Allow-Origin")
+        assert told_pages == (None if origin is None else [origin])
+    for name, status in (
+        ("default", 200),
+        ("m-large", 200),
+        ("m-other", 404),
+        ("m-other-alias", 404),
+        ("m-dead", 404),
+        ("nothing", 404),
+    ):
+        answer = door.handler(get(f"/v1/models/{name}", token), CONTEXT)
+        assert (name, answer["statusCode"]) == (name, status)
+        if status == 200:
+            assert json.loads(answer["body"])["id"] == name
+
+
+@pytest.mark.parametrize(
+    ("credential", "origin", "status", "code"),
+    [
+        ("behest_sk_live_" + "0" * 32, None, 401, "invalid_token"),
+        ("behest_sk_live_" + "0" * 32, ORIGIN, 403, "api_key_in_browser"),
+        ("rubbish", None, 401, "invalid_token"),
+        ("TOKEN", "https://evil.example", 403, "origin_not_allowed"),
+    ],
+)
+def test_models_are_told_to_nobody_else(
+    load: Load, signing_key: SigningKey, credential: str, origin: str, status: int, code: str
+) -> None:
+    door = load("account")
+    Table(client("dynamodb"), "t").publish(signing_key.public(created_at=NOW))
+    credential = credential.replace("TOKEN", minted(signing_key, now=int(door.time.time())))
+    for path in ("/v1/models", "/v1/models/m-large"):
+        answer = door.handler(get(path, credential, origin), CONTEXT)
+        assert (answer["statusCode"], json.loads(answer["body"])["error"]["code"]) == (status, code)
+        assert "m-large" not in answer["body"]
+
+
+# ---------------------------------------------------------------- the admin API
+
+ADMIN = {
+    "token_use": "id",
+    "aud": "client",
+    "sub": "sub-1",
+    "email": "jo@example.com",
+    "cognito:groups": "admins",
+}
+
+
+def admin_event(
+    method: str,
+    path: str,
+    body: object = None,
+    query: dict[str, str] | None = None,
+    claims: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """From a page of a listed origin, which is of no use to it."""
+    return {
+        **get(f"/admin/v1{path}", "x", ORIGIN),
+        "httpMethod": method,
+        "requestContext": {
+            "requestId": "req-1",
+            "httpMethod": method,
+            "resourcePath": f"/admin/v1{path}",
+            "authorizer": {"claims": ADMIN if claims is None else claims},
+        },
+        "queryStringParameters": query,
+        "multiValueQueryStringParameters": query and {n: [v] for n, v in query.items()},
+        "body": body if body is None or isinstance(body, str) else json.dumps(body),
+    }
+
+
+def headers_of(answer: dict[str, Any]) -> dict[str, str]:
+    several = {name: values[0] for name, values in (answer.get("multiValueHeaders") or {}).items()}
+    return {**several, **(answer.get("headers") or {})}
+
+
+def refused(answer: dict[str, Any]) -> tuple[int, str, str | None]:
+    told = json.loads(answer["body"])
+    assert set(told) == {"error", "code", "message", "retryable", "trace_id"}
+    assert told["trace_id"] == told["error"]["request_id"] == "req-1"
+    assert headers_of(answer)["X-Request-Id"] == "req-1"
+    assert "Access-Control-Allow-Origin" not in headers_of(answer)
+    return answer["statusCode"], told["error"]["code"], told["error"]["param"]
+
+
+def test_operator_is_answered_with_what_support_needs_and_no_page_may_read_it(
+    load: Load, configured: Operator
+) -> None:
+    door = load("admin", **ADMIN_DOOR)
+    change = {"name": "Shop", "limits": {"rpm": 5}}
+    answer = door.handler(admin_event("PATCH", "/projects/default", change), CONTEXT)
+    assert answer["statusCode"] == 200
+    assert json.loads(answer["body"])["name"] == "Shop"
+    headers = headers_of(answer)
+    assert headers["X-Request-Id"] == "req-1"
+    assert headers["Cache-Control"] == "no-store"
+    assert "Access-Control-Allow-Origin" not in headers
+    entries = [e for e in configured.audit_trail(9) if e.action == "project.update"]
+    assert [entry.actor for entry in entries] == ["cognito:sub-1 jo@example.com"]
+
+
+def test_answer_without_content_has_no_body(load: Load) -> None:
+    door = load("admin", **ADMIN_DOOR)
+    answer = door.handler(admin_event("DELETE", "/projects/default/tiers/free"), CONTEXT)
+    assert (answer["statusCode"], answer["body"]) == (204, None)
+    assert headers_of(answer)["X-Request-Id"] == "req-1"
+
+
+@pytest.mark.parametrize(
+    ("claims", "status"),
+    [
+        ({**ADMIN, "cognito:groups": "pro"}, 403),
+        ({**ADMIN, "cognito:groups": ""}, 403),
+        ({**ADMIN, "token_use": "access"}, 401),
+        ({**ADMIN, "aud": "other"}, 401),
+        ({}, 401),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("path", ["/projects", "/no-such-route"])
+def test_nobody_else_is_answered_whatever_he_asks(
+    load: Load, claims: dict[str, str], status: int, path: str
+) -> None:
+    door = load("admin", **ADMIN_DOOR)
+    answer = door.handler(admin_event("GET", path, claims=claims), CONTEXT)
+    assert refused(answer)[0] == status
+    assert "default" not in answer["body"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "param"),
+    [
+        (("PATCH", "/projects/default", {"limits": {"rpm": "5"}}), 400, "limits.rpm"),
+        (("PATCH", "/projects/default", {"nmae": "x"}), 400, "nmae"),
+        (("PATCH", "/projects/default", [1]), 400, None),
+        (("PATCH", "/projects/default", "{"), 400, None),
+        (("PATCH", "/projects/default", '{"limits":{"usd_per_month":NaN}}'), 400, None),
+        (("PATCH", "/projects/default", {"default_model": "gone"}), 400, "default_model"),
+        (("PUT", "/upstreams/main", {"kind": "openai", "base_url": "http://x.example"}), 400, None),
+        (("GET", "/projects/nobody"), 404, None),
+        (("GET", "/no-such-route"), 404, None),
+        (("DELETE", "/projects"), 404, None),
+        (("POST", "/projects", {"pid": "default"}), 409, None),
+        (("PATCH", "/tenant", '"' + "x" * 1_000_001 + '"'), 413, None),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_refusal_of_the_admin_api_is_told_in_the_one_envelope(
+    load: Load, asked: tuple[Any, ...], status: int, param: str | None
+) -> None:
+    door = load("admin", **ADMIN_DOOR)
+    codes = {
+        400: "validation_error",
+        404: "not_found",
+        409: "conflict",
+        413: "request_too_large",
+    }
+    answer = door.handler(admin_event(*asked), CONTEXT)
+    assert refused(answer) == (status, codes[status], param)
+
+
+def test_export_of_the_admin_api_brings_every_limit_back_as_it_was(
+    load: Load, configured: Operator
+) -> None:
+    """A limit that is not set has a default; told as null, it would come back as no limit."""
+    configured.set_tier("default", "team", parsed(LimitsDocument, {"rpm": 7, "tpm": None}))
+    configured.update_project("default", parsed(ProjectChange, {"limits": {"usd_per_month": 1.5}}))
+    before = door_limits(configured)
+    door = load("admin", **ADMIN_DOOR)
+    exported = door.handler(admin_event("GET", "/configuration"), CONTEXT)["body"]
+    again = door.handler(admin_event("PUT", "/configuration", exported), CONTEXT)
+    assert (again["statusCode"], json.loads(again["body"])["applied"]) == (200, True)
+    assert door_limits(configured) == before
+    dry = admin_event("PUT", "/configuration", exported, {"dry_run": "true"})
+    assert json.loads(door.handler(dry, CONTEXT)["body"]) == {"applied": False, "changes": []}
+
+
+def door_limits(operator: Operator) -> list[Any]:
+    project = operator.project("default")
+    return [project["limits"], project["user_limits"], operator.tiers("default"), operator.tenant()]
+
+
+def test_store_of_the_admin_api_that_fails_is_a_503_and_its_bug_a_500(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = load("admin", **ADMIN_DOOR)
+    asked = admin_event("GET", "/projects")
+    client("dynamodb").delete_table(TableName="t")
+    assert refused(door.handler(asked, CONTEXT))[:2] == (503, "store_unavailable")
+    monkeypatch.setattr(door, "_operator", lambda: 1 / 0)
+    answer = door.handler(asked, CONTEXT)
+    assert refused(answer)[:2] == (500, "server_error")
+    assert "division" not in answer["body"]
 
 
 @pytest.mark.parametrize("name", ["account", "admin", "chat", "token", "rotate"])

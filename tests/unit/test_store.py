@@ -4,14 +4,16 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import boto3
 import pytest
 
 from weir import api_keys, tokens
+from weir.audit import Entry
 from weir.aws import vault
+from weir.aws.clients import AWS_ERRORS, client
+from weir.aws.items import NO_RECORD, REFUSED_SLOTS, Key, Record, record_item, refused_item
 from weir.aws.public_keys import CACHED_FOR_S, PublicKeys
 from weir.aws.rotation import Rotation, RotationError
-from weir.aws.table import Table
+from weir.aws.table import Change, Stale, Table
 from weir.aws.vault import Vault
 from weir.errors import NotReady, Unauthenticated
 from weir.keyring import RETIRED_FOR_S, KeyRing, Kid, PublicKey, jwks
@@ -24,9 +26,8 @@ MONTH = 30 * 86_400
 
 @pytest.fixture
 def secrets(aws: None) -> Any:
-    client = boto3.client("secretsmanager")
-    client.create_secret(Name=SECRET, SecretString="{}")
-    return client
+    client("secretsmanager").create_secret(Name=SECRET, SecretString="{}")
+    return client("secretsmanager")
 
 
 class Driver:
@@ -94,7 +95,7 @@ def test_what_the_ring_publishes_is_public_only(driver: Driver) -> None:
     driver.rotate("a", NOW)
     for key in jwks(driver.table.public_keys(), NOW)["keys"]:
         assert set(key) == {"kty", "use", "alg", "kid", "n", "e"}
-    scan = boto3.client("dynamodb").scan(TableName="t")
+    scan = client("dynamodb").scan(TableName="t")
     assert "PRIVATE" not in json.dumps(scan["Items"])
 
 
@@ -237,7 +238,7 @@ def test_key_is_found_by_its_hash_alone_and_dies_when_revoked(table: Table) -> N
     key = api_keys.describe(SENT, pid="default", name="my server", now=NOW)
     table.add_api_key(key)
     assert table.api_key(key.hash) == key
-    assert SENT not in json.dumps(boto3.client("dynamodb").scan(TableName="t")["Items"])
+    assert SENT not in json.dumps(client("dynamodb").scan(TableName="t")["Items"])
     assert table.api_key_hash("default", key.key_id) == key.hash
     assert table.api_keys("default") == [key]
     assert table.api_keys("other") == []
@@ -253,7 +254,7 @@ def test_key_is_found_by_its_hash_alone_and_dies_when_revoked(table: Table) -> N
 
 def test_revoking_an_unknown_key_makes_no_item(table: Table) -> None:
     assert table.revoke_api_key(api_keys.hash_of("nobody"), NOW) is False
-    assert boto3.client("dynamodb").scan(TableName="t")["Count"] == 0
+    assert client("dynamodb").scan(TableName="t")["Count"] == 0
 
 
 NO_KEYS = ["", "bh_live_x", api_keys.PREFIX, SENT + "0", SENT.upper(), SENT[:-1] + "g", SENT + "\n"]
@@ -271,6 +272,151 @@ def test_unknown_key_and_wrong_scope_are_refused() -> None:
     for found, scope in ((None, "mint"), (key, "api:chat")):
         with pytest.raises(Unauthenticated):
             api_keys.believe(found, key.hash, scope)
+
+
+# ---------------------------------------------------------------- records
+
+
+class Answering:
+    """Answers a call with the next of these, and keeps what it was asked."""
+
+    def __init__(self, *answers: dict[str, Any]) -> None:
+        self.answers, self.asked = list(answers), list[Any]()
+
+    def batch_get_item(self, RequestItems: Any) -> dict[str, Any]:
+        self.asked.append(RequestItems["t"]["Keys"])
+        return self.answers.pop(0)
+
+    def batch_write_item(self, RequestItems: Any) -> dict[str, Any]:
+        self.asked.append(RequestItems["t"])
+        return self.answers.pop(0)
+
+    def query(self, **_: Any) -> dict[str, Any]:
+        return {"Items": [Key("CONTENT#p#u#jo", f"MESSAGE#{n}").item() for n in range(2)]}
+
+
+A, B = Key("TENANT", "A"), Key("TENANT", "B")
+
+
+def test_records_come_in_the_order_asked_for_and_what_is_not_there_has_version_0(
+    table: Table,
+) -> None:
+    table.commit([Change(B, {"name": "b 🌊"}, 0)], [])
+    assert table.records([A, B]) == [NO_RECORD, Record({"name": "b 🌊"}, 1)]
+    assert table.records([B, A])[0].version == 1
+
+
+def test_keys_that_the_table_did_not_get_to_are_asked_for_again() -> None:
+    left = {"t": {"Keys": [A.item()], "ConsistentRead": True}}
+    client = Answering(
+        {"Responses": {"t": [record_item(B, {}, 7)]}, "UnprocessedKeys": left},
+        {"Responses": {}, "UnprocessedKeys": left},
+        {"Responses": {"t": [record_item(A, {"x": 1}, 3)]}, "UnprocessedKeys": {}},
+    )
+    assert Table(client, "t").records([A, B]) == [Record({"x": 1}, 3), Record({}, 7)]
+    assert client.asked == [[A.item(), B.item()], [A.item()], [A.item()]]
+
+
+def test_table_that_never_gets_to_it_is_a_failing_store_and_no_empty_record() -> None:
+    left = {"t": {"Keys": [A.item()], "ConsistentRead": True}}
+    client = Answering(*[{"Responses": {}, "UnprocessedKeys": left}] * 9)
+    with pytest.raises(AWS_ERRORS):
+        Table(client, "t").records([A])
+    assert len(client.asked) < 9
+
+
+def test_content_that_the_table_did_not_get_to_is_removed_again_or_not_said_to_be_removed() -> None:
+    left = {"t": [{"DeleteRequest": {"Key": Key("CONTENT#p#u#jo", "MESSAGE#1").item()}}]}
+    client = Answering({"UnprocessedItems": left}, {"UnprocessedItems": {}})
+    assert Table(client, "t").erase_content("p", "u#jo") == {"message": 2}
+    assert client.asked[1] == left["t"]
+    with pytest.raises(AWS_ERRORS):
+        Table(Answering(*[{"UnprocessedItems": left}] * 9), "t").erase_content("p", "u#jo")
+
+
+@pytest.mark.parametrize(("read_at", "there"), [(0, True), (2, True), (1, False), (7, False)])
+def test_record_is_written_only_over_the_version_that_was_read(
+    table: Table, read_at: int, there: bool
+) -> None:
+    if there:
+        table.commit([Change(A, {"n": 1}, 0)], [])
+    before = table.records([A, B])
+    with pytest.raises(Stale):
+        table.commit([Change(B, {"n": 2}, 0), Change(A, {"n": 2}, read_at)], [entry(1)])
+    assert table.records([A, B]) == before
+    assert table.audit_trail(9, None) == []
+    table.commit([Change(A, {"n": 3}, before[0].version)], [entry(1)])
+    assert table.records([A])[0] == Record({"n": 3}, before[0].version + 1)
+    assert table.audit_trail(9, None) == [entry(1)]
+
+
+def test_change_of_any_version_replaces_and_no_content_removes(table: Table) -> None:
+    table.commit([Change(A, {"n": 1}, None)], [])
+    table.commit([Change(A, {"n": 2}, None)], [])
+    assert table.records([A])[0].document == {"n": 2}
+    table.commit([Change(A, None, None)], [])
+    table.commit([Change(A, None, None)], [])
+    assert table.records([A]) == [NO_RECORD]
+
+
+# ---------------------------------------------------------------- audit trail, refused origins
+
+
+def entry(number: int) -> Entry:
+    return Entry(
+        at_ms=NOW * 1000 + number,
+        entry_id=f"{number:08x}",
+        actor="cognito:sub jo@example.com",
+        action="project.update",
+        target="default",
+        before=None if number % 2 else {"name": "ü"},
+        after={"name": number},
+    )
+
+
+def test_audit_trail_is_read_in_pages_from_the_newest_without_gap_or_repetition(
+    table: Table,
+) -> None:
+    for number in range(7):
+        table.commit([], [entry(number)])
+    read: list[Entry] = []
+    cursor = None
+    while page := table.audit_trail(3, cursor):
+        assert len(page) <= 3
+        read += page
+        cursor = page[-1].document()["id"]
+    assert read == [entry(number) for number in reversed(range(7))]
+    assert table.audit_trail(3, "0000000000000#00000000") == []
+
+
+def test_entry_is_never_written_over(table: Table) -> None:
+    table.commit([], [entry(1)])
+    with pytest.raises(Stale):
+        table.commit([Change(A, {}, 0)], [entry(1)])
+    assert table.records([A]) == [NO_RECORD]
+
+
+def test_refused_origins_are_told_latest_first_and_are_bounded(table: Table) -> None:
+    for number in range(300):
+        table.remember_refused_origin("p", f"https://evil-{number}.example", NOW + number)
+    told = table.refused_origins("p")
+    assert 32 < len(told) <= REFUSED_SLOTS == 64
+    assert told[0] == ("https://evil-299.example", NOW + 299)
+    assert told == sorted(told, key=lambda pair: -pair[1])
+    assert table.refused_origins("") == table.refused_origins("q") == []
+
+
+def test_origin_refused_again_is_told_once_with_its_last_time(table: Table) -> None:
+    for now in (NOW, NOW + 5):
+        table.remember_refused_origin("", "https://evil.example", now)
+    assert table.refused_origins("") == [("https://evil.example", NOW + 5)]
+
+
+@pytest.mark.parametrize("origin", ["x" * 100_000, "", "null", "\udcff", "é" * 500])
+def test_little_is_kept_of_a_refused_origin_whatever_was_sent(table: Table, origin: str) -> None:
+    item = refused_item("p", origin, NOW)
+    assert len(item["origin"]["S"]) <= 200
+    assert int(item["ttl"]["N"]) > NOW
 
 
 # ---------------------------------------------------------------- vault
