@@ -2,7 +2,8 @@
 
 import contextlib
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.stack.conftest import ROOT, Stack
 
 PASSWORD = "Correct-Horse-9"
 ADMIN = "operator@example.com"
+COUNTS_WITHIN_S = 6  # what a process may keep of the configuration, and a second
 
 
 def signed_in(
@@ -114,6 +116,17 @@ def mint(stack: Stack, key: str, user_id: str = "u_1", **more: Any) -> str:
     reply = stack.http.post("/v1/auth/mint", headers=bearer(key), json={"user_id": user_id, **more})
     assert reply.status_code == 200, reply.text
     return str(reply.json()["token"])
+
+
+def soon(holds: Callable[[], bool]) -> None:
+    """A change counts in time: nothing that is asked for later than that may miss it."""
+    give_up = time.monotonic() + COUNTS_WITHIN_S
+    while True:
+        asked = time.monotonic()
+        if holds():
+            return
+        assert asked < give_up, f"a change has not counted within {COUNTS_WITHIN_S} seconds"
+        time.sleep(0.1)
 
 
 def bearer(credential: str, origin: str | None = None) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.stack.admin import ADMIN, Admin, bearer, mint, model
+from tests.stack.admin import ADMIN, Admin, bearer, mint, model, soon
 from tests.stack.conftest import ORIGIN, Stack, ask, envelope
 from tests.stack.provider import FakeProvider
 
@@ -26,13 +25,6 @@ def admin(stack: Stack, provider: FakeProvider) -> Admin:
     one("PUT", "upstreams/moving/key", {"key": CANARY})
     one("PUT", "models/moved", model("moving", "fake-moved"))
     return one
-
-
-def soon(holds: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 6
-    while not holds():
-        assert time.monotonic() < give_up, "a change has not counted within six seconds"
-        time.sleep(0.1)
 
 
 def chat(stack: Stack, token: str, origin: str | None = None, **more: Any) -> httpx.Response:

@@ -5,20 +5,18 @@ Everything of the second project carries a canary, which no answer to the first 
 
 import base64
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.stack.admin import Admin, bearer, mint, model
+from tests.stack.admin import Admin, bearer, mint, model, soon
 from tests.stack.conftest import Stack, ask, envelope, start
 from tests.stack.provider import FakeProvider
 
 CANARY = "bravo-canary"
-CACHED_FOR_S = 5
 
 
 @dataclass(frozen=True)
@@ -110,14 +108,6 @@ def claims(token: str) -> dict[str, Any]:
     said = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
     assert isinstance(said, dict)
     return said
-
-
-def soon(holds: Callable[[], bool]) -> None:
-    """Within what a process may keep of the configuration, and a second."""
-    give_up = time.monotonic() + CACHED_FOR_S + 1
-    while not holds():
-        assert time.monotonic() < give_up, "a change has not counted within six seconds"
-        time.sleep(0.1)
 
 
 # ---------------------------------------------------------------- each with its own
