@@ -77,14 +77,35 @@ def test_projects_instructions_come_before_the_callers() -> None:
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
 
 
-@pytest.mark.parametrize("part", [IMAGE, {"image_url": "https://x.example/a.png"}], ids=str)
-def test_image_is_refused_where_it_has_no_price(part: dict[str, Any]) -> None:
-    target = Target("m", "max_tokens", 1024, images=False)
-    text = {"role": "user", "content": [{"type": "text", "text": "hi"}]}
-    assert understand({"messages": [text, *ASK]}, target)
-    with pytest.raises(BadRequest, match="image") as refused:
-        understand({"messages": [text, {"role": "user", "content": [part]}]}, target)
+TEXT = {"role": "user", "content": [{"type": "text", "text": "hi"}]}
+
+
+def test_image_is_refused_where_it_has_no_price() -> None:
+    pictured = {"messages": [TEXT, {"role": "user", "content": [IMAGE]}]}
+    assert understand(pictured, Target("m", "max_tokens", 1024))
+    with pytest.raises(BadRequest, match="takes no images") as refused:
+        understand(pictured, Target("m", "max_tokens", 1024, images=False))
     assert refused.value.param == "messages"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "input_audio", "input_audio": {"data": "AA", "format": "wav"}},
+        {"type": "file", "file": {"file_id": "f"}},
+        {"type": "video_url", "video_url": {"url": "https://x.example/a.mp4"}},
+        {"image_url": "https://x.example/a.png"},
+        "text",
+        None,
+    ],
+    ids=str,
+)
+def test_content_whose_price_nobody_knows_is_refused(part: object) -> None:
+    with pytest.raises(BadRequest, match="takes no content of type"):
+        understand(
+            {"messages": [TEXT, {"role": "user", "content": [part]}]},
+            Target("m", "max_tokens", 1024),
+        )
 
 
 @pytest.mark.parametrize("field", sorted(chat.COSTLY_FIELDS))

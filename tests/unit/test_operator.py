@@ -864,3 +864,36 @@ def test_catalogue_may_come_with_its_first_project(operator: Operator) -> None:
     make_table(client("dynamodb"))
     set_up(operator)
     assert operator.exported() == imported
+
+
+def test_imported_upstream_on_another_host_has_no_key_any_more_not_even_back_there(
+    configured: Operator,
+) -> None:
+    configured.set_provider_key("main", PROVIDER_KEY)
+    there = configured.exported()["upstreams"]["main"]
+    for base_url in ("https://elsewhere.example/v1", there["base_url"]):
+        moved = {"main": {**there, "base_url": base_url}}
+        configured.imported(file(upstreams=moved), dry_run=False)
+    assert PROVIDER_KEY not in secret()
+    assert "key_last4" not in configured.upstream("main")
+
+
+def test_user_with_the_longest_of_ids_can_be_blocked_and_found(configured: Operator) -> None:
+    """DynamoDB takes sort keys of 1,024 bytes, and moto any."""
+    user_id = "🌊" * 255
+    configured.switch_user("default", user_id, off=True, reason="spam")
+    keys = [json.loads(item) for item in everything()]
+    assert max(len(key["sk"]["S"].encode()) for key in keys) <= 1024
+    assert max(len(key["pk"]["S"].encode()) for key in keys) <= 2048
+    (told,) = configured.switches()
+    assert (told["scope"], told["user_id"]) == ("user", user_id)
+    configured.switch_user("default", user_id, off=False)
+    assert configured.switches() == []
+
+
+def test_model_removed_while_it_is_switched_off_is_not_found_and_does_not_come_back(
+    configured: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(configured, "catalogue", lambda: {"models": {"gone": MODEL}})
+    with pytest.raises(NotFound, match="no model 'gone'"):
+        configured.switch_model("gone", off=True)

@@ -81,8 +81,7 @@ def understand(body: Mapping[str, Any], target: Target) -> ChatRequest:
         raise BadRequest("messages is required: a list of at least one message.", param="messages")
     if not all(isinstance(message, dict) for message in messages):
         raise BadRequest("Each of messages must be an object.", param="messages")
-    if not target.images and any(_has_image(message) for message in messages):
-        raise BadRequest("This model takes no images.", param="messages")
+    _check_parts(messages, images=target.images)
     stream = _optional(body, "stream", bool) or False
     options = _optional(body, "stream_options", dict) or {}
     choices = _positive(body, "n") or 1
@@ -176,12 +175,16 @@ def refusal_of_upstream(status: int, headers: Mapping[str, str], body: bytes) ->
     )
 
 
-def _has_image(message: Mapping[str, Any]) -> bool:
-    content = message.get("content")
-    return isinstance(content, list) and any(
-        isinstance(part, dict) and (part.get("type") == "image_url" or "image_url" in part)
-        for part in content
-    )
+def _check_parts(messages: list[dict[str, Any]], *, images: bool) -> None:
+    """Text is bounded by its bytes. What is not (files, sound, films) would have no known price."""
+    taken = {"text", "refusal", *(["image_url"] if images else [])}
+    for message in messages:
+        content = message.get("content")
+        for part in content if isinstance(content, list) else ():
+            kind = part.get("type") if isinstance(part, dict) else None
+            if kind not in taken:
+                what = "images" if kind == "image_url" else f"content of type {_told(kind)!r}"
+                raise BadRequest(f"This model takes no {what}.", param="messages")
 
 
 def _optional(body: Mapping[str, Any], name: str, kind: type) -> Any:

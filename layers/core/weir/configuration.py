@@ -58,10 +58,17 @@ def _sorted(names: list[str]) -> list[str]:
     return sorted(set(names))
 
 
-def _no_controls(text: str) -> str:
-    if re.search(r"[\x00-\x08\x0b-\x1f\x7f]", text):
+def _line(text: str) -> str:
+    if re.search(r"[\x00-\x1f\x7f]", text):
         raise ValueError("control characters are not allowed")
     text.encode()  # a lone surrogate, which JSON can spell, is no text
+    return text
+
+
+def _lines(text: str) -> str:
+    """With the line ends of Unix, and tabs."""
+    text = text.replace("\r\n", "\n")
+    _line(text.replace("\n", "").replace("\t", ""))
     return text
 
 
@@ -85,10 +92,10 @@ PreviewOrigin = Annotated[
     Field(max_length=300, examples=["https://*.preview.example.com"]),
     AfterValidator(_preview_origin),
 ]
-Text = Annotated[str, AfterValidator(_no_controls)]
+Text = Annotated[str, AfterValidator(_line)]
 Name = Annotated[Text, Field(min_length=1, max_length=100)]
 Reason = Annotated[Text, Field(max_length=300)]
-UserId = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_no_controls)]
+UserId = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_line)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
 Price = Annotated[int, Field(ge=0, le=10**9, description="nano-USD for one token")]
 Usd = Annotated[float, Field(ge=0, le=1_000_000), AfterValidator(_at_most_six_decimals)]
@@ -135,7 +142,9 @@ class TierDocument(Document):
 
 
 class ProjectChange(Document):
-    """Fields that are absent stay as they are; null takes a field back to its default."""
+    """Fields that are absent stay as they are. null takes `name`, `models`, `default_model` and
+    `system_prompt` back to nothing.
+    """
 
     name: Name | None = None
     origins: Annotated[list[Origin], Field(max_length=MOST_ORIGINS), AfterValidator(_sorted)] = []
@@ -146,7 +155,7 @@ class ProjectChange(Document):
         Field(default=None, description="names of the catalogue that may be used; null: all")
     )
     default_model: Alias | None = None
-    system_prompt: Annotated[Text, Field(max_length=16_000)] | None = Field(
+    system_prompt: Annotated[str, Field(max_length=16_000), AfterValidator(_lines)] | None = Field(
         default=None, description="put before the caller's messages"
     )
     limits: LimitsDocument = Field(default=LimitsDocument(), description="of all users together")

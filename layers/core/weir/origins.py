@@ -151,7 +151,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _told(text: str) -> str:
-    return repr(text[:MOST_TOLD])
+    """Refusals reach logs: what may be a user and his password is not repeated."""
+    return repr(text[:MOST_TOLD]) if "@" not in text else "an address with an @"
 
 
 # ---------------------------------------------------------------- why an origin fails

@@ -5,19 +5,19 @@ signing keys and audit entries in `codecs`. Standard library only: the preflight
     KEYRING               KID#<kid>    a public signing key; not_after once it is retired
     APIKEY#<sha256>       APIKEY       an API key, found by the hash of what was sent
     PROJECT#<pid>         APIKEY#<id>  the same key's hash, found by its id
-    PROJECT#<pid>         BLOCKED#<s>  a subject that is blocked, so that they can be listed
+    PROJECT#<pid>         BLOCKED#<h>  a subject that is blocked, so that they can be listed
     TENANT                TENANT       record: limits of the deployment, its kill switch
     TENANT                CATALOGUE    record: upstreams and models
     TENANT                ORIGINS      record: the union of all projects' origins, for preflights
     PROJECTS              <pid>        record: a project
-    SUBJECT#<pid>#<s>     SUBJECT      record: whether the subject is blocked
+    SUBJECT#<pid>#<s>     SUBJECT      record: the subject is blocked, and why; else there is none
     CONTENT#<pid>#<s>     <kind>#…     what a subject has said and been told; none is kept yet
     REFUSED#<pid>         <slot>       a page's origin that was refused; no pid: at a preflight
     AUDIT                 <ms>#<id>    who changed what
 
-`<s>` is a subject's key: u#<uid>. A record is a JSON document with a version, which every change
-states and raises by one. Times are Unix seconds. `ttl` lets DynamoDB tidy up; it may be days late,
-so no rule leans on it.
+`<s>` is a subject's key: u#<uid>; `<h>` its hash, for a sort key has at most 1,024 bytes. A record
+is a JSON document with a version, which every change states and raises by one. Times are Unix
+seconds. `ttl` lets DynamoDB tidy up; it may be days late, so no rule leans on it.
 """
 
 import hashlib
@@ -72,7 +72,8 @@ def subject(pid: str, subject_key: str) -> Key:
 
 
 def blocked(pid: str, subject_key: str) -> Key:
-    return Key(f"PROJECT#{pid}", f"BLOCKED#{subject_key}")
+    digest = hashlib.sha256(subject_key.encode()).hexdigest()
+    return Key(f"PROJECT#{pid}", f"BLOCKED#{digest}")
 
 
 def content(pid: str, subject_key: str) -> str:

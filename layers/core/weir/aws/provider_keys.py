@@ -39,9 +39,10 @@ class ProviderKeys:
     def set(self, upstream: str, key: str, base_url: str) -> None:
         self._write({**self._read(), upstream: {"key": key, "host": host_of(base_url)}})
 
-    def remove(self, upstream: str) -> None:
-        kept = self._read()
-        if kept.pop(upstream, None) is not None:
+    def remove(self, *upstreams: str) -> None:
+        there = self._read() if upstreams else {}
+        kept = {name: told for name, told in there.items() if name not in upstreams}
+        if kept != there:
             self._write(kept)
 
     def _read(self) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Snapshots:
         project.require_open()
         if self._shared.killed:
             raise Killed("tenant")
-        if uid is not None and found[keys[0]].document.get("blocked") is not None:
+        if uid is not None and found[keys[0]].version:
             raise Killed("user")
         return Snapshot(project, self._shared.catalogue, self._shared.origins)
 

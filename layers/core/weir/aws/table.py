@@ -171,9 +171,9 @@ class Table:
             ]
         )
 
-    def blocked_subjects(self, pid: str) -> list[tuple[str, dict[str, Any]]]:
+    def blocked_subjects(self, pid: str) -> list[dict[str, Any]]:
         return [
-            (item["sk"]["S"].removeprefix("BLOCKED#"), items.record_of(item).document)
+            items.record_of(item).document
             for item in self._query(f"PROJECT#{pid}", "BLOCKED#", consistent=True)
         ]
 

@@ -1,6 +1,6 @@
 """The catalogue: models, the upstreams that serve them, and the providers' keys."""
 
-from weir.aws.operator.records import Document, Records, found, state
+from weir.aws.operator.records import Document, Records, existing, found, state
 from weir.aws.provider_keys import host_of
 from weir.configuration import ModelDocument, UpstreamDocument
 from weir.errors import BadRequest, Conflict
@@ -72,11 +72,11 @@ class Models(Records):
 
     def remove_provider_key(self, name: str) -> None:
         def put(before: Document | None) -> Document:
-            return {n: v for n, v in (before or {}).items() if n != "key_last4"}
+            there = existing(before, name, "upstream")
+            return {n: v for n, v in there.items() if n != "key_last4"}
 
-        self.upstream(name)
-        self._provider_keys.remove(name)
         self._change_catalogue("upstreams", name, "upstream.key.remove", put)
+        self._provider_keys.remove(name)
 
 
 def with_its_key(upstream: UpstreamDocument, before: Document | None) -> Document:

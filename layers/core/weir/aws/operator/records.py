@@ -189,6 +189,11 @@ def found(there: Mapping[str, Document], name: str, kind: str) -> Document:
     return there[name]
 
 
+def existing(before: Document | None, name: str, kind: str) -> Document:
+    """Of a change to what must be there: somebody may have removed it meanwhile."""
+    return found({} if before is None else {name: before}, name, kind)
+
+
 def state(document: Mapping[str, Any]) -> Document:
     return {name: document[name] for name in STATE if name in document}
 

@@ -2,7 +2,7 @@
 
 from weir.aws import items
 from weir.aws.items import Key, Record
-from weir.aws.operator.records import Document, Records, Touched, found
+from weir.aws.operator.records import Document, Records, Touched, existing
 from weir.aws.table import Change
 from weir.cognito import ADMINS
 from weir.configuration import TenantDocument
@@ -11,20 +11,19 @@ from weir.configuration import TenantDocument
 class Switches(Records):
     def switches(self) -> list[Document]:
         """Everything that is switched off now."""
-        found = []
+        off: list[Document] = []
         tenant = self._read(items.TENANT).document
         if tenant.get("killed"):
-            found.append({"scope": "tenant", **tenant["killed"]})
+            off.append({"scope": "tenant", **tenant["killed"]})
         for name, model in sorted(self.catalogue()["models"].items()):
             if model.get("killed"):
-                found.append({"scope": "model", "model": name, **model["killed"]})
+                off.append({"scope": "model", "model": name, **model["killed"]})
         for pid, record in sorted(self._table.projects().items()):
             if record.document.get("killed"):
-                found.append({"scope": "project", "project": pid, **record.document["killed"]})
-            for subject_key, told in self._table.blocked_subjects(pid):
-                user_id = subject_key.removeprefix("u#")
-                found.append({"scope": "user", "project": pid, "user_id": user_id, **told})
-        return found
+                off.append({"scope": "project", "project": pid, **record.document["killed"]})
+            for told in self._table.blocked_subjects(pid):
+                off.append({"scope": "user", "project": pid, **told})
+        return off
 
     def switch_tenant(self, *, off: bool, reason: str = "") -> None:
         def change() -> None:
@@ -41,10 +40,8 @@ class Switches(Records):
         self._until_current(change)
 
     def switch_model(self, name: str, *, off: bool, reason: str = "") -> None:
-        found(self.catalogue()["models"], name, "model")
-
         def put(before: Document | None) -> Document:
-            return self._switched(before or {}, off, reason)
+            return self._switched(existing(before, name, "model"), off, reason)
 
         self._change_catalogue("models", name, "model.kill" if off else "model.revive", put)
 
@@ -55,17 +52,18 @@ class Switches(Records):
         def change() -> None:
             self._project(pid)
             before = self._read(items.subject(pid, key))
+            if bool(before.version) == off:
+                return
             was = before.document.get("blocked")
             now = {"reason": reason, "at": self._now(), "by": self._actor} if off else None
-            if bool(was) == off:
-                return
-            document = {n: v for n, v in before.document.items() if n != "blocked"}
-            if now:
-                document["blocked"] = now
+            # The record is there as long as he is blocked.
+            document, listed = (
+                ({"blocked": now}, {"user_id": user_id, **now}) if now else (None, None)
+            )
             self._table.commit(
                 [
                     Change(items.subject(pid, key), document, before.version),
-                    Change(items.blocked(pid, key), now, None),
+                    Change(items.blocked(pid, key), listed, None),
                 ],
                 [
                     self._entry(

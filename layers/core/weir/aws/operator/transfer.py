@@ -40,9 +40,16 @@ class Transfer(Records):
             touched = self._touched_by(file)
             if not dry_run:
                 self._commit(touched)
+                self._forget_moved_keys(file)
             return [_told(each) for each in touched]
 
         return self._until_current(change)
+
+    def _forget_moved_keys(self, file: ConfigurationFile) -> None:
+        """Of upstreams that are at another host now."""
+        kept = self.catalogue()["upstreams"]
+        moved = [name for name in file.upstreams if "key_last4" not in kept.get(name, {})]
+        self._provider_keys.remove(*moved)
 
     def _touched_by(self, file: ConfigurationFile) -> list[Touched]:
         now = self._now()
