@@ -43,6 +43,7 @@ from local.processes import Child
 from local.rotation import RotationFailed, Rotations
 from local.sandbox import InvocationFailed
 from local.settings import ROOT, Settings, Upstream
+from weir.errors import Refusal
 
 MODEL = "smollm2-135m"
 # Starting a process is all processor time.
@@ -140,7 +141,10 @@ def _set_up(
     """What an operator would do next. Blocks."""
     if asked.empty:
         return None
-    seed.set_up(stack, upstream, origins)
+    try:
+        seed.set_up(stack, upstream, origins)
+    except Refusal as refusal:
+        raise CannotRun(f"The first project cannot be made. {refusal.message}") from None
     return first_use.make_credentials(stack, kept)
 
 

@@ -272,6 +272,10 @@ def said_by(directory: Path, **settings: str) -> str:
         ({"WEIR_PARAM_MaxStreamSeconds": "9999"}, "The template was refused"),
         ({"UPSTREAM_PRICE_INPUT": "cheap"}, "UPSTREAM_PRICE_INPUT must be an amount of USD"),
         ({"UPSTREAM_PRICE_OUTPUT": ""}, "What does 'nobody-answers' cost?"),
+        (
+            {"ALLOWED_ORIGINS": "http://app.example.com"},
+            "The first project cannot be made. origins.0: 'http://app.example.com': http:// is",
+        ),
     ],
 )
 def test_a_wrong_setting_is_told_in_one_sentence(
