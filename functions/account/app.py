@@ -4,12 +4,14 @@ import json
 import os
 import time
 from typing import Any
+from urllib.parse import unquote
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
 from weir import api_keys, callers
 from weir.aws import clients
+from weir.aws.key_use import KeyUse
 from weir.aws.public_keys import PublicKeys
 from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshot, Snapshots
@@ -24,13 +26,15 @@ app = APIGatewayRestResolver()
 
 _deployment = Deployment.from_env(os.environ)
 _table = Table(clients.client("dynamodb"), _deployment.table_name)
-_public_keys = PublicKeys(_table, time.monotonic)
-_snapshots = Snapshots(_table, time.monotonic)
-_refused_origins = RefusedOrigins(_table, time.monotonic)
+_public_keys = PublicKeys(_table, time.time)
+_snapshots = Snapshots(_table, time.time)
+_refused_origins = RefusedOrigins(_table)
+_key_use = KeyUse(_table)
 
 
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    logger.append_keys(request_id=Request.from_event(event).request_id)
     return app.resolve(event, context)
 
 
@@ -47,6 +51,7 @@ def models() -> Response[str]:
 @app.get("/v1/models/<name>")
 def model(name: str) -> Response[str]:
     snapshot = _believed()
+    name = unquote(name)  # a reference, fc:provider/model, comes with its slash encoded
     offered = {model.name for model in snapshot.project.offered(snapshot.catalogue)}
     found = _default(snapshot) if name == "default" else snapshot.catalogue.find(name)
     if found is None or found.name not in offered:
@@ -61,6 +66,7 @@ def _believed() -> Snapshot:
         request.refuse_browser()
         key_hash = api_keys.unverified_hash(request.bearer())
         key = api_keys.believe(_table.api_key(key_hash), key_hash)
+        _key_use.note(key, now)
         return _snapshots.of(key.pid)
     claims = callers.believe(request, _deployment, lambda kid: _public_keys.find(kid, now), now=now)
     snapshot = _snapshots.of(claims.pid, claims.uid)

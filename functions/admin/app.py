@@ -19,8 +19,8 @@ from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Table
 from weir.cognito import believe_admin
-from weir.errors import Internal, NotFound, Refusal, TooLarge
-from weir.events import Request, answer_headers, parse_json, refusal_answer
+from weir.errors import BadRequest, Internal, NotFound, Refusal, TooLarge
+from weir.events import Request, answer_headers, no_name_twice, parse_json, refusal_answer
 from weir.known_models import load
 from weir.origins import MOST_TOLD, Origins, diagnose
 from weir.settings import MAX_ADMIN_BODY_BYTES, AdminSettings
@@ -31,6 +31,9 @@ app = APIGatewayRestResolver(enable_validation=True)
 _settings = AdminSettings.from_env(os.environ)
 _table = Table(clients.client("dynamodb"), _settings.deployment.table_name)
 _provider_keys = ProviderKeys(clients.client("secretsmanager"), _settings.provider_keys_secret)
+
+QUERIES = {"origin", "dry_run", "limit", "cursor"}
+MAX_ANSWER_BYTES = 4_500_000
 
 # No page may read an answer: an operator's session is worth too much for a page that others made.
 _NO_PAGE = Origins()
@@ -50,8 +53,10 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         user = believe_admin(request.claims, client_id=_settings.cognito_client_id)
         if len(request.body) > MAX_ADMIN_BODY_BYTES:
             raise TooLarge(f"The body may have at most {MAX_ADMIN_BODY_BYTES} bytes.")
+        _refuse_unknown_queries(event)
         if request.body:
-            parse_json(request.body)  # strictly; and whatever its media type, it is read as JSON
+            # Strictly, and whatever its media type says.
+            parse_json(request.body, object_pairs_hook=no_name_twice)
     except Refusal as refusal:
         status, headers, body = _refused(refusal, request)
         return {"statusCode": status, "headers": headers, "body": body}
@@ -60,10 +65,26 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         request=request, operator=Operator(_table, _provider_keys, actor=actor)
     )
     as_json = {"Content-Type": "application/json"}
-    answer = app.resolve({**event, "headers": as_json, "multiValueHeaders": None}, context)
+    answer: dict[str, Any] = app.resolve(
+        {**event, "headers": as_json, "multiValueHeaders": None}, context
+    )
+    if len(answer.get("body") or "") > MAX_ANSWER_BYTES:
+        # Lambda takes 6 MB, escaped once more.
+        too_long = TooLarge("The answer would be too long for the API. Use the `weir` command.")
+        status, headers, body = _refused(too_long, request)
+        return {"statusCode": status, "headers": headers, "body": body}
     ours = {name: [value] for name, value in answer_headers(request, _NO_PAGE).items()}
     answer["multiValueHeaders"] = {**ours, **answer["multiValueHeaders"]}
     return answer
+
+
+def _refuse_unknown_queries(event: dict[str, Any]) -> None:
+    """`dryrun` for `dry_run` must not import."""
+    unknown = sorted(set(event.get("queryStringParameters") or {}) - QUERIES)
+    if unknown:
+        raise BadRequest(
+            f"There is no query parameter {unknown[0][:100]!r}.", param=unknown[0][:100]
+        )
 
 
 View = TypeVar("View", bound=views.View)
@@ -84,7 +105,9 @@ def _operator() -> Operator:
 @app.get("/admin/v1/projects", tags=["projects"])
 def list_projects() -> views.Projects:
     """Every project."""
-    return _view(views.Projects, data=_operator().projects())
+    members = views.ListedProject.model_fields
+    told = [{n: each[n] for n in members} for each in _operator().projects()]
+    return _view(views.Projects, data=told)
 
 
 @app.post("/admin/v1/projects", status_code=201, tags=["projects"])
@@ -115,10 +138,10 @@ def list_keys(pid: Pid) -> views.ApiKeys:
 
 
 @app.post("/admin/v1/projects/<pid>/keys", status_code=201, tags=["keys"])
-def create_key(pid: Pid, new: configuration.NewApiKey) -> views.NewApiKey:
+def create_key(pid: Pid, new: configuration.NewApiKey) -> views.CreatedApiKey:
     """Make an API key. Its secret is in this answer and nowhere else."""
     secret, key = _operator().create_key(pid, name=new.name, scopes=new.scopes, role=new.role)
-    return views.NewApiKey(**key.document(), secret=secret)
+    return views.CreatedApiKey(**key.document(), secret=secret)
 
 
 @app.delete("/admin/v1/projects/<pid>/keys/<key_id>", status_code=204, tags=["keys"])
@@ -272,10 +295,10 @@ def list_kill_switches() -> views.KillSwitches:
     return _view(views.KillSwitches, data=_operator().switches())
 
 
-@app.put("/admin/v1/kill-switches", tags=["kill switches"])
-def switch(asked: configuration.KillSwitch) -> views.KillSwitches:
+@app.put("/admin/v1/kill-switches", status_code=204, tags=["kill switches"])
+def switch(asked: configuration.KillSwitch) -> Response[None]:
     """Switch the tenant, a project, a model or a user off, or on again. A user is refused on his
-    next request; the rest counts within 5 seconds. Answers what is off then.
+    next request; the rest counts within 5 seconds.
     """
     operator = _operator()
     how: dict[str, Any] = {"off": asked.off, "reason": asked.reason}
@@ -287,7 +310,7 @@ def switch(asked: configuration.KillSwitch) -> views.KillSwitches:
         operator.switch_model(asked.model or "", **how)
     else:
         operator.switch_user(asked.project or "", asked.user_id or "", **how)
-    return _view(views.KillSwitches, data=operator.switches())
+    return _nothing()
 
 
 @app.post("/admin/v1/projects/<pid>/users/erase", tags=["users"])
@@ -332,11 +355,13 @@ def show_audit_trail(
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> views.AuditTrail:
     """Who changed what, newest first."""
-    found = _operator().audit_trail(limit + 1, cursor)
-    page = [entry.document() for entry in found[:limit]]
-    more = len(found) > limit
+    found, more = _operator().audit_trail(limit, cursor)
+    page = [entry.document() for entry in found]
     return _view(
-        views.AuditTrail, data=page, has_more=more, next_cursor=page[-1]["id"] if more else None
+        views.AuditTrail,
+        data=page,
+        has_more=more,
+        next_cursor=page[-1]["id"] if more else None,
     )
 
 

@@ -14,14 +14,13 @@ from weir import callers, chat, relay
 from weir.aws import clients, provider_keys
 from weir.aws.public_keys import PublicKeys
 from weir.aws.refused_origins import RefusedOrigins
-from weir.aws.snapshots import Snapshots
+from weir.aws.snapshots import Snapshot, Snapshots
 from weir.aws.table import Table
 from weir.aws.vault import Vault
 from weir.catalogue import BEDROCK, Candidate, Model, Upstream
 from weir.errors import Internal, NotReady, Refusal, TooLarge
 from weir.events import Request, answer_headers, refusal_answer
 from weir.origins import Origins
-from weir.projects import Project
 from weir.settings import MAX_CHAT_BODY_BYTES, ChatSettings
 from weir.tokens import Claims
 from weir.upstreams import bedrock
@@ -37,9 +36,9 @@ log = logging.getLogger("chat")
 _settings = ChatSettings.from_env(os.environ)
 _deployment = _settings.deployment
 _table = Table(clients.client("dynamodb"), _deployment.table_name)
-_public_keys = PublicKeys(_table, time.monotonic)
-_snapshots = Snapshots(_table, time.monotonic)
-_refused_origins = RefusedOrigins(_table, time.monotonic)
+_public_keys = PublicKeys(_table, time.time)
+_snapshots = Snapshots(_table, time.time)
+_refused_origins = RefusedOrigins(_table)
 _vault = Vault(clients.client("secretsmanager"))
 _providers: dict[str, Provider] = {}  # by base URL; each keeps a connection
 _role_bearers: dict[str, bedrock.RoleBearer] = {}  # by region
@@ -69,7 +68,7 @@ def _answer(request: Request, context: Any) -> Answer:
     body = request.json_object()
     model = snapshot.project.choose(body.get("model"), snapshot.catalogue)
     candidate = model.candidates[0]
-    asked = chat.understand(body, _target(model, candidate, snapshot.project, claims))
+    asked = chat.understand(body, _target(model, candidate, snapshot, claims))
     completion_id = chat.completion_id(request.headers.get("x-client-request-id"), uuid.uuid4().hex)
     # Admission (one store round trip) belongs here, and settlement into `_logged`'s finally.
     left_s = context.get_remaining_time_in_millis() / 1000 - LAMBDA_MARGIN_S
@@ -83,14 +82,14 @@ def _answer(request: Request, context: Any) -> Answer:
     return 200, headers, first, frames
 
 
-def _target(model: Model, candidate: Candidate, project: Project, claims: Claims) -> chat.Target:
-    cap = project.limits_of(claims.tier).max_output_tokens
+def _target(model: Model, candidate: Candidate, snapshot: Snapshot, claims: Claims) -> chat.Target:
+    cap = snapshot.most_output_tokens(claims.tier)
     return chat.Target(
         candidate.model,
         candidate.output_cap_parameter,
         model.max_output_tokens if cap is None else min(cap, model.max_output_tokens),
         images=model.image_max_tokens is not None,
-        system_prompt=project.system_prompt,
+        system_prompt=snapshot.project.system_prompt,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from weir import cors
 from weir.aws.dynamodb_http import DynamoDb, DynamoDbError
 from weir.aws.shared_origins import SharedOrigins
-from weir.errors import NotReady, OriginNotAllowed, Refusal
+from weir.errors import Internal, NotReady, OriginNotAllowed, Refusal
 from weir.events import Request, answer_headers, refusal_answer
 from weir.origins import MOST_TOLD, Origins, diagnose
 
@@ -20,15 +20,23 @@ log = logging.getLogger("preflight")
 # Verdicts that name a host which the caller has not named.
 _OF_ANOTHER_HOST = ("host", "pattern")
 
-_origins = SharedOrigins(DynamoDb.from_env(os.environ), os.environ["TABLE_NAME"], time.monotonic)
+_origins = SharedOrigins(DynamoDb.from_env(os.environ), os.environ["TABLE_NAME"], time.time)
 
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     request = Request.from_event(event)
     try:
+        return _answer(request)
+    except Exception:
+        log.exception("failed", extra={"request_id": request.request_id})
+        return _refuse(Internal(), request, Origins())
+
+
+def _answer(request: Request) -> dict[str, Any]:
+    try:
         allowed = _origins.current()
     except DynamoDbError:
-        log.exception("the store failed")
+        log.exception("the store failed", extra={"request_id": request.request_id})
         unavailable = NotReady(
             "The gateway cannot reach its own store. Try again in a second.",
             code="store_unavailable",
@@ -53,15 +61,15 @@ def _doctor(request: Request, allowed: Origins) -> dict[str, Any]:
     """The caller's own origin is judged, and nobody else's; any page may read the answer."""
     verdict = diagnose(request.origin, allowed)
     origin = request.origin and request.origin[:MOST_TOLD]
-    message = verdict.message
-    if verdict.reason in _OF_ANOTHER_HOST and not (verdict.closest or "").startswith("http://"):
-        # It may be another project's: who asks for https://com shall not learn a customer's name.
+    reason, message = verdict.reason, verdict.message
+    if reason in _OF_ANOTHER_HOST and not (verdict.closest or "").startswith("http://"):
+        # It may be another project's: who asks for https://com shall not learn of a customer.
         # (http:// is listed for this very machine only.)
-        message = f"{origin!r} is not listed; something like it is. `weir cors check` tells what."
+        reason, message = "not_listed", f"{origin!r} is not listed. `weir cors check` tells more."
     told = {
         "origin": origin,
         "allowed": verdict.allowed,
-        "reason": verdict.reason,
+        "reason": reason,
         "message": message,
     }
     headers = {**answer_headers(request, Origins()), **cors.EVERYBODY}

@@ -11,19 +11,18 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
 from weir import api_keys, tokens
 from weir.aws import clients
+from weir.aws.key_use import KeyUse
 from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshots
 from weir.aws.table import Table
 from weir.aws.vault import Vault
 from weir.cognito import believe_session
-from weir.errors import Internal, NotReady, Refusal, TooLarge
+from weir.errors import Internal, NotReady, Refusal, TooLarge, Unauthenticated
 from weir.events import Request, answer_headers, refusal_answer
 from weir.keyring import KeyRing, SigningKey, jwks
 from weir.limits import Tier
+from weir.projects import Project
 from weir.settings import MAX_MINT_BODY_BYTES, TokenSettings
-
-# How exactly it is known when a key was last used; each use would otherwise be a write.
-LAST_USE_S = 300
 
 logger = Logger(service="token")
 app = APIGatewayRestResolver()
@@ -31,13 +30,15 @@ app = APIGatewayRestResolver()
 _settings = TokenSettings.from_env(os.environ)
 _deployment = _settings.deployment
 _table = Table(clients.client("dynamodb"), _deployment.table_name)
-_snapshots = Snapshots(_table, time.monotonic)
-_refused_origins = RefusedOrigins(_table, time.monotonic)
+_snapshots = Snapshots(_table, time.time)
+_refused_origins = RefusedOrigins(_table)
+_key_use = KeyUse(_table)
 _vault = Vault(clients.client("secretsmanager"))
 
 
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    logger.append_keys(request_id=Request.from_event(event).request_id)
     return app.resolve(event, context)
 
 
@@ -56,7 +57,7 @@ def mint() -> Response[str]:
     role = tokens.granted_role(wish.role, key.role)
     token = _sign(now, key.pid, wish.user_id, role, tier, wish.ttl_s, wish.session_id)
     logger.info("minted", extra={"key_id": key.key_id, "uid": wish.user_id, "ttl_s": wish.ttl_s})
-    _note_use(key, now)
+    _key_use.note(key, now)
     return _answer(request, tokens.mint_reply(token, tid=_deployment.tid, pid=key.pid))
 
 
@@ -66,12 +67,26 @@ def session_token() -> Response[str]:
     request, now = _request(), int(time.time())
     user = believe_session(request.claims, client_id=_settings.cognito_client_id)
     pid = _settings.session_project
-    project = _snapshots.of(pid, user.sub).project
+    project = _session_project(pid, user.sub)
     _refused_origins.check(request, project, now)
     tier = project.tiers.highest_of(user.groups)
     token = _sign(now, pid, user.sub, "user", tier, _settings.session_token_ttl_s)
     logger.info("minted", extra={"uid": user.sub, "ttl_s": token.ttl_s})
     return _answer(request, tokens.session_reply(token))
+
+
+def _session_project(pid: str, sub: str) -> Project:
+    """The session is good: that nobody has made its project yet must not look like a bad one."""
+    try:
+        return _snapshots.of(pid, sub).project
+    except Unauthenticated as refusal:
+        if refusal.reason != "unknown_project":
+            raise
+        raise NotReady(
+            f"There is no project {pid!r} yet. The operator makes it: weir projects create {pid}.",
+            code="project_not_configured",
+            retryable=False,
+        ) from None
 
 
 @app.get("/.well-known/jwks.json")
@@ -130,16 +145,6 @@ def _signing_key(now: int) -> SigningKey:
     except NotReady:
         _vault.forget(_settings.signing_key_secret)  # the first rotation may end any moment
         raise
-
-
-def _note_use(key: api_keys.ApiKey, now: int) -> None:
-    if now - (key.last_used_at or 0) >= LAST_USE_S:
-        try:
-            _table.api_key_was_used(key.hash, now)
-        except (
-            clients.AWS_ERRORS
-        ):  # the token is made: that nobody has noted it is no reason to fail
-            logger.exception("the use of an API key was not noted")
 
 
 def _request() -> Request:

@@ -248,7 +248,7 @@ def test_output_is_capped_by_the_users_tier_and_one_that_is_gone_counts_as_the_f
     snapshot = door._snapshots.of("default", "u")
     model = snapshot.project.choose(None, snapshot.catalogue)
     claims = tokens.Claims("tenant-1", "default", "u", "user", "s", tier, "j", 0)
-    target = door._target(model, model.candidates[0], snapshot.project, claims)
+    target = door._target(model, model.candidates[0], snapshot, claims)
     assert (target.max_output_tokens, target.model) == (cap, "provider/m-large")
     assert target.images is False
 
@@ -386,7 +386,7 @@ def test_operator_is_answered_with_what_support_needs_and_no_page_may_read_it(
     assert headers["X-Request-Id"] == "req-1"
     assert headers["Cache-Control"] == "no-store"
     assert "Access-Control-Allow-Origin" not in headers
-    entries = [e for e in configured.audit_trail(9) if e.action == "project.update"]
+    entries = [e for e in configured.audit_trail(9)[0] if e.action == "project.update"]
     assert [entry.actor for entry in entries] == ["cognito:sub-1 jo@example.com"]
 
 

@@ -53,9 +53,10 @@ def without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def everything() -> list[str]:
-    """Every item of the table."""
+    """Every item of the table, but for the lease on the providers' keys."""
     found = client("dynamodb").scan(TableName="t")["Items"]
-    return sorted(json.dumps(item, sort_keys=True) for item in found)
+    kept = [item for item in found if item["sk"]["S"] != items.PROVIDER_KEYS.sk]
+    return sorted(json.dumps(item, sort_keys=True) for item in kept)
 
 
 def secret() -> str:
@@ -64,7 +65,7 @@ def secret() -> str:
 
 
 def trail(operator: Operator) -> dict[str, Entry]:
-    return {entry.entry_id: entry for entry in operator.audit_trail(1000)}
+    return {entry.entry_id: entry for entry in operator.audit_trail(1000)[0]}
 
 
 def change(**told: Any) -> ProjectChange:
@@ -354,12 +355,17 @@ class Contended(Table):
         super().__init__(client("dynamodb"), "t")
         self.left, self.tried, self.meanwhile = times, 0, meanwhile
 
-    def commit(self, changes: Iterable[Change], entries: Iterable[Entry]) -> None:
+    def commit(
+        self,
+        changes: Iterable[Change],
+        entries: Iterable[Entry],
+        unchanged: Iterable[tuple[items.Key, int]] = (),
+    ) -> None:
         self.tried += 1
         if self.left:
             self.left -= 1
             self.meanwhile()
-        super().commit(changes, entries)
+        super().commit(changes, entries, unchanged)
 
 
 def contender(table: Table) -> Operator:
@@ -502,7 +508,7 @@ def test_model_that_a_project_names_is_not_removed(configured: Operator) -> None
     for named in ({"default_model": "m-small"}, {"default_model": "fast"}, {"models": ["m-small"]}):
         configured.create_project(new_project("shop" + str(len(configured.projects())), **named))
         before = everything()
-        with pytest.raises(Conflict, match="is named by: shop"):
+        with pytest.raises(Conflict, match="by the project shop"):
             configured.remove_model("m-small")
         assert everything() == before
         pid = configured.projects()[-1]["pid"]
@@ -897,3 +903,75 @@ def test_model_removed_while_it_is_switched_off_is_not_found_and_does_not_come_b
     monkeypatch.setattr(configured, "catalogue", lambda: {"models": {"gone": MODEL}})
     with pytest.raises(NotFound, match="no model 'gone'"):
         configured.switch_model("gone", off=True)
+
+
+def test_keys_are_written_by_one_operator_at_a_time(configured: Operator) -> None:
+    """Another has read the secret, and is about to write it."""
+    with (
+        configured._alone_with_keys(),
+        pytest.raises(Conflict, match="Somebody else"),
+    ):
+        contender(Table(client("dynamodb"), "t")).set_provider_key("main", PROVIDER_KEY)
+    assert key_for(secret(), "main", BASE_URL) is None
+    configured.set_provider_key("main", PROVIDER_KEY)
+    assert key_for(secret(), "main", BASE_URL) == PROVIDER_KEY
+
+
+def test_operator_who_died_with_the_keys_holds_them_for_seconds_only(
+    configured: Operator,
+) -> None:
+    claim = {"until": NOW + records.LEASE_S, "by": "gone"}
+    configured._table.commit([Change(items.PROVIDER_KEYS, claim, 0)], [])
+    keys = ProviderKeys(client("secretsmanager"), PROVIDER_KEYS)
+    table = configured._table
+    early = Operator(table, keys, actor="a", clock=lambda: NOW + records.LEASE_S - 1)
+    with pytest.raises(Conflict):
+        early.set_provider_key("main", PROVIDER_KEY)
+    late = Operator(table, keys, actor="a", clock=lambda: NOW + records.LEASE_S)
+    late.set_provider_key("main", PROVIDER_KEY)
+    assert key_for(secret(), "main", BASE_URL) == PROVIDER_KEY
+
+
+def test_model_cannot_go_while_a_project_takes_it(configured: Operator) -> None:
+    configured.put_model("m-small", model())
+    taken = lambda: configured.update_project("default", change(default_model="m-small"))  # noqa: E731
+    with pytest.raises(Conflict, match="by the project default"):
+        contender(Contended(1, taken)).remove_model("m-small")
+    configured.update_project("default", change(default_model="m-large"))
+    gone = lambda: configured.remove_model("m-small")  # noqa: E731
+    with pytest.raises(BadRequest, match="no model 'm-small'"):
+        contender(Contended(1, gone)).update_project("default", change(default_model="m-small"))
+
+
+def test_limits_that_are_not_named_stay(configured: Operator) -> None:
+    def now() -> dict[str, Any]:
+        return dict(configured.project("default")["limits"])
+
+    configured.update_project("default", change(limits={"rpm": 5, "usd_per_month": 10}))
+    configured.update_project("default", change(limits={"rpm": 6, "tpm": None}))
+    assert now() == {"rpm": 6, "usd_per_month": 10, "tpm": None}
+    configured.update_project("default", change(name="x"), {"limits": ["rpm"]})
+    assert now() == {"usd_per_month": 10, "tpm": None}
+    configured.update_project("default", change(limits=None))
+    assert now() == {}
+    configured.update_tenant(tenant(rpm=5, tpm=7))
+    assert configured.update_tenant(tenant(tpm=8))["limits"] == {"rpm": 5, "tpm": 8}
+    assert configured.update_tenant(tenant(), {"limits": ["rpm"]})["limits"] == {"tpm": 8}
+
+
+def test_key_that_collides_with_another_change_is_revoked_all_the_same(
+    configured: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = make_key(configured)[1]
+    real, tried = Table.revoke_api_key, []
+
+    def collides(*told: Any) -> None:
+        tried.append(1)
+        if len(tried) == 1:
+            raise Stale
+        real(*told)
+
+    monkeypatch.setattr(Table, "revoke_api_key", collides)
+    assert configured.revoke_key("default", key.key_id) is True
+    assert configured.keys("default")[0].revoked_at is not None
+    assert configured.revoke_key("default", key.key_id) is False

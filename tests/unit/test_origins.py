@@ -278,7 +278,8 @@ def test_pattern_of_another_form_is_refused(typed: str) -> None:
 
 
 LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
-HOST = st.lists(LABEL, min_size=1, max_size=3).map(".".join)
+# A host whose last label is a number is an IP address, or nothing.
+HOST = st.lists(LABEL, max_size=2).map(lambda labels: ".".join([*labels, "example"]))
 PORT = st.integers(1, 65535)
 
 

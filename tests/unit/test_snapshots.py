@@ -15,7 +15,7 @@ from weir.aws.refused_origins import NOTED_EVERY_S, RefusedOrigins
 from weir.aws.snapshots import CACHED_FOR_S, MOST_PROJECTS, Snapshots
 from weir.aws.table import Table
 from weir.catalogue import Catalogue
-from weir.configuration import NewProject, ProjectChange, parsed
+from weir.configuration import NewProject, ProjectChange, TenantDocument, parsed
 from weir.errors import Killed, OriginNotAllowed, Refusal, Unauthenticated
 from weir.events import Request
 from weir.origins import Origins
@@ -42,7 +42,7 @@ class Watched(Table):
             raise EndpointConnectionError(endpoint_url="https://dynamodb")
         super().remember_refused_origin(pid, origin, now)
 
-    def monotonic(self) -> float:
+    def clock(self) -> float:
         return self.now
 
 
@@ -54,7 +54,7 @@ def table(aws: None) -> Watched:
 @pytest.fixture
 def shown(configured: Operator, table: Watched) -> Snapshots:
     table.asked.clear()
-    return Snapshots(table, table.monotonic)
+    return Snapshots(table, table.clock)
 
 
 SHARED = [items.TENANT, items.CATALOGUE, items.ORIGINS]
@@ -66,7 +66,7 @@ def test_everything_stale_is_one_round_trip_and_nothing_stale_is_the_user_alone(
 ) -> None:
     snapshot = shown.of("default", "jo")
     assert ORIGIN in snapshot.project.origins
-    assert ORIGIN in snapshot.origins
+    assert ORIGIN in snapshot.shared.origins
     assert snapshot.project.choose(None, snapshot.catalogue).name == "m-large"
     assert table.asked == [[JO, *SHARED, items.project("default")]]
     table.now += CACHED_FOR_S - 0.001
@@ -118,7 +118,7 @@ def test_change_counts_after_five_seconds(
     assert not allowed(shown)
     table.now += 0.001
     assert allowed(shown)
-    assert "https://b.example" in shown.of("default").origins
+    assert "https://b.example" in shown.of("default").shared.origins
     assert CACHED_FOR_S == 5
 
 
@@ -174,13 +174,13 @@ def test_what_is_shut_answers_nobody_after_five_seconds(
     assert refused.value.status == (401 if kind is Unauthenticated else 403)
 
 
-def test_project_that_is_not_there_is_a_token_of_another(
+def test_project_that_is_not_there_is_a_401_until_it_is_made(
     shown: Snapshots, table: Watched, configured: Operator
 ) -> None:
     for uid in ("jo", None):
         with pytest.raises(Unauthenticated) as refused:
             shown.of("nobody", uid)
-        assert refused.value.reason == "bad_pid"
+        assert refused.value.reason == "unknown_project"
     configured.create_project(parsed(NewProject, {"pid": "nobody"}))
     table.now += CACHED_FOR_S
     assert shown.of("nobody", "jo").project.pid == "nobody"
@@ -287,7 +287,7 @@ def request(origin: str | None) -> Request:
 def test_other_page_is_refused_and_noted_and_a_server_is_neither(
     shown: Snapshots, table: Watched
 ) -> None:
-    bind = RefusedOrigins(table, table.monotonic)
+    bind = RefusedOrigins(table)
     project = shown.of("default").project
     bind.check(request(ORIGIN), project, 1)
     bind.check(request(None), project, 1)
@@ -298,16 +298,16 @@ def test_other_page_is_refused_and_noted_and_a_server_is_neither(
 
 
 def test_flood_of_pages_is_refused_and_not_written(shown: Snapshots, table: Watched) -> None:
-    bind = RefusedOrigins(table, table.monotonic)
+    bind = RefusedOrigins(table)
     project = shown.of("default").project
     for number in range(50):
         with pytest.raises(OriginNotAllowed):
-            bind.check(request(f"https://evil-{number}.example"), project, number)
+            bind.check(request(f"https://evil-{number}.example"), project, 99)
     assert len(table.refused_origins("default")) == 1
-    table.now += NOTED_EVERY_S
+    later = 99 + NOTED_EVERY_S
     with pytest.raises(OriginNotAllowed):
-        bind.check(request("null"), project, 99)
-    assert ("null", 99) in table.refused_origins("default")
+        bind.check(request("null"), project, later)
+    assert ("null", later) in table.refused_origins("default")
 
 
 def test_page_is_refused_although_nobody_can_note_it(
@@ -316,5 +316,69 @@ def test_page_is_refused_although_nobody_can_note_it(
     project = shown.of("default").project
     table.broken = True
     with pytest.raises(OriginNotAllowed):
-        RefusedOrigins(table, table.monotonic).check(request("https://evil.example"), project, 1)
+        RefusedOrigins(table).check(request("https://evil.example"), project, 1)
     assert "not noted" in caplog.text
+
+
+# ---------------------------------------------------------------- what cannot be read
+
+
+def spoil(key: Key, document: str) -> None:
+    client("dynamodb").update_item(
+        TableName="t",
+        Key=key.item(),
+        UpdateExpression="SET doc = :d, #v = #v + :one",
+        ExpressionAttributeNames={"#v": "version"},
+        ExpressionAttributeValues={":d": {"S": document}, ":one": {"N": "1"}},
+    )
+
+
+NO_PRICE = '{"upstreams":{"u":{"kind":"openai"}},"models":{"m":{"candidates":[{"upstream":"u"}]}}}'
+
+
+@pytest.mark.parametrize("document", [NO_PRICE, '{"models":{"m":{}}}', '{"models":[]}'])
+def test_catalogue_that_cannot_be_read_answers_nobody_and_stops_nothing_else(
+    shown: Snapshots, table: Watched, document: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    shown.of("default", "jo")
+    spoil(items.CATALOGUE, document)
+    table.now += CACHED_FOR_S
+    snapshot = shown.of("default", "jo")
+    assert "cannot be read" in caplog.text
+    with pytest.raises(ValueError, match="cannot be read"):
+        _ = snapshot.catalogue
+    assert ORIGIN in snapshot.project.origins
+    assert ORIGIN in shown.readable_by()
+
+
+def test_pages_may_read_what_was_last_known_whatever_fails(
+    shown: Snapshots, table: Watched
+) -> None:
+    assert ORIGIN in shown.readable_by()
+    spoil(items.ORIGINS, "[]")
+    table.now += CACHED_FOR_S
+    assert ORIGIN in shown.readable_by()
+
+
+def test_frozen_or_set_back_clock_does_not_keep_a_switch_from_counting(
+    shown: Snapshots, table: Watched, configured: Operator
+) -> None:
+    shown.of("default", "jo")
+    configured.switch_tenant(off=True)
+    table.now -= 3600
+    with pytest.raises(Killed):
+        shown.of("default", "jo")
+
+
+def test_least_of_what_user_project_and_deployment_may_counts(
+    shown: Snapshots, table: Watched, configured: Operator
+) -> None:
+    assert shown.of("default").most_output_tokens(None) == 1024
+    limits = {"max_output_tokens": 500}
+    configured.update_project("default", parsed(ProjectChange, {"limits": limits}))
+    table.now += CACHED_FOR_S
+    assert shown.of("default").most_output_tokens("free") == 500
+    limits = {"max_output_tokens": 400}
+    configured.update_tenant(parsed(TenantDocument, {"limits": limits}))
+    table.now += CACHED_FOR_S
+    assert shown.of("default").most_output_tokens("free") == 400

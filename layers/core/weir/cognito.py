@@ -33,9 +33,15 @@ def believe_session(claims: Mapping[str, str], *, client_id: str) -> User:
     return User(
         sub=claims["sub"],
         email=claims.get("email", ""),
-        # API Gateway joins a list by commas; an event made by hand may print it as Java does.
-        groups=frozenset(re.split(r"[,\s\[\]]+", claims.get("cognito:groups", ""))) - {""},
+        groups=_groups(claims.get("cognito:groups", "")),
     )
+
+
+def _groups(told: str) -> frozenset[str]:
+    """API Gateway joins a list by commas; some print it as Java does, in brackets with blanks."""
+    if told.startswith("[") and told.endswith("]"):
+        return frozenset(re.split(r"[,\s]+", told[1:-1])) - {""}
+    return frozenset(name.strip() for name in told.split(",")) - {""}
 
 
 def believe_admin(claims: Mapping[str, str], *, client_id: str) -> User:

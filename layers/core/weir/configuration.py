@@ -59,9 +59,9 @@ def _sorted(names: list[str]) -> list[str]:
 
 
 def _line(text: str) -> str:
-    if re.search(r"[\x00-\x1f\x7f]", text):
-        raise ValueError("control characters are not allowed")
-    text.encode()  # a lone surrogate, which JSON can spell, is no text
+    # A lone surrogate, which JSON can spell, is no text.
+    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text):
+        raise ValueError("control characters and surrogates are not allowed")
     return text
 
 
@@ -142,8 +142,8 @@ class TierDocument(Document):
 
 
 class ProjectChange(Document):
-    """Fields that are absent stay as they are. null takes `name`, `models`, `default_model` and
-    `system_prompt` back to nothing.
+    """Fields that are absent stay as they are. null takes a field back to its default, where it is
+    allowed.
     """
 
     name: Name | None = None
@@ -158,9 +158,13 @@ class ProjectChange(Document):
     system_prompt: Annotated[str, Field(max_length=16_000), AfterValidator(_lines)] | None = Field(
         default=None, description="put before the caller's messages"
     )
-    limits: LimitsDocument = Field(default=LimitsDocument(), description="of all users together")
-    user_limits: LimitsDocument = Field(
-        default=LimitsDocument(), description="of a user without a tier"
+    limits: LimitsDocument | None = Field(
+        default=None,
+        description="of all users together; those not named stay, null takes all back",
+    )
+    user_limits: LimitsDocument | None = Field(
+        default=None,
+        description="of a user without a tier; those not named stay, null takes all back",
     )
     status: Literal["active", "suspended"] = Field(
         default="active", description="suspended: its API keys and tokens are refused with 401"
@@ -175,6 +179,9 @@ class ProjectDocument(ProjectChange):
     """A whole project, in an exported file."""
 
     tiers: dict[TierName, TierDocument] = {}
+
+    def stored(self) -> dict[str, Any]:
+        return {name: value for name, value in super().stored().items() if value not in (None, {})}
 
     @model_validator(mode="after")
     def _numbers(self) -> Self:
@@ -211,6 +218,8 @@ class UpstreamDocument(Document):
         if self.base_url is None:
             raise ValueError("base_url is required")
         self.base_url = self.base_url.rstrip("/")
+        if self.base_url.endswith("/chat/completions"):
+            raise ValueError("base_url ends before /chat/completions")
         found = _BASE_URL.fullmatch(self.base_url)
         if found is None or int(found["port"] or 443) > 65_535:
             raise ValueError(
@@ -272,7 +281,10 @@ class ModelDocument(Document):
 
 
 class TenantDocument(Document):
-    limits: LimitsDocument = LimitsDocument()
+    limits: LimitsDocument | None = Field(
+        default=None,
+        description="of all projects together; those not named stay, null takes all back",
+    )
 
 
 class ConfigurationFile(Document):
@@ -395,10 +407,7 @@ def check_project(project: Mapping[str, Any], catalogue: Mapping[str, Any]) -> N
 
 def refusal_of(errors: Iterable[Mapping[str, Any]]) -> BadRequest:
     """Of pydantic's complaints. What was sent is not repeated: it may be a secret."""
-    told = [
-        (_place(error["loc"]), str(error["msg"]).removeprefix("Value error, ").rstrip("."))
-        for error in errors
-    ]
+    told = [(_place(error["loc"]), _sentence(error)) for error in errors]
     place, message = told[0]
     more = [f"{place or 'body'}: {message}" for place, message in told]
     return BadRequest(
@@ -416,5 +425,41 @@ def parsed(kind: type[D], told: object) -> D:
         raise refusal_of(error.errors(include_url=False, include_input=False)) from None
 
 
+# A pattern says nothing to most people.
+_PATTERNS = {
+    r"^[a-z0-9][a-z0-9-]{0,62}$": "lower-case letters, digits and hyphens, at most 63, beginning "
+    "with a letter or digit",
+    r"^[a-z0-9][a-z0-9-]{0,31}$": "lower-case letters, digits and hyphens, at most 32, beginning "
+    "with a letter or digit",
+    r"^[a-z][a-z0-9-]{0,31}$": "lower-case letters, digits and hyphens, at most 32, beginning "
+    "with a letter",
+    r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$": "letters, digits and . _ : -, at most 128, beginning "
+    "with a letter or digit",
+    r"^([A-Za-z0-9][A-Za-z0-9._:-]{0,127}|fc:[a-z0-9-]{1,32}/[A-Za-z0-9._:/-]{1,128})$": "a "
+    "model's name (letters, digits and . _ : -, at most 128, beginning with a letter or digit), "
+    "or fc:provider/model",
+    r"^[a-z]{2}(-[a-z]+)+-[0-9]$": "a region of AWS, such as eu-west-1",
+    r"^[!-~]{1,200}$": "1 to 200 printable characters without spaces",
+    r"^[!-~]{8,1000}$": "8 to 1,000 printable characters without spaces",
+    r"^https://[!-~]{1,490}$": "an address that begins with https://, of at most 498 characters",
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$": "a day, such as 2026-01-31",
+}
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    kind, location = error["type"], tuple(error["loc"])
+    if kind == "string_pattern_mismatch" and error["ctx"]["pattern"] in _PATTERNS:
+        return _PATTERNS[error["ctx"]["pattern"]]
+    if kind in ("int_type", "int_from_float", "int_parsing"):
+        if str(location[-1]).endswith("_nano_usd"):
+            return (
+                "a whole number of nano-USD for one token; $0.15 for a million tokens is 150"
+            )
+        return "must be a whole number"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return "must be a JSON object" if _place(location) else "the document must be a JSON object"
+    return str(error["msg"]).removeprefix("Value error, ").rstrip(".")
+
+
 def _place(location: Iterable[object]) -> str:
-    return ".".join(str(part) for part in location if part != "body")
+    return ".".join(str(part)[:100] for part in location if part != "body")

@@ -15,7 +15,8 @@
     ├── UpstreamFailed              502  upstream_error / upstream_invalid_response /
     │                                    upstream_credentials_refused  (it answered, uselessly)
     ├── UpstreamBusy                503  upstream_rate_limited / upstream_quota_exceeded
-    ├── NotReady                    503  not_ready / upstream_not_configured / store_unavailable
+    ├── NotReady                    503  not_ready / upstream_not_configured /
+    │                                   project_not_configured / store_unavailable
     ├── UpstreamTimeout             504  upstream_timeout
     ├── DeadlineExceeded            504  stream_deadline_exceeded
     └── Internal                    500  server_error          (our own bug)

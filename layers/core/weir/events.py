@@ -85,10 +85,10 @@ class Request:
         return value
 
 
-def parse_json(body: bytes) -> Any:
+def parse_json(body: bytes, **hooks: Any) -> Any:
     """Strict JSON (RFC 8259): no NaN or Infinity, which Python would read and write back."""
     try:
-        return json.loads(body, parse_constant=refuse_constant, parse_float=finite)
+        return json.loads(body, parse_constant=refuse_constant, parse_float=finite, **hooks)
     except (ValueError, RecursionError) as error:
         where = f" ({error})" if isinstance(error, json.JSONDecodeError) else ""
         raise BadRequest(
@@ -122,6 +122,14 @@ def _body(event: Mapping[str, Any]) -> bytes:
     if event.get("isBase64Encoded"):
         return base64.b64decode(text)
     return str(text).encode("utf-8", "surrogatepass")
+
+
+def no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For `object_pairs_hook`: of two members with one name Python takes the last."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return members
 
 
 def refuse_constant(name: str) -> float:

@@ -22,6 +22,7 @@ _ORIGIN = re.compile(
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _WILD_LABEL = re.compile(r"[a-z0-9-]{0,62}\*[a-z0-9-]{0,62}")
 _MATCHED = re.compile(r"[a-z0-9-]{1,63}")
+_NUMERIC = re.compile(r"(^|\.)(0x[0-9a-f]*|[0-9]+)$")  # the last label of an IPv4 address
 _DEFAULT_PORT = {"http": 80, "https": 443}
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
@@ -99,15 +100,19 @@ def parse_origin(text: str) -> str:
 
 def parse_preview_origin(text: str, is_public_suffix: Callable[[str], bool]) -> str:
     """A pattern with one `*`. Raises ValueError with a sentence that says what is wrong."""
-    lowered = text.strip().lower()
-    host = re.sub(r"^https?://|(:[0-9]+)?/?$", "", lowered)
+    host = re.sub(r"^https?://|(:[0-9]+)?/?$", "", text.strip().lower())
     label, _, parent = host.partition(".")
     if text.count("*") != 1 or not _WILD_LABEL.fullmatch(label):
         raise ValueError(
             f"{_told(text)}: a preview origin has one *, in the first label of its host, such as "
             "https://*.preview.example.com or https://pr-*.example.com."
         )
-    address = _address(lowered.replace("*", "x", 1))
+    if not parent:
+        raise ValueError(
+            f"{_told(text)} would be any page at all. Name a domain of your own, such as "
+            "https://*.preview.example.com."
+        )
+    address = _address(text, star="x")
     if address.scheme != "https":
         raise ValueError(f"{_told(text)}: a preview origin must be https://.")
     if parent.rpartition(".")[2].isdigit():
@@ -120,7 +125,8 @@ def parse_preview_origin(text: str, is_public_suffix: Callable[[str], bool]) -> 
     return str(Address("https", f"{label}.{parent}", address.port))
 
 
-def _address(text: str) -> Address:
+def _address(text: str, *, star: str = "*") -> Address:
+    """`star` stands for a pattern's *; what is said of it is said of the text as it was typed."""
     lowered = text.strip().lower()
     if lowered == "null":
         raise ValueError(
@@ -131,19 +137,31 @@ def _address(text: str) -> Address:
     lowered = lowered.removesuffix("/")
     if not lowered.isascii():
         raise ValueError(f"{_told(text)}: write the host as browsers send it, in punycode (xn--…).")
-    found = _ORIGIN.fullmatch(lowered)
+    found = _ORIGIN.fullmatch(lowered.replace("*", star, 1))
     if found is None:
         raise ValueError(
             f"{_told(text)} is not an origin: scheme, host, and a port if it is not the usual one; "
             "no path, no query, no user."
         )
     host = found["host"]
-    if not host.startswith("[") and not all(_LABEL.fullmatch(label) for label in host.split(".")):
-        raise ValueError(f"{_told(text)}: {host!r} is not a host name.")
+    if not _is_host(host):
+        raise ValueError(f"{_told(text)}: that is not a host name.")
     port = int(found["port"] or _DEFAULT_PORT[found["scheme"]])
     if not 1 <= port <= 65535:
         raise ValueError(f"{_told(text)}: a port is from 1 to 65535.")
     return Address(found["scheme"], host, port)
+
+
+def _is_host(host: str) -> bool:
+    """As a browser would write it: a name, or an IP address in its one form."""
+    if not host.startswith("[") and not _NUMERIC.search(host):
+        return all(_LABEL.fullmatch(label) for label in host.split("."))
+    import ipaddress  # only for these few
+
+    try:
+        return str(ipaddress.ip_address(host.strip("[]"))) == host.strip("[]")
+    except ValueError:
+        return False
 
 
 def _is_loopback(host: str) -> bool:

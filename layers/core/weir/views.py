@@ -40,8 +40,20 @@ class Project(View):
     created_at: int
 
 
+class ListedProject(View):
+    """What a list tells; the rest is told of one project."""
+
+    pid: str
+    name: str | None
+    status: Literal["active", "suspended"]
+    origins: list[str]
+    default_model: str | None
+    killed: Off | None
+    created_at: int
+
+
 class Projects(View):
-    data: list[Project]
+    data: list[ListedProject]
 
 
 class ResolvedLimits(View):
@@ -90,7 +102,7 @@ class ApiKeys(View):
     data: list[ApiKey]
 
 
-class NewApiKey(ApiKey):
+class CreatedApiKey(ApiKey):
     """`secret` is shown only now."""
 
     secret: str
@@ -126,7 +138,7 @@ class Upstreams(View):
     data: dict[str, Upstream]
 
 
-class KillSwitch(Off):
+class SwitchedOff(Off):
     """Of what: `project` for a project or a user, `model`, `user_id`."""
 
     scope: Literal["tenant", "project", "model", "user"]
@@ -138,7 +150,7 @@ class KillSwitch(Off):
 class KillSwitches(View):
     """Everything that is switched off now."""
 
-    data: list[KillSwitch]
+    data: list[SwitchedOff]
 
 
 class Tenant(View):

@@ -9,6 +9,7 @@ signing keys and audit entries in `codecs`. Standard library only: the preflight
     TENANT                TENANT       record: limits of the deployment, its kill switch
     TENANT                CATALOGUE    record: upstreams and models
     TENANT                ORIGINS      record: the union of all projects' origins, for preflights
+    TENANT                KEYS         record: until when one operator alone writes providers' keys
     PROJECTS              <pid>        record: a project
     SUBJECT#<pid>#<s>     SUBJECT      record: the subject is blocked, and why; else there is none
     CONTENT#<pid>#<s>     <kind>#…     what a subject has said and been told; none is kept yet
@@ -56,6 +57,7 @@ AUDIT = "AUDIT"
 TENANT = Key("TENANT", "TENANT")
 CATALOGUE = Key("TENANT", "CATALOGUE")
 ORIGINS = Key("TENANT", "ORIGINS")
+PROVIDER_KEYS = Key("TENANT", "KEYS")
 
 
 def user(uid: str) -> str:

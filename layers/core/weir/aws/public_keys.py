@@ -5,10 +5,9 @@ nobody knows makes us look again at once, so that a freshly published key is nev
 more often than once in a while, or made-up `kid`s would turn into load on the table.
 """
 
-from collections.abc import Callable
-
 from weir.aws.table import Table
 from weir.errors import Unauthenticated
+from weir.freshness import Clock, is_due
 from weir.keyring import Kid, PublicKey
 
 CACHED_FOR_S = 5
@@ -16,20 +15,20 @@ UNKNOWN_KID_EVERY_S = 1
 
 
 class PublicKeys:
-    def __init__(self, table: Table, monotonic: Callable[[], float]) -> None:
+    def __init__(self, table: Table, clock: Clock) -> None:
         self._table = table
-        self._monotonic = monotonic
+        self._clock = clock
         self._keys: dict[Kid, PublicKey] = {}
         self._read_at = float("-inf")
 
     def find(self, kid: Kid, now: int) -> PublicKey:
         """`now` is Unix seconds. Raises Unauthenticated for a key that is unknown or retired."""
-        age = self._monotonic() - self._read_at
-        if age >= CACHED_FOR_S or (kid not in self._keys and age >= UNKNOWN_KID_EVERY_S):
+        kept_for_s = CACHED_FOR_S if kid in self._keys else UNKNOWN_KID_EVERY_S
+        if is_due(self._read_at, kept_for_s, self._clock()):
             # In this order: after a read that failed the next request reads again. Until it has
             # succeeded nobody is told that his token is bad.
             self._keys = {key.kid: key for key in self._table.public_keys()}
-            self._read_at = self._monotonic()
+            self._read_at = self._clock()
         key = self._keys.get(kid)
         if key is None or not key.believed_at(now):
             raise Unauthenticated("The token was not signed by this gateway.", reason="unknown_kid")

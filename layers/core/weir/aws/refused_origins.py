@@ -3,12 +3,12 @@ refused`.
 """
 
 import logging
-from collections.abc import Callable
 
 from weir.aws.clients import AWS_ERRORS
 from weir.aws.table import Table
 from weir.errors import OriginNotAllowed
 from weir.events import Request
+from weir.freshness import is_due
 from weir.projects import Project
 
 NOTED_EVERY_S = 5  # at most, by one process: whoever floods us does not thereby write
@@ -17,9 +17,8 @@ log = logging.getLogger(__name__)
 
 
 class RefusedOrigins:
-    def __init__(self, table: Table, monotonic: Callable[[], float]) -> None:
+    def __init__(self, table: Table) -> None:
         self._table = table
-        self._monotonic = monotonic
         self._noted_at = float("-inf")
 
     def check(self, request: Request, project: Project, now: int) -> None:
@@ -33,9 +32,9 @@ class RefusedOrigins:
             raise
 
     def _note(self, pid: str, origin: str, now: int) -> None:
-        if self._monotonic() - self._noted_at < NOTED_EVERY_S:
+        if not is_due(self._noted_at, NOTED_EVERY_S, now):
             return
-        self._noted_at = self._monotonic()
+        self._noted_at = now
         try:
             self._table.remember_refused_origin(pid, origin, now)
         except AWS_ERRORS:  # a note only: the request is refused all the same

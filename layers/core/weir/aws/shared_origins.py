@@ -2,10 +2,9 @@
 that were refused. Standard library only (docs/decisions/0007).
 """
 
-from collections.abc import Callable
-
 from weir.aws import items
 from weir.aws.dynamodb_http import DynamoDb, DynamoDbError
+from weir.freshness import Clock, is_due
 from weir.origins import Origins
 
 CACHED_FOR_S = 30
@@ -13,10 +12,10 @@ NOTED_EVERY_S = 5  # at most, by one process: whoever floods us does not thereby
 
 
 class SharedOrigins:
-    def __init__(self, dynamodb: DynamoDb, table_name: str, monotonic: Callable[[], float]) -> None:
+    def __init__(self, dynamodb: DynamoDb, table_name: str, clock: Clock) -> None:
         self._dynamodb = dynamodb
         self._table_name = table_name
-        self._monotonic = monotonic
+        self._clock = clock
         self._origins: Origins | None = None
         self._read_at = self._noted_at = float("-inf")
 
@@ -24,8 +23,8 @@ class SharedOrigins:
         """Kept for CACHED_FOR_S, and for as long as the table cannot be read. Raises DynamoDbError
         if it never could.
         """
-        now = self._monotonic()
-        if now - self._read_at >= CACHED_FOR_S:
+        now = self._clock()
+        if is_due(self._read_at, CACHED_FOR_S, now):
             try:
                 self._origins = self._read()
             except DynamoDbError:
@@ -37,8 +36,8 @@ class SharedOrigins:
 
     def note_refused(self, origin: str, now: int) -> None:
         """For `weir cors refused`. `now` is Unix seconds. Raises DynamoDbError."""
-        if self._monotonic() - self._noted_at >= NOTED_EVERY_S:
-            self._noted_at = self._monotonic()
+        if is_due(self._noted_at, NOTED_EVERY_S, now):
+            self._noted_at = now
             item = items.refused_item("", origin, now)
             self._dynamodb.call("PutItem", {"TableName": self._table_name, "Item": item})
 

@@ -4,36 +4,52 @@ A change by an operator counts within CACHED_FOR_S on every process. Whether a u
 never kept: it is read with each request, in the same round trip as whatever else is due.
 """
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
-from typing import Any
 
 from weir.aws import items
-from weir.aws.clients import AWS_ERRORS
-from weir.aws.items import Record
+from weir.aws.items import Key, Record
 from weir.aws.table import Table
 from weir.catalogue import Catalogue
 from weir.errors import Killed, Unauthenticated
+from weir.freshness import Clock, is_due
+from weir.limits import Limits
 from weir.origins import Origins
 from weir.projects import Project
+
+log = logging.getLogger(__name__)
 
 CACHED_FOR_S = 5
 MOST_PROJECTS = 100  # kept by one process
 
+_SHARED = [items.TENANT, items.CATALOGUE, items.ORIGINS]
+_NEVER = (float("-inf"), 0, None)
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`origins` is the union over all projects; the project has its own list."""
-
     project: Project
-    catalogue: Catalogue
-    origins: Origins
+    shared: "_Shared"
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Raises ValueError if it cannot be read: then no model answers, but mint still does."""
+        if self.shared.catalogue is None:
+            raise ValueError("the catalogue cannot be read")
+        return self.shared.catalogue
+
+    def most_output_tokens(self, tier: object) -> int | None:
+        """That one request may ask for: the least of what user, project and deployment may."""
+        limits = (self.project.limits_of(tier), self.project.limits, self.shared.limits)
+        return min(
+            (n.max_output_tokens for n in limits if n.max_output_tokens is not None), default=None
+        )
 
 
 class Snapshots:
-    def __init__(self, table: Table, monotonic: Callable[[], float]) -> None:
+    def __init__(self, table: Table, clock: Clock) -> None:
         self._table = table
-        self._monotonic = monotonic
+        self._clock = clock
         self._shared = _Shared()
         self._shared_at = float("-inf")
         self._projects: dict[str, tuple[float, int, Project | None]] = {}
@@ -42,13 +58,13 @@ class Snapshots:
         """For a request of this project, by this user. Raises Unauthenticated for a project that
         is not there or suspended, Killed for what an operator has switched off.
         """
-        now = self._monotonic()
+        now = self._clock()
         keys = []
         if uid is not None:
             keys.append(items.subject(pid, items.user(uid)))
-        if now - self._shared_at >= CACHED_FOR_S:
-            keys += [items.TENANT, items.CATALOGUE, items.ORIGINS]
-        if now - self._read_at(pid) >= CACHED_FOR_S:
+        if is_due(self._shared_at, CACHED_FOR_S, now):
+            keys += _SHARED
+        if is_due(self._projects.get(pid, _NEVER)[0], CACHED_FOR_S, now):
             keys.append(items.project(pid))
         found = dict(zip(keys, self._table.records(keys), strict=True)) if keys else {}
         if items.TENANT in found:
@@ -57,34 +73,30 @@ class Snapshots:
             self._keep_project(pid, found[items.project(pid)], now)
         _, _, project = self._projects[pid]
         if project is None:
-            raise Unauthenticated("The token belongs to another project.", reason="bad_pid")
+            raise Unauthenticated(f"There is no project {pid!r}.", reason="unknown_project")
         project.require_open()
         if self._shared.killed:
             raise Killed("tenant")
         if uid is not None and found[keys[0]].version:
             raise Killed("user")
-        return Snapshot(project, self._shared.catalogue, self._shared.origins)
+        return Snapshot(project, self._shared)
 
     def readable_by(self) -> Origins:
         """Pages that may read an answer whose caller is not believed (yet): those of any project.
-        None, if the table cannot be read.
+        Never fails: if they cannot be read, what was last known, and at first no page.
         """
-        now = self._monotonic()
-        try:
-            if now - self._shared_at >= CACHED_FOR_S:
-                keys = [items.TENANT, items.CATALOGUE, items.ORIGINS]
-                self._keep_shared(dict(zip(keys, self._table.records(keys), strict=True)), now)
-        except AWS_ERRORS:
-            return Origins()
+        now = self._clock()
+        if is_due(self._shared_at, CACHED_FOR_S, now):
+            try:
+                self._keep_shared(
+                    dict(zip(_SHARED, self._table.records(_SHARED), strict=True)), now
+                )
+            except Exception:
+                log.exception("the configuration cannot be read")
         return self._shared.origins
 
-    def _read_at(self, pid: str) -> float:
-        return self._projects[pid][0] if pid in self._projects else float("-inf")
-
-    def _keep_shared(self, found: dict[items.Key, Record], now: float) -> None:
-        self._shared = self._shared.renewed(
-            found[items.TENANT].document, found[items.CATALOGUE], found[items.ORIGINS].document
-        )
+    def _keep_shared(self, found: dict[Key, Record], now: float) -> None:
+        self._shared = self._shared.renewed(*(found[key] for key in _SHARED))
         self._shared_at = now
 
     def _keep_project(self, pid: str, record: Record, now: float) -> None:
@@ -97,22 +109,27 @@ class Snapshots:
 
 
 class _Shared:
-    """What all projects have in common."""
+    """What all projects have in common. `origins` is the union over them."""
 
     def __init__(self) -> None:
         self.killed = False
-        self.catalogue = Catalogue({})
-        self.catalogue_version = 0
+        self.limits = Limits()
         self.origins = Origins()
+        self.catalogue: Catalogue | None = Catalogue({})
+        self.catalogue_version = 0
 
-    def renewed(
-        self, tenant: dict[str, Any], catalogue: Record, origins: dict[str, Any]
-    ) -> "_Shared":
+    def renewed(self, tenant: Record, catalogue: Record, origins: Record) -> "_Shared":
         new = _Shared()
-        new.killed = tenant.get("killed") is not None
-        new.origins = Origins.from_document(origins)
+        new.killed = tenant.document.get("killed") is not None
+        new.limits = Limits().overridden(tenant.document.get("limits", {}))
+        new.origins = Origins.from_document(origins.document)
+        new.catalogue, new.catalogue_version = self.catalogue, self.catalogue_version
         # Reading a long catalogue takes a millisecond: only when it has changed.
-        unchanged = catalogue.version == self.catalogue_version
-        new.catalogue = self.catalogue if unchanged else Catalogue(catalogue.document)
-        new.catalogue_version = catalogue.version
+        if catalogue.version != self.catalogue_version:
+            new.catalogue_version = catalogue.version
+            try:
+                new.catalogue = Catalogue(catalogue.document)
+            except (KeyError, TypeError, ValueError, AttributeError):
+                log.exception("the catalogue cannot be read")
+                new.catalogue = None
         return new

@@ -27,8 +27,8 @@ class Stale(Exception):
 
 
 class Change(NamedTuple):
-    """A record's next content, or None to remove it. `version` is the one it was read at; None if
-    whatever is there may be replaced.
+    """A record's next content, or None to remove it, whatever is there. `version` is the one it
+    was read at; None if whatever is there may be replaced.
     """
 
     key: Key
@@ -113,8 +113,10 @@ class Table:
         found = [key for key in keys if key is not None]
         return sorted(found, key=lambda key: (key.created_at, key.key_id), reverse=True)
 
-    def revoke_api_key(self, key_hash: KeyHash, now: int, entry: Entry | None = None) -> bool:
-        """False if there is no such key, or it was revoked before."""
+    def revoke_api_key(self, key_hash: KeyHash, now: int, entry: Entry | None = None) -> None:
+        """Raises Stale if there is no such key, or it was revoked before, or somebody else is at
+        it.
+        """
         revoke = {
             "Update": {
                 "TableName": self._name,
@@ -124,11 +126,7 @@ class Table:
                 "ExpressionAttributeValues": {":now": {"N": str(now)}},
             }
         }
-        try:
-            self._transact([revoke, *self._audited(entry)])
-        except Stale:
-            return False
-        return True
+        self._transact([revoke, *self._audited(entry)])
 
     def api_key_was_used(self, key_hash: KeyHash, now: int) -> None:
         self._client.update_item(
@@ -162,10 +160,18 @@ class Table:
             for item in self._query(items.PROJECTS, consistent=True)
         }
 
-    def commit(self, changes: Iterable[Change], entries: Iterable[Entry]) -> None:
-        """All of the changes with their entries in the audit trail, or nothing. Raises Stale."""
+    def commit(
+        self,
+        changes: Iterable[Change],
+        entries: Iterable[Entry],
+        unchanged: Iterable[tuple[Key, int]] = (),
+    ) -> None:
+        """All of the changes with their entries in the audit trail, or nothing. `unchanged` are
+        records, with their versions, that the changes lean on. Raises Stale.
+        """
         self._transact(
             [
+                *(self._check(key, version) for key, version in unchanged),
                 *(self._changed(change) for change in changes),
                 *(part for entry in entries for part in self._audited(entry)),
             ]
@@ -177,8 +183,10 @@ class Table:
             for item in self._query(f"PROJECT#{pid}", "BLOCKED#", consistent=True)
         ]
 
-    def audit_trail(self, limit: int, older_than: str | None) -> list[Entry]:
-        """Newest first. `older_than` is an entry's id."""
+    def audit_trail(self, limit: int, older_than: str | None) -> tuple[list[Entry], bool]:
+        """Newest first, and whether there are older ones: a page may have fewer than `limit`,
+        because DynamoDB ends one at 1 MB. `older_than` is an entry's id.
+        """
         condition, values = "pk = :pk", {":pk": {"S": items.AUDIT}}
         if older_than is not None:
             condition, values[":sk"] = f"{condition} AND sk < :sk", {"S": older_than}
@@ -190,7 +198,7 @@ class Table:
             Limit=limit,
             ConsistentRead=True,
         )
-        return [codecs.audit_of(item) for item in answer["Items"]]
+        return [codecs.audit_of(item) for item in answer["Items"]], "LastEvaluatedKey" in answer
 
     # ------------------------------------------------------------ origins that were refused
 
@@ -256,6 +264,16 @@ class Table:
         if change.version == 0:
             return self._put(item, "attribute_not_exists(pk)")
         return self._put(item, "#v = :v", change.version)
+
+    def _check(self, key: Key, version: int) -> dict[str, Any]:
+        check: dict[str, Any] = {"TableName": self._name, "Key": key.item()}
+        if version:
+            check["ConditionExpression"] = "#v = :v"
+            check["ExpressionAttributeNames"] = {"#v": "version"}
+            check["ExpressionAttributeValues"] = {":v": {"N": str(version)}}
+        else:
+            check["ConditionExpression"] = "attribute_not_exists(pk)"
+        return {"ConditionCheck": check}
 
     def _put(self, item: Item, condition: str = "", version: int | None = None) -> dict[str, Any]:
         put: dict[str, Any] = {"TableName": self._name, "Item": item}

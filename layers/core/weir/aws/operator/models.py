@@ -11,16 +11,19 @@ class Models(Records):
         return found(self.catalogue()["models"], name, "model")
 
     def put_model(self, name: str, model: ModelDocument) -> Document:
+        def unless(before: Document | None) -> None:
+            self._refuse_if_used(name, _spellings(before) - {name, *model.aliases})
+
         def put(before: Document | None) -> Document:
-            gone = set((before or {}).get("aliases", ())) - set(model.aliases)
-            self._refuse_if_used(name, gone)
             return {**model.stored(), **state(before or {"created_at": self._now()})}
 
-        return self._change_catalogue("models", name, "model.set", put)
+        return self._change_catalogue("models", name, "model.set", put, unless=unless)
 
     def remove_model(self, name: str) -> None:
-        self._refuse_if_used(name, {name, *self.model(name).get("aliases", ())})
-        self._change_catalogue("models", name, "model.remove", None)
+        def unless(before: Document | None) -> None:
+            self._refuse_if_used(name, {name} | _spellings(before))
+
+        self._change_catalogue("models", name, "model.remove", None, unless=unless)
 
     def _refuse_if_used(self, name: str, spelled: set[str]) -> None:
         """If a project names the model in one of these spellings."""
@@ -33,18 +36,20 @@ class Models(Records):
             & {record.document.get("default_model"), *(record.document.get("models") or ())}
         ]
         if users:
-            raise Conflict(f"The model {name!r} is named by: {', '.join(users)}.")
+            raise Conflict(f"The model {name!r} is named by the project {', '.join(users)}.")
 
     def upstream(self, name: str) -> Document:
         return found(self.catalogue()["upstreams"], name, "upstream")
 
     def put_upstream(self, name: str, upstream: UpstreamDocument) -> Document:
+        had_key = "key_last4" in self.catalogue()["upstreams"].get(name, {})
+
         def put(before: Document | None) -> Document:
             return with_its_key(upstream, before)
 
         told = self._change_catalogue("upstreams", name, "upstream.set", put)
-        if "key_last4" not in told:
-            self._provider_keys.remove(name)
+        if had_key:
+            self._forget_keys(name)
         return told
 
     def remove_upstream(self, name: str) -> None:
@@ -53,7 +58,7 @@ class Models(Records):
         if users:
             raise Conflict(f"The upstream {name!r} serves: {', '.join(sorted(users))}.")
         self._change_catalogue("upstreams", name, "upstream.remove", None)
-        self._provider_keys.remove(name)
+        self._forget_keys(name)
 
     def set_provider_key(self, name: str, key: str) -> Document:
         """Recorded first: a key that is in use was set by somebody."""
@@ -66,8 +71,9 @@ class Models(Records):
                 raise Conflict(f"The upstream {name!r} has been changed meanwhile.")
             return {**before, "key_last4": key[-4:]}
 
-        told = self._change_catalogue("upstreams", name, "upstream.key.set", put, always=True)
-        self._provider_keys.set(name, key, base_url)
+        with self._alone_with_keys():
+            told = self._change_catalogue("upstreams", name, "upstream.key.set", put, always=True)
+            self._provider_keys.set(name, key, base_url)
         return told
 
     def remove_provider_key(self, name: str) -> None:
@@ -75,8 +81,14 @@ class Models(Records):
             there = existing(before, name, "upstream")
             return {n: v for n, v in there.items() if n != "key_last4"}
 
-        self._change_catalogue("upstreams", name, "upstream.key.remove", put)
-        self._provider_keys.remove(name)
+        self.upstream(name)
+        with self._alone_with_keys():
+            self._change_catalogue("upstreams", name, "upstream.key.remove", put)
+            self._provider_keys.remove(name)
+
+
+def _spellings(model: Document | None) -> set[str]:
+    return set((model or {}).get("aliases", ()))
 
 
 def with_its_key(upstream: UpstreamDocument, before: Document | None) -> Document:

@@ -1,14 +1,14 @@
 """Projects: what they are, which pages may call them, their tiers, their API keys, their users."""
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from weir import api_keys
 from weir.api_keys import ApiKey
 from weir.aws import items
 from weir.aws.items import NO_RECORD, Record
-from weir.aws.operator.records import Document, Records, Touched
+from weir.aws.operator.records import Document, Records, Touched, merged_limits
 from weir.configuration import LimitsDocument, NewProject, ProjectChange, check_project, parsed
 from weir.errors import Conflict, NotFound
 from weir.limits import BUILT_IN, MOST_CUSTOM_TIERS, Tiers
@@ -36,14 +36,19 @@ class Projects(Records):
 
         return self._until_current(create)
 
-    def update_project(self, pid: str, change: ProjectChange) -> Document:
+    def update_project(
+        self, pid: str, change: ProjectChange, unset: Mapping[str, Collection[str]] | None = None
+    ) -> Document:
+        """`unset` are limits that go back to their defaults, by field: limits, user_limits."""
         told = change.stored()
 
         def update() -> Document:
             before = self._project(pid)
             document = {**before.document, **told}
+            for field in ("limits", "user_limits"):
+                document[field] = merged_limits(before.document, told, field, unset)
             # null, where a field has another default, means that default.
-            document = {n: v for n, v in document.items() if v is not None}
+            document = {n: v for n, v in document.items() if v is not None and v != {}}
             return self._write_project(pid, before, document, "project.update")
 
         return self._until_current(update)
@@ -131,6 +136,13 @@ class Projects(Records):
 
     def revoke_key(self, pid: str, key_id: str) -> bool:
         """False if it was revoked before."""
+
+        def revoke() -> bool:
+            return self._revoke(pid, key_id)
+
+        return self._until_current(revoke)
+
+    def _revoke(self, pid: str, key_id: str) -> bool:
         key_hash = self._table.api_key_hash(pid, key_id)
         key = None if key_hash is None else self._table.api_key(key_hash)
         if key_hash is None or key is None or key.pid != pid:
@@ -141,7 +153,8 @@ class Projects(Records):
         entry = self._entry(
             "key.revoke", f"{pid}/{key_id}", {"revoked_at": None}, {"revoked_at": now}
         )
-        return self._table.revoke_api_key(key_hash, now, entry)
+        self._table.revoke_api_key(key_hash, now, entry)
+        return True
 
     # ------------------------------------------------------------ origins, users
 
@@ -163,9 +176,12 @@ class Projects(Records):
         return removed
 
     def _write_project(self, pid: str, before: Record, document: Document, action: str) -> Document:
-        check_project(document, self.catalogue())
+        catalogue = self._read(items.CATALOGUE)
+        check_project(document, catalogue.document)
         after = {**document, "created_at": before.document.get("created_at", self._now())}
-        self._commit([Touched(items.project(pid), before, after, action, pid)])
+        # The models that it names stay for as long as this takes.
+        leans_on = [(items.CATALOGUE, catalogue.version)]
+        self._commit([Touched(items.project(pid), before, after, action, pid)], leans_on)
         return _project_view(pid, after)
 
 

@@ -1,9 +1,10 @@
 """Reading and writing of records, which all verbs share."""
 
+import contextlib
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from weir.audit import Entry, differing
@@ -16,6 +17,8 @@ from weir.errors import Conflict, NotFound
 from weir.origins import Origins
 
 TRIES = 10
+LEASE_S = 20  # for a few calls to Secrets Manager
+MAX_TRANSACTION_BYTES = 3_500_000
 MOST_WAIT_MS = 50  # before a try, times the number of tries: whoever collides must not again
 
 Document = dict[str, Any]
@@ -73,7 +76,8 @@ class Records:
         document = self._read(items.CATALOGUE).document
         return {"upstreams": document.get("upstreams", {}), "models": document.get("models", {})}
 
-    def audit_trail(self, limit: int, older_than: str | None = None) -> list[Entry]:
+    def audit_trail(self, limit: int, older_than: str | None = None) -> tuple[list[Entry], bool]:
+        """At most `limit` entries, newest first, and whether there are older ones."""
         return self._table.audit_trail(limit, older_than)
 
     def _now(self) -> int:
@@ -85,7 +89,7 @@ class Records:
     def _project(self, pid: str) -> Record:
         record = self._read(items.project(pid))
         if not record.version:
-            raise NotFound(f"There is no project {pid!r}. `weir projects create {pid}` makes one.")
+            raise NotFound(f"There is no project {pid!r}.")
         return record
 
     # ------------------------------------------------------------ writing
@@ -99,8 +103,10 @@ class Records:
                 continue
         raise Conflict("Somebody else is changing the same thing. Try again.")
 
-    def _commit(self, touched: Iterable[Touched]) -> None:
-        """What changes of it, with the union of all origins if a project changes."""
+    def _commit(self, touched: Iterable[Touched], leans_on: Iterable[tuple[Key, int]] = ()) -> None:
+        """What changes of it, with the union of all origins if a project changes. `leans_on` are
+        other records, with their versions, that must be as they were read.
+        """
         changed = [each for each in touched if each.changes]
         if not changed:
             return
@@ -110,7 +116,8 @@ class Records:
         entries = [self._entry(each.action, each.target, *each.differing()) for each in changed]
         if any(each.key.pk == items.PROJECTS for each in changed):
             changes.append(self._changed_union(changed))
-        self._table.commit(changes, entries)
+        _check_transaction(entries, changes)
+        self._table.commit(changes, entries, leans_on)
 
     def _changed_union(self, changed: Iterable[Touched]) -> Change:
         before = self._read(items.ORIGINS)
@@ -132,15 +139,18 @@ class Records:
         put: Callable[[Document | None], Document] | None,
         *,
         always: bool = False,
+        unless: Callable[[Document | None], None] = lambda before: None,
     ) -> Document:
         """One model or upstream; `put` None removes it. `always`: with an entry in the audit trail
-        even if nothing that can be seen has changed.
+        even if nothing that can be seen has changed. `unless` raises if a project is in the way;
+        no project changes between that and the change.
         """
 
         def change() -> Document:
-            record = self._read(items.CATALOGUE)
+            record, origins = self._table.records([items.CATALOGUE, items.ORIGINS])
             document = {**record.document, part: dict(record.document.get(part, {}))}
             before = document[part].get(name)
+            unless(before)
             after = put(before) if put else None
             if after is None:
                 found(document[part], name, part.removesuffix("s"))
@@ -151,10 +161,44 @@ class Records:
                 check_catalogue(document)
                 _check_size("catalogue", document)
                 entry = self._entry(action, name, *differing(before, after))
-                self._table.commit([Change(items.CATALOGUE, document, record.version)], [entry])
+                changes = [Change(items.CATALOGUE, document, record.version)]
+                # Every change of a project writes the union of origins anew.
+                self._table.commit(changes, [entry], [(items.ORIGINS, origins.version)])
             return after or {}
 
         return self._until_current(change)
+
+    def _forget_keys(self, *upstreams: str) -> None:
+        """Of those that have no note of a key any more."""
+        there = self.catalogue()["upstreams"]
+        if all("key_last4" in there.get(name, {}) for name in upstreams):
+            return
+        with self._alone_with_keys():
+            there = self.catalogue()["upstreams"]
+            self._provider_keys.remove(
+                *(name for name in upstreams if "key_last4" not in there.get(name, {}))
+            )
+
+    @contextlib.contextmanager
+    def _alone_with_keys(self) -> Iterator[None]:
+        """All keys are one secret, which can only be read, changed and written: of two who do that
+        at once, one would undo the other's.
+        """
+
+        def claim() -> int:
+            lease = self._read(items.PROVIDER_KEYS)
+            if lease.document.get("until", 0) > self._clock():
+                raise Stale
+            until = {"until": self._now() + LEASE_S, "by": self._actor}
+            self._table.commit([Change(items.PROVIDER_KEYS, until, lease.version)], [])
+            return lease.version + 1
+
+        version = self._until_current(claim)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(Stale):  # it took longer, and somebody else has it now
+                self._table.commit([Change(items.PROVIDER_KEYS, {"until": 0}, version)], [])
 
     def _switched(self, document: Document, off: bool, reason: str) -> Document:
         """With its kill switch `off`, or on again."""
@@ -196,6 +240,29 @@ def existing(before: Document | None, name: str, kind: str) -> Document:
 
 def state(document: Mapping[str, Any]) -> Document:
     return {name: document[name] for name in STATE if name in document}
+
+
+def merged_limits(
+    before: Document,
+    told: Document,
+    field: str,
+    unset: Mapping[str, Collection[str]] | None,
+) -> Document:
+    """Limits that are named are set, the others stay; null takes all of them back."""
+    if field in told and told[field] is None:
+        return {}
+    after = {**before.get(field, {}), **told.get(field, {})}
+    return {
+        name: value for name, value in after.items() if name not in (unset or {}).get(field, ())
+    }
+
+
+def _check_transaction(entries: list[Entry], changes: list[Change]) -> None:
+    """DynamoDB takes 4 MB in one."""
+    sizes = [len(json.dumps(c.document, ensure_ascii=False).encode()) for c in changes]
+    sizes += [len(json.dumps(e.document(), ensure_ascii=False).encode()) for e in entries]
+    if sum(sizes) > MAX_TRANSACTION_BYTES:
+        raise Conflict("That is too much at once. Change or import it in parts.")
 
 
 def _check_size(what: str, document: Document) -> None:

@@ -1,8 +1,10 @@
 """Kill switches, and what holds for the deployment as a whole."""
 
+from collections.abc import Collection, Mapping
+
 from weir.aws import items
 from weir.aws.items import Key, Record
-from weir.aws.operator.records import Document, Records, Touched, existing
+from weir.aws.operator.records import Document, Records, Touched, existing, merged_limits
 from weir.aws.table import Change
 from weir.cognito import ADMINS
 from weir.configuration import TenantDocument
@@ -86,10 +88,20 @@ class Switches(Records):
         entry = self._entry("admin.add", email, None, {"group": ADMINS})
         self._table.commit([], [entry])
 
-    def update_tenant(self, tenant: TenantDocument) -> Document:
+    def admin_is_removed(self, email: str) -> None:
+        entry = self._entry("admin.remove", email, {"group": ADMINS}, None)
+        self._table.commit([], [entry])
+
+    def update_tenant(
+        self, tenant: TenantDocument, unset: Mapping[str, Collection[str]] | None = None
+    ) -> Document:
+        """`unset` are limits that are lifted: {"limits": names}."""
+        told = tenant.stored()
+
         def change() -> None:
             before = self._read(items.TENANT)
-            document = {**before.document, **tenant.stored()}
+            limits = merged_limits(before.document, told, "limits", unset)
+            document = {**before.document, "limits": limits}
             self._commit([Touched(items.TENANT, before, document, "tenant.update", "tenant")])
 
         self._until_current(change)

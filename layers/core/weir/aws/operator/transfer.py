@@ -6,12 +6,21 @@ from typing import Any
 from weir.aws import items
 from weir.aws.items import NO_RECORD
 from weir.aws.operator.models import with_its_key
-from weir.aws.operator.records import STATE, Document, Records, Touched, state
+from weir.aws.operator.records import STATE, Document, Records, Touched, merged_limits, state
 from weir.configuration import FILE_FORMAT, ConfigurationFile, check_catalogue, check_project
 from weir.errors import BadRequest
 
 # A transaction of DynamoDB has at most 100 items; a record is one, its audit entry another.
 MOST_RECORDS = 45
+
+_DEFAULTS: Document = {
+    "status": "active",
+    "origins": [],
+    "preview_origins": [],
+    "limits": {},
+    "user_limits": {},
+    "tiers": {},
+}
 
 
 class Transfer(Records):
@@ -37,19 +46,14 @@ class Transfer(Records):
         """
 
         def change() -> list[Document]:
+            had_key = [n for n, u in self.catalogue()["upstreams"].items() if "key_last4" in u]
             touched = self._touched_by(file)
             if not dry_run:
                 self._commit(touched)
-                self._forget_moved_keys(file)
+                self._forget_keys(*(name for name in had_key if name in file.upstreams))
             return [_told(each) for each in touched]
 
         return self._until_current(change)
-
-    def _forget_moved_keys(self, file: ConfigurationFile) -> None:
-        """Of upstreams that are at another host now."""
-        kept = self.catalogue()["upstreams"]
-        moved = [name for name in file.upstreams if "key_last4" not in kept.get(name, {})]
-        self._provider_keys.remove(*moved)
 
     def _touched_by(self, file: ConfigurationFile) -> list[Touched]:
         now = self._now()
@@ -61,7 +65,8 @@ class Transfer(Records):
             check_catalogue(after)
         touched = [Touched(items.CATALOGUE, catalogue, after, "catalogue.import", "catalogue")]
         if "tenant" in file.model_fields_set:
-            document = {**file.tenant.stored(), **state(tenant.document)}
+            limits = merged_limits({}, file.tenant.stored(), "limits", None)
+            document = {"limits": limits, **state(tenant.document)}
             touched.append(Touched(items.TENANT, tenant, document, "tenant.import", "tenant"))
         documents = {pid: record.document for pid, record in projects.items()}
         for pid, project in file.projects.items():
@@ -97,4 +102,5 @@ def _told(each: Touched) -> Document:
 
 
 def _configured(document: Mapping[str, Any]) -> Document:
-    return {n: v for n, v in document.items() if n not in STATE}
+    """Without what is its default anyway."""
+    return {n: v for n, v in document.items() if n not in STATE and v != _DEFAULTS.get(n, ...)}
