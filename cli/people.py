@@ -1,6 +1,7 @@
 """weir erase-user, weir admins, weir audit: about people."""
 
 import argparse
+from typing import Any
 
 from weir.cognito import ADMINS
 from weir.configuration import EraseUser, parsed
@@ -77,7 +78,12 @@ def add_admin(console: Console, asked: argparse.Namespace) -> None:
 def show_audit(console: Console, asked: argparse.Namespace) -> None:
     if not 1 <= asked.limit <= 1000:
         raise CommandError("--limit is from 1 to 1000.")
-    entries = [entry.document() for entry in console.operator.audit_trail(asked.limit)]
+    entries: list[dict[str, Any]] = []
+    more = True
+    while more and len(entries) < asked.limit:
+        older_than = entries[-1]["id"] if entries else None
+        page, more = console.operator.audit_trail(asked.limit - len(entries), older_than)
+        entries += [entry.document() for entry in page]
     lines = []
     for entry in entries:
         head = f"{text.day(entry['at'])}  {entry['action']} {entry['target']}  by {entry['actor']}"

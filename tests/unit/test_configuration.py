@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.conftest import CANDIDATE, MODEL, ORIGIN, PROJECT, UPSTREAM
-from weir import known_models
+from weir import configuration, known_models
 from weir.catalogue import Catalogue
 from weir.configuration import (
     ConfigurationFile,
@@ -185,6 +185,43 @@ def test_limit_that_was_not_named_is_never_told_as_null() -> None:
     assert whole["tenant"] == {"limits": {"rpm": 1}}
     assert "user_limits" not in whole["projects"]["default"]
     assert whole["projects"]["default"]["tiers"]["free"]["limits"] == {"rpm": 1}
+
+
+# ---------------------------------------------------------------- refusals in plain words
+
+
+@pytest.mark.parametrize(
+    ("kind", "document", "said"),
+    [
+        (NewProject, {"pid": "Shop"}, "pid: lower-case letters, digits and hyphens, at most 63"),
+        (ProviderKey, {"key": "short"}, "key: 8 to 1,000 printable characters without spaces."),
+        (ProjectChange, {"default_model": ""}, "default_model: a model's name"),
+        (UpstreamDocument, {**BEDROCK, "region": "Europe"}, "region: a region of AWS, such as"),
+        (ModelDocument, at(MODEL, "candidates.0.input_nano_usd", 0.15), "$0.15 for a million"),
+        (ModelDocument, at(MODEL, "candidates.0.input_nano_usd", "150"), "a whole number of nano"),
+        (LimitsDocument, {"rpm": 1.5}, "rpm: must be a whole number."),
+        (ModelDocument, [], "the document must be a JSON object."),
+        (ProjectChange, {"limits": []}, "limits: must be a JSON object."),
+    ],
+    ids=str,
+)
+def test_refusal_says_in_words_what_is_right(
+    kind: type[Document], document: Any, said: str
+) -> None:
+    assert said in refused(kind, document).message
+
+
+def test_every_pattern_is_told_in_words() -> None:
+    def patterns(told: Any) -> set[str]:
+        if isinstance(told, dict):
+            mine = {*told.get("patternProperties", ()), told.get("pattern")} - {None}
+            return mine.union(*map(patterns, told.values()))
+        return set().union(*map(patterns, told)) if isinstance(told, list) else set()
+
+    kinds = (ConfigurationFile, NewProject, NewApiKey, ProviderKey, KillSwitch, EraseUser)
+    found = set().union(*(patterns(kind.model_json_schema()) for kind in kinds))
+    assert len(found) >= 8
+    assert found <= configuration._PATTERNS.keys()
 
 
 # ---------------------------------------------------------------- text

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import re
 from typing import Any
 
 import pytest
@@ -274,6 +275,20 @@ def test_pattern_that_a_stranger_could_register_is_refused(label: str, parent: s
 )
 def test_pattern_of_another_form_is_refused(typed: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
+        parse_preview_origin(typed, PUBLIC)
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("*", "'*' has no domain after its *"),
+        ("https://*:8443", "'https://*:8443' has no domain after its *"),
+        ("*.a.example.com", "'*.a.example.com' has no scheme: write https://*.a.example.com"),
+        ("https://*-.a.example.com", "'https://*-.a.example.com': that is not a host name"),
+    ],
+)
+def test_refused_pattern_is_told_as_it_was_typed(typed: str, told: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(told)):
         parse_preview_origin(typed, PUBLIC)
 
 

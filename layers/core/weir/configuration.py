@@ -452,9 +452,7 @@ def _sentence(error: Mapping[str, Any]) -> str:
         return _PATTERNS[error["ctx"]["pattern"]]
     if kind in ("int_type", "int_from_float", "int_parsing"):
         if str(location[-1]).endswith("_nano_usd"):
-            return (
-                "a whole number of nano-USD for one token; $0.15 for a million tokens is 150"
-            )
+            return "a whole number of nano-USD for one token; $0.15 for a million tokens is 150"
         return "must be a whole number"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return "must be a JSON object" if _place(location) else "the document must be a JSON object"

@@ -109,7 +109,7 @@ def parse_preview_origin(text: str, is_public_suffix: Callable[[str], bool]) -> 
         )
     if not parent:
         raise ValueError(
-            f"{_told(text)} would be any page at all. Name a domain of your own, such as "
+            f"{_told(text)} has no domain after its *: name one of your own, such as "
             "https://*.preview.example.com."
         )
     address = _address(text, star="x")
