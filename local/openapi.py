@@ -2,14 +2,17 @@
 
     make openapi
 
-What Powertools cannot know of a door is added here: who may call, and which refusals there are.
+What Powertools cannot know of a door is added here: who may call, which refusals there are, what
+its docstrings say. Whoever changes the door, or what an operator may write, makes it again.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import os
+import re
 import sys
 from typing import Any
 from unittest import mock
@@ -34,7 +37,7 @@ REFUSALS = {
     "403": "A user who is not in the group `admins`.",
     "404": "No such route, or no such thing.",
     "409": "It does not fit what is there.",
-    "413": "The body is too large.",
+    "413": "The body is too large, or the answer would be.",
     "429": "Too many requests for this deployment.",
     "500": "A bug in the gateway.",
     "503": "The store cannot be reached, or the gateway is busy.",
@@ -66,22 +69,45 @@ ENVELOPE: dict[str, Any] = {
 }
 
 
+DESCRIPTION = """\
+What an operator sets: projects, keys, origins, tiers, models. Paths are relative to the stack's
+output `ApiUrl`.
+
+For users of the Cognito group `admins` (`weir admins add EMAIL`), with their ID token. A script
+gets one, for an hour, from the client that is the stack's output `UserPoolClientId`:
+
+    aws cognito-idp initiate-auth --auth-flow USER_PASSWORD_AUTH --client-id USER_POOL_CLIENT_ID \\
+      --auth-parameters USERNAME=jo@example.com,PASSWORD=... \\
+      --query AuthenticationResult.IdToken --output text
+
+A new user must replace the temporary password first. Not for pages: there is no CORS. Fields and
+query parameters that are not listed here are refused.
+"""
+PARAMETERS = {
+    "pid": "The project.",
+    "name": "Of the model, upstream or tier.",
+    "key_id": "The API key's id, which is no secret.",
+    "origin": "As a browser sends it, such as https://app.example.com.",
+    "dry_run": "true: only tell what would change, and change nothing.",
+    "limit": "The most entries that one answer may have.",
+    "cursor": "The last answer's `next_cursor`: goes on from there.",
+}
+# The bodies of PATCH. A client that filled in a default would take back what it does not name.
+CHANGES = ("ProjectChange", "TenantDocument")
+KEPT = "those that are not named stay; null takes all of them back to their defaults"
+
+
 def document() -> dict[str, Any]:
+    door = _door()
     told: dict[str, Any] = json.loads(
-        _door().app.get_openapi_json_schema(
-            title="Weir admin API",
-            version="1",
-            description=(
-                "What an operator sets: projects, keys, origins, tiers, models. For users of the "
-                "Cognito group `admins`, with their ID token. Not for pages: there is no CORS."
-            ),
+        door.app.get_openapi_json_schema(
+            title="Weir admin API", version="1", description=DESCRIPTION
         )
     )
     told.pop("servers", None)
     schemas = told["components"]["schemas"]
-    for unused in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(unused, None)
     schemas["Refusal"] = ENVELOPE
+    _say_what_stays(schemas)
     told["components"]["securitySchemes"] = {
         "cognito": {"type": "http", "scheme": "bearer", "bearerFormat": "Cognito ID token"}
     }
@@ -93,18 +119,58 @@ def document() -> dict[str, Any]:
         }
         for status, words in REFUSALS.items()
     }
-    for item in told["paths"].values():
-        for operation in item.values():
-            operation["operationId"] = operation["operationId"].partition("_admin_v1")[0]
-            operation["responses"] = _responses(operation["responses"])
+    for path, item in told["paths"].items():
+        for method, operation in item.items():
+            name = operation["operationId"].partition("_admin_v1")[0]
+            operation["operationId"] = name
+            operation["description"] = " ".join((inspect.getdoc(getattr(door, name)) or "").split())
+            operation["summary"] = re.split(r"\.(?: |$)", operation["description"])[0]
+            operation["responses"] = _responses(operation["responses"], refusals(method, path))
+            for parameter in operation.get("parameters", ()):
+                parameter["description"] = PARAMETERS[parameter["name"]]
+    _drop_unused(told)
     return told
 
 
-def _responses(told: dict[str, Any]) -> dict[str, Any]:
+def refusals(method: str, path: str) -> set[str]:
+    """What may be answered instead. Reading cannot collide, and a list is always there."""
+    cannot = set() if method != "get" else {"409"} if "{" in path else {"404", "409"}
+    return REFUSALS.keys() - cannot
+
+
+def _responses(told: dict[str, Any], refused: set[str]) -> dict[str, Any]:
     said = {status: answer for status, answer in told.items() if status != "422"}
     if "204" in said:
         said["204"] = {"description": "Done."}
-    return {**said, **{s: {"$ref": f"#/components/responses/{s}"} for s in REFUSALS}}
+    return {**said, **{s: {"$ref": f"#/components/responses/{s}"} for s in refused}}
+
+
+def _say_what_stays(schemas: dict[str, Any]) -> None:
+    """Limits are merged by a PATCH, and by nothing else."""
+    for schema in schemas.values():
+        for name in ("limits", "user_limits"):
+            member = schema.get("properties", {}).get(name, {})
+            if "description" in member:
+                member["description"] = member["description"].partition(";")[0]
+    for change in CHANGES:
+        for name, member in schemas[change]["properties"].items():
+            member.pop("default", None)
+            if name in ("limits", "user_limits"):
+                member["description"] += f"; {KEPT}"
+    # Of the same form as in a PATCH, but a file's is the whole of it.
+    schemas["ConfigurationFile"]["properties"]["tenant"] = {
+        "$ref": "#/components/schemas/TenantDocument",
+        "description": "absent: stays as it is; here, limits that are not named are taken back",
+    }
+
+
+def _drop_unused(told: dict[str, Any]) -> None:
+    schemas = told["components"]["schemas"]
+    while unused := schemas.keys() - set(
+        re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(told))
+    ):
+        for name in unused:
+            del schemas[name]
 
 
 def text() -> str:

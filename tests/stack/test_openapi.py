@@ -40,17 +40,46 @@ def test_document_is_what_the_door_says() -> None:
     assert DOCUMENT.read_text() == openapi.text(), "docs/openapi.json is old: make openapi"
 
 
-def test_every_operation_is_described_and_names_its_refusals() -> None:
+def test_every_operation_and_parameter_is_described_and_names_its_refusals() -> None:
     told = document()
     names = []
     for path, item in told["paths"].items():
         for method, operation in item.items():
             names.append(operation["operationId"])
-            assert operation["summary"] or operation["description"], (method, path)
-            assert set(openapi.REFUSALS) <= set(operation["responses"]), (method, path)
-            assert "422" not in operation["responses"], (method, path)
+            assert operation["summary"], (method, path)
+            assert operation["description"].startswith(operation["summary"]), (method, path)
+            answers = set(operation["responses"])
+            assert openapi.refusals(method, path) == answers - {"200", "201", "204"}, (method, path)
+            assert ("409" in answers) == (method != "get"), (method, path)
+            for parameter in operation.get("parameters", ()):
+                assert parameter["description"], (method, path, parameter["name"])
     assert len(names) == len(set(names))
     assert told["security"] == [{"cognito": []}]
+
+
+def test_summary_is_the_first_sentence_of_what_the_door_says() -> None:
+    told = document()["paths"]["/admin/v1/projects/{pid}/keys"]["post"]
+    assert told["summary"] == "Make an API key"
+    assert told["description"].startswith("Make an API key. Its secret is in this answer")
+
+
+def test_client_that_fills_in_defaults_changes_nothing_but_what_it_names() -> None:
+    schemas = document()["components"]["schemas"]
+    for name in ("ProjectChange", "TenantDocument", "LimitsDocument"):
+        filled = [n for n, member in schemas[name]["properties"].items() if "default" in member]
+        assert filled == [], name
+    tenant = schemas["ConfigurationFile"]["properties"]["tenant"]
+    assert "default" not in tenant
+    for limits in (schemas["ProjectChange"], schemas["TenantDocument"]):
+        assert openapi.KEPT in limits["properties"]["limits"]["description"]
+    assert "stay" not in schemas["NewProject"]["properties"]["limits"]["description"]
+
+
+def test_every_schema_is_used_and_has_one_form() -> None:
+    schemas = document()["components"]["schemas"]
+    text = DOCUMENT.read_text()
+    assert [name for name in schemas if f'/schemas/{name}"' not in text] == []
+    assert [name for name in schemas if name.endswith(("-Input", "-Output"))] == []
 
 
 @pytest.fixture(scope="module")

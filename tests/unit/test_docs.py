@@ -85,6 +85,13 @@ def test_every_link_between_documents_leads_somewhere() -> None:
                 assert anchor[1:] in slugs, (page.name, target, anchor)
 
 
+def test_no_command_to_be_pasted_has_a_comment_behind_it() -> None:
+    """An interactive zsh would hand it over as arguments."""
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for block in re.findall(r"^```\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+            assert not re.findall(r"^.*\S +# .*$", block, re.MULTILINE), page.name
+
+
 @pytest.mark.parametrize("language", ["json", "yaml"])
 def test_blocks_in_the_documents_parse(language: str) -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
