@@ -84,6 +84,7 @@ class Admin:
         """Made, or as it is named here."""
         reply = self.send("POST", "projects", {"pid": pid, **told})
         if reply.status_code == 409:
+            self("PATCH", f"projects/{pid}", {"limits": None, "user_limits": None})
             reply = self.send("PATCH", f"projects/{pid}", told)
         assert reply.status_code in (200, 201), reply.text
         made = reply.json()

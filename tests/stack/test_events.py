@@ -78,7 +78,7 @@ ANSWERS = {
     "preflight": (204, ""),
     "doctor": (200, '"allowed": true'),
     "account": (200, '"default"'),
-    "admin": (200, '"limits"'),
+    "admin": (200, '"name"'),
 }
 
 

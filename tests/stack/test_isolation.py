@@ -49,7 +49,7 @@ class Two:
         return mint(self.stack, side.key, user_id, **more)
 
     def switch(self, scope: str, off: bool, **what: str) -> None:
-        self.admin("PUT", "kill-switches", {"scope": scope, "off": off, **what})
+        self.admin("PUT", "kill-switches", {"scope": scope, "off": off, **what}, 204)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def side(admin: Admin, word: str) -> Side:
     )
     admin("PUT", f"projects/{word}/tiers/{tier}", {"rpm": 100})
     blocked = {"project": word, "user_id": f"{word}-bad", "reason": f"{word}-reason"}
-    admin("PUT", "kill-switches", {"scope": "user", "off": True, **blocked})
+    admin("PUT", "kill-switches", {"scope": "user", "off": True, **blocked}, 204)
     return Side(word, origin, tier, prompt, admin.key(word))
 
 

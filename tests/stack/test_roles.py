@@ -236,7 +236,7 @@ def test_every_operation_lets_an_operator_through(admin: Admin, place: dict[str,
         reply = send(admin.http, operation, place, bearer(admin.token))
         assert reply.status_code not in (401, 403), (operation, reply.text)
         assert reply.status_code < 500, (operation, reply.text)
-    admin("PUT", "kill-switches", {"scope": "project", "project": PID, "off": False})
+    admin("PUT", "kill-switches", {"scope": "project", "project": PID, "off": False}, 204)
     admin("PATCH", "tenant", {"limits": {}})
     admin("PATCH", f"projects/{PID}", {"status": "active"})
 
@@ -269,7 +269,12 @@ def test_headers_give_a_user_no_other_role_tier_or_identity(stack: Stack, admin:
     """A user who is blocked stays blocked under another's name, and so does a role."""
     admin.project(PID)
     key = admin.key(PID)
-    admin("PUT", "kill-switches", {"scope": "user", "project": PID, "user_id": "bad", "off": True})
+    admin(
+        "PUT",
+        "kill-switches",
+        {"scope": "user", "project": PID, "user_id": "bad", "off": True},
+        204,
+    )
     token = mint(stack, admin.key(PID), "good", role="admin")
     claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
     assert claims["role"] == "user"  # clamped to the key's own
@@ -278,7 +283,12 @@ def test_headers_give_a_user_no_other_role_tier_or_identity(stack: Stack, admin:
         "/v1/auth/mint", headers={**bearer(key), **promising}, json={"user_id": "bad"}
     )
     assert envelope(reply, 403, "forbidden")["details"] == {"reason": "killed", "scope": "user"}
-    admin("PUT", "kill-switches", {"scope": "user", "project": PID, "user_id": "bad", "off": False})
+    admin(
+        "PUT",
+        "kill-switches",
+        {"scope": "user", "project": PID, "user_id": "bad", "off": False},
+        204,
+    )
 
 
 def test_no_page_may_call_the_admin_api_and_no_answer_is_readable_by_one(

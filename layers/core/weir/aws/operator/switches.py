@@ -102,6 +102,7 @@ class Switches(Records):
             before = self._read(items.TENANT)
             limits = merged_limits(before.document, told, "limits", unset)
             document = {**before.document, "limits": limits}
+            document = {name: value for name, value in document.items() if value != {}}
             self._commit([Touched(items.TENANT, before, document, "tenant.update", "tenant")])
 
         self._until_current(change)

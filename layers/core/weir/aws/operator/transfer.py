@@ -66,7 +66,7 @@ class Transfer(Records):
         touched = [Touched(items.CATALOGUE, catalogue, after, "catalogue.import", "catalogue")]
         if "tenant" in file.model_fields_set:
             limits = merged_limits({}, file.tenant.stored(), "limits", None)
-            document = {"limits": limits, **state(tenant.document)}
+            document = {**({"limits": limits} if limits else {}), **state(tenant.document)}
             touched.append(Touched(items.TENANT, tenant, document, "tenant.import", "tenant"))
         documents = {pid: record.document for pid, record in projects.items()}
         for pid, project in file.projects.items():
