@@ -38,7 +38,7 @@ class Console:
 
     def command(self, *words: str) -> str:
         """To be copied into a shell."""
-        return shlex.join(("weir", *self.where, *words))
+        return command(self.where, *words)
 
     def confirm(self, what: str) -> None:
         """Before what cannot be undone. Raises CommandError unless the operator means it."""
@@ -49,6 +49,10 @@ class Console:
         print(f"{what} Type yes to do it: ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip() != "yes":
             raise CommandError("Nothing was done.")
+
+
+def command(where: tuple[str, ...], *words: str) -> str:
+    return shlex.join(("weir", *where, *words))
 
 
 def operator_of(deployment: Deployment) -> Operator:

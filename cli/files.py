@@ -54,6 +54,8 @@ def import_file(console: Console, asked: argparse.Namespace) -> None:
         told = json.loads(read_input(asked.file))
     except ValueError as error:
         raise CommandError(f"{asked.file} is not JSON: {error}.") from None
+    if isinstance(told, dict) and "format" not in told:
+        raise CommandError("This is not a file of `weir export`: format is missing.")
     file = parsed(ConfigurationFile, told)
     changes = console.operator.imported(file, dry_run=True)
     applied = bool(changes) and not asked.dry_run

@@ -2,21 +2,30 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
-from weir.configuration import LimitsDocument
+from weir.configuration import LimitsDocument, refusal_of
 
+from . import text
 from .console import Console
 from .deployment import CommandError
 
 Run = Callable[[Console, argparse.Namespace], int | None]
 
 LIMITS = tuple(LimitsDocument.model_fields)
+ENFORCED = {"max_output_tokens"}
 _DEFAULT = object()  # the limit that holds if none is set
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse repeats what it does not understand; that may be a key."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(text.without_keys(message))
 
 
 class Commands:
@@ -75,11 +84,13 @@ def pid_of(console: Console, asked: argparse.Namespace) -> str:
     return str(asked.project or console.deployment.pid)
 
 
-def limit(text: str) -> tuple[str, Any]:
+def limit(typed: str, values: str = "a number, none (no limit) or default") -> tuple[str, Any]:
     """`rpm=60`, `rpm=none`, `rpm=default`."""
-    name, _, value = text.partition("=")
+    name, _, value = typed.partition("=")
     if name not in LIMITS:
-        raise argparse.ArgumentTypeError(f"{text!r}: a limit is NAME=VALUE, of {', '.join(LIMITS)}")
+        raise argparse.ArgumentTypeError(
+            f"{typed!r}: a limit is NAME=VALUE, of {', '.join(LIMITS)}"
+        )
     if value == "none":
         return name, None
     if value == "default":
@@ -87,39 +98,52 @@ def limit(text: str) -> tuple[str, Any]:
     try:
         return name, float(value) if name == "usd_per_month" else int(value)
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: a limit is a number, none (no limit) or default"
-        ) from None
+        raise argparse.ArgumentTypeError(f"{typed!r}: a limit is {values}") from None
 
 
-def changed_limits(before: Mapping[str, Any], given: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The limits that are named are set, the others stay."""
-    after = {**before, **dict(given)}
-    return {name: value for name, value in after.items() if value is not _DEFAULT}
+def tier_limit(typed: str) -> tuple[str, Any]:
+    """Of a tier no single one is taken back: `default` is understood, and not offered."""
+    return limit(typed, "a number or none (no limit)")
 
 
-def add_limits_flag(parser: argparse.ArgumentParser, flag: str, of: str) -> None:
+def named_limits(given: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any], set[str]]:
+    """Those that are set, and those that go back to their defaults."""
+    last = dict(given)
+    told = {name: value for name, value in last.items() if value is not _DEFAULT}
+    return told, last.keys() - told.keys()
+
+
+def note_limits(console: Console, *documents: Iterable[str]) -> None:
+    """After they were written."""
+    if any(set(document) - ENFORCED for document in documents):
+        console.note("It is kept, and not enforced yet: only max_output_tokens is.")
+
+
+def add_limits_flag(
+    parser: argparse.ArgumentParser, flag: str, of: str, *, changing: bool = True
+) -> None:
+    """`changing`: of what has limits already."""
+    stay = ". Limits that are not named stay" if changing else ""
     parser.add_argument(
         flag,
         metavar="NAME=VALUE",
         dest=f"{flag.strip('-').replace('-', '_')}s",
         type=limit,
-        nargs="+",
-        action="extend",
+        action="append",
         default=[],
-        help=f"limits {of}: {', '.join(LIMITS)}; VALUE is a number, none (no limit) or default. "
-        "Limits that are not named stay",
+        help=f"a limit {of}: {', '.join(LIMITS)}; VALUE is a number, none (no limit) or default; "
+        f"may be repeated{stay}",
     )
 
 
-def text_or_file(text: str) -> str:
+def text_or_file(typed: str) -> str:
     """`@FILE` is the file's content."""
-    if not text.startswith("@"):
-        return text
+    if not typed.startswith("@"):
+        return typed
     try:
-        return Path(text[1:]).read_text(encoding="utf-8")
+        return Path(typed[1:]).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"{text[1:]} cannot be read: {error}") from None
+        raise argparse.ArgumentTypeError(f"{typed[1:]} cannot be read: {error}") from None
 
 
 def read_input(path: str) -> str:
@@ -135,6 +159,6 @@ def checked_name(kind: Any, name: str, what: str) -> str:
     try:
         TypeAdapter(kind).validate_python(name)
     except ValidationError as error:
-        (problem,) = error.errors(include_url=False)
-        raise CommandError(f"{name!r} cannot name {what}: {problem['msg']}.") from None
+        told = refusal_of(error.errors(include_url=False, include_input=False)).message
+        raise CommandError(f"{name!r} cannot name {what}: {told}") from None
     return name

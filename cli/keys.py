@@ -23,10 +23,9 @@ def add_to(commands: Commands) -> None:
     create.add_argument(
         "--scope",
         dest="scopes",
-        nargs="+",
-        action="extend",
+        action="append",
         choices=(api_keys.MINT, api_keys.READ),
-        help="mint: make tokens for users (the default); api:read: list models",
+        help="mint: make tokens for users (the default); api:read: list models; may be repeated",
     )
     create.add_argument(
         "--role",
@@ -75,11 +74,11 @@ def revoke_key(console: Console, asked: argparse.Namespace) -> None:
         console.confirm(f"{key_id}{named} of project {pid} will mint nothing any more, for good.")
         was_active = console.operator.revoke_key(pid, key_id)
     console.show(
-        {"key_id": key_id, "revoked": True, "was_active": was_active},
-        f"{key_id} is revoked: it mints nothing from now on. Tokens that it has minted live until "
-        "they expire."
+        {"project": pid, "key_id": key_id, "revoked": True, "was_active": was_active},
+        f"{key_id} of project {pid} is revoked: it mints nothing from now on. Tokens that it has "
+        "minted live until they expire."
         if was_active
-        else f"{key_id} was revoked before.",
+        else f"{key_id} of project {pid} was revoked before.",
     )
 
 

@@ -8,7 +8,15 @@ from weir.limits import BUILT_IN
 from . import text
 from .console import Console
 from .deployment import CommandError
-from .flags import Commands, add_limits_flag, changed_limits, checked_name, limit, pid_of
+from .flags import (
+    Commands,
+    add_limits_flag,
+    checked_name,
+    named_limits,
+    note_limits,
+    pid_of,
+    tier_limit,
+)
 
 
 def add_to(commands: Commands) -> None:
@@ -32,7 +40,7 @@ def add_to(commands: Commands) -> None:
     set_.add_argument(
         "limits",
         metavar="LIMIT=VALUE",
-        type=limit,
+        type=tier_limit,
         nargs="+",
         help="such as rpm=60 tokens_per_day=none; limits that are not named stay",
     )
@@ -53,23 +61,31 @@ def list_tiers(console: Console, asked: argparse.Namespace) -> None:
 
 
 def set_tier(console: Console, asked: argparse.Namespace) -> None:
-    name = checked_name(TierName, asked.name, "a tier")
-    told = dict(asked.limits)
-    if changed_limits({}, asked.limits) != told:
-        raise CommandError(f"A limit of a tier has no default of its own: weir tiers reset {name}.")
-    limits = parsed(LimitsDocument, told)
-    tier = console.operator.set_tier(pid_of(console, asked), name, limits)
-    line = f"Tier {tier['number']} ({tier['name']}): {text.limits_text(tier['limits'])}"
-    console.show(tier, line)
+    pid, name = pid_of(console, asked), checked_name(TierName, asked.name, "a tier")
+    told, unset = named_limits(asked.limits)
+    if unset:
+        say = console.command("tiers", "reset", name, "--project", pid)
+        does = "resets them all" if name in BUILT_IN else "removes the tier"
+        raise CommandError(f"One limit cannot be taken back alone; `{say}` {does}.")
+    tier = console.operator.set_tier(pid, name, parsed(LimitsDocument, told))
+    console.show(
+        {"project": pid, **tier},
+        f"Tier {tier['number']} ({tier['name']}) of project {pid}: "
+        f"{text.limits_text(tier['limits'])}",
+    )
+    note_limits(console, told)
 
 
 def reset_tier(console: Console, asked: argparse.Namespace) -> None:
     pid, name = pid_of(console, asked), asked.name
     if name not in BUILT_IN and name in (t["name"] for t in console.operator.tiers(pid)):
-        console.confirm(f"The tier {name!r} of project {pid} is removed; its users become free.")
+        console.confirm(
+            f"The tier {name!r} of project {pid} will be removed; its users become free."
+        )
     console.operator.reset_tier(pid, name)
     done = "is back to its defaults" if name in BUILT_IN else "is removed"
-    console.show({"name": name, "removed": name not in BUILT_IN}, f"The tier {name!r} {done}.")
+    told = {"project": pid, "name": name, "removed": name not in BUILT_IN}
+    console.show(told, f"The tier {name!r} of project {pid} {done}.")
 
 
 def show_tenant(console: Console, _asked: argparse.Namespace) -> None:
@@ -84,6 +100,8 @@ def show_tenant(console: Console, _asked: argparse.Namespace) -> None:
 def update_tenant(console: Console, asked: argparse.Namespace) -> None:
     if not asked.limits:
         raise CommandError("Say what to change: --limit usd_per_month=100, for example.")
-    limits = changed_limits(console.operator.tenant()["limits"], asked.limits)
-    tenant = console.operator.update_tenant(parsed(TenantDocument, {"limits": limits}))
+    told, unset = named_limits(asked.limits)
+    change = parsed(TenantDocument, {"limits": told})
+    tenant = console.operator.update_tenant(change, {"limits": unset})
     console.show(tenant, f"Limits of the deployment: {text.limits_text(tenant['limits'])}")
+    note_limits(console, told)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from weir.errors import Refusal
+from weir.errors import NotFound, Refusal
 
 from . import (
     files,
@@ -20,9 +20,10 @@ from . import (
     projects,
     status,
     switches,
+    text,
     upstreams,
 )
-from .console import Console, operator_of
+from .console import Console, command, operator_of
 from .deployment import DEFAULT_STACK, CommandError, find
 
 _IN_ORDER = (
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CommandError as error:
         return _refuse(str(error))
     except Refusal as refusal:
-        return _refuse(_sentence(refusal))
+        return _refuse(_sentence(refusal, flags.where(asked)))
     except (ClientError, BotoCoreError) as error:
         return _refuse(f"AWS refused: {error}")
     except KeyboardInterrupt:
@@ -76,18 +77,24 @@ def _run(asked: argparse.Namespace) -> int:
 
 
 def _refuse(sentence: str) -> int:
-    print(f"weir: {sentence}", file=sys.stderr)
+    print(f"weir: {text.without_keys(sentence)}", file=sys.stderr)
     return 1
 
 
-def _sentence(refusal: Refusal) -> str:
+def _sentence(refusal: Refusal, where: tuple[str, ...]) -> str:
     told, param = refusal.message, refusal.param
+    if isinstance(refusal, NotFound) and told.startswith("There is no project "):
+        # The pid is left out: it may be misspelt, and would be made.
+        shows, makes = (
+            command(where, "projects", *words) for words in (["list"], ["create", "PID"])
+        )
+        return f"{told} `{shows}` shows them; `{makes}` makes one."
     return f"{param}: {told}" if param and not told.startswith(param) else told
 
 
 def parser() -> argparse.ArgumentParser:
     shared = flags.shared()
-    made = argparse.ArgumentParser(
+    made = flags.Parser(
         prog="weir",
         description="Operate a Weir deployment.",
         epilog="Without --stack or --local: the gateway of `make run`, if it was ever started in "

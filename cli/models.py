@@ -2,11 +2,11 @@
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from weir.aws.operator.records import state
-from weir.configuration import ModelDocument, ModelName, parsed
+from weir.configuration import ModelDocument, ModelName, check_catalogue, parsed
 from weir.known_models import load
 
 from . import text
@@ -28,7 +28,10 @@ def add_to(commands: Commands) -> None:
         "filter", metavar="FILTER", nargs="?", default="", help="a part of the name, or provider"
     )
     add = group.command(
-        "add", add_model, "copy a model of that list into the catalogue, with its provider"
+        "add",
+        add_model,
+        "copy a model of that list into the catalogue, with its provider; "
+        "prices: docs/configuration.md",
     )
     add.add_argument("name", metavar="NAME", help="as in `weir models known`")
     add.add_argument(
@@ -46,7 +49,8 @@ def add_to(commands: Commands) -> None:
         "--file",
         metavar="FILE",
         required=True,
-        help="the document, - for stdin; `weir models known --json` shows what one looks like",
+        help="the document, - for stdin; `weir models known --json` shows what one looks like, "
+        "docs/configuration.md how prices are written",
     )
     remove = group.command("remove", remove_model, "remove a model no project names", asks=True)
     remove.add_argument("name", metavar="NAME")
@@ -71,9 +75,18 @@ def list_known(console: Console, asked: argparse.Namespace) -> None:
         for name, model in sorted(load().models.items())
         if part in name.lower() or part in (c.upstream for c in model.candidates)
     }
-    console.show(found, *_lines(found))
+    if not found:
+        say = console.command("models", "known")
+        console.show(
+            {"data": {}}, f"No known model is called {asked.filter!r}, nor its provider: {say}"
+        )
+        return
+    console.show(
+        {"data": found}, *_lines(found, last=("AS OF", lambda model: model.get("as_of", "")))
+    )
     console.note(
-        f"Prices as they were read on {load().as_of}; --json names the sources. To take one: "
+        "Prices as of the date of each entry, some from third-party lists; check them against "
+        "your contract. --json names the sources. To take one: "
         f"{console.command('models', 'add', 'NAME')}"
     )
 
@@ -87,12 +100,24 @@ def add_model(console: Console, asked: argparse.Namespace) -> None:
             f"{origin!r} is not in the list of this release. `weir models known` shows it; any "
             f"other model: {console.command('models', 'set', name, '--file', 'model.json')}"
         )
+    entry = _without_taken_aliases(console, name, entry, there["models"])
     kept = there["models"].get(name)
     if kept and not asked.replace and {**entry.stored(), **state(kept)} != kept:
         raise CommandError(
             f"There is another model {name!r} already; --replace takes the list's entry."
         )
-    for upstream in {candidate.upstream: None for candidate in entry.candidates}:
+    needed = {
+        candidate.upstream: known.upstreams[candidate.upstream].stored()
+        for candidate in entry.candidates
+    }
+    # Before anything is written: a refused model shall not leave its provider behind.
+    check_catalogue(
+        {
+            "upstreams": {**needed, **there["upstreams"]},
+            "models": {**there["models"], name: entry.stored()},
+        }
+    )
+    for upstream in needed:
         if upstream not in there["upstreams"]:
             made = console.operator.put_upstream(upstream, known.upstreams[upstream])
             console.note(f"Made the upstream {upstream}: {address(made)}.")
@@ -102,6 +127,21 @@ def add_model(console: Console, asked: argparse.Namespace) -> None:
     _show(console, name, console.operator.put_model(name, entry))
     for candidate in entry.candidates:
         advise_key(console, candidate.upstream, console.operator.upstream(candidate.upstream))
+
+
+def _without_taken_aliases(
+    console: Console, name: str, entry: ModelDocument, models: Mapping[str, Mapping[str, Any]]
+) -> ModelDocument:
+    owners = {
+        spelled: other
+        for other, model in models.items()
+        if other != name
+        for spelled in (other, *model["aliases"])
+    }
+    for alias in entry.aliases:
+        if alias in owners:
+            console.note(f"Without the alias {alias}: it is the model {owners[alias]} already.")
+    return entry.model_copy(update={"aliases": [a for a in entry.aliases if a not in owners]})
 
 
 def set_model(console: Console, asked: argparse.Namespace) -> None:
@@ -115,12 +155,17 @@ def set_model(console: Console, asked: argparse.Namespace) -> None:
 
 def remove_model(console: Console, asked: argparse.Namespace) -> None:
     console.operator.model(asked.name)
-    console.confirm(f"The model {asked.name!r} and its prices are removed from the catalogue.")
+    console.confirm(f"The model {asked.name!r} and its prices will be removed from the catalogue.")
     console.operator.remove_model(asked.name)
     console.show({"name": asked.name, "removed": True}, f"The model {asked.name!r} is removed.")
 
 
-def _lines(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
+_Column = tuple[str, Callable[[Mapping[str, Any]], str]]
+_STATE: _Column = ("", lambda model: text.off_text(model.get("killed")))
+
+
+def _lines(models: Mapping[str, Mapping[str, Any]], last: _Column = _STATE) -> list[str]:
+    head, cell = last
     rows = []
     for name, model in sorted(models.items()):
         first = model["candidates"][0]
@@ -132,10 +177,10 @@ def _lines(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 text.usd_per_million(first["output_nano_usd"]),
                 model["context_tokens"],
                 model["max_output_tokens"],
-                text.off_text(model.get("killed")),
+                cell(model),
             )
         )
-    heads = ("MODEL", "UPSTREAM", "USD/M IN", "USD/M OUT", "CONTEXT", "MAX OUTPUT", "")
+    heads = ("MODEL", "UPSTREAM", "USD/M IN", "USD/M OUT", "CONTEXT", "MAX OUTPUT", head)
     return text.table(heads, rows)
 
 

@@ -43,21 +43,24 @@ def add_to(commands: Commands) -> None:
 
 
 def list_origins(console: Console, asked: argparse.Namespace) -> None:
-    _show(console, pid_of(console, asked), console.operator.project(pid_of(console, asked)))
+    pid = pid_of(console, asked)
+    _show(console, pid, console.operator.project(pid))
 
 
 def add_origins(console: Console, asked: argparse.Namespace) -> None:
     field = "preview_origins" if asked.preview else "origins"
     given = parsed(ProjectChange, {field: asked.origins}).stored()[field]
     pid = pid_of(console, asked)
-    _show(console, pid, console.operator.change_origins(pid, add=given, previews=asked.preview))
-    console.note("It counts within 5 seconds.")
+    told = console.operator.change_origins(pid, add=given, previews=asked.preview)
+    _show(console, pid, told, changed=True)
+    console.note("It counts within 5 seconds, at preflights within 30.")
 
 
 def remove_origins(console: Console, asked: argparse.Namespace) -> None:
     given = asked.origins if asked.preview else [_as_listed(origin) for origin in asked.origins]
     pid = pid_of(console, asked)
-    _show(console, pid, console.operator.change_origins(pid, remove=given, previews=asked.preview))
+    told = console.operator.change_origins(pid, remove=given, previews=asked.preview)
+    _show(console, pid, told, changed=True)
     console.note(
         "It counts within 5 seconds. Browsers that have asked before may try for two hours; they "
         "are refused."
@@ -71,10 +74,14 @@ def _as_listed(origin: str) -> str:
         return origin  # is not listed, then
 
 
-def _show(console: Console, pid: str, project: dict[str, list[str]]) -> None:
+def _show(
+    console: Console, pid: str, project: dict[str, list[str]], *, changed: bool = False
+) -> None:
     exact, previews = project["origins"], project["preview_origins"]
     lines = [*exact, *(f"{pattern}  (preview deployments)" for pattern in previews)]
-    console.show({"project": pid, "origins": exact, "preview_origins": previews}, *lines)
+    # The project may have been taken for another one.
+    head = [f"Pages that may call the project {pid} now:"] if changed and lines else []
+    console.show({"project": pid, "origins": exact, "preview_origins": previews}, *head, *lines)
     if not lines:
         say = console.command("origins", "add", "https://…", "--project", pid)
         console.note(f"No page may call the project {pid}: {say}")
@@ -101,8 +108,8 @@ def check_origin(console: Console, asked: argparse.Namespace) -> int:
 def list_refused(console: Console, asked: argparse.Namespace) -> None:
     """At a preflight the project is not known yet: those of all projects are told together."""
     places = [
-        (pid_of(console, asked), "another project lists it"),
-        ("", "preflight: no project lists it"),
+        (pid_of(console, asked), "this project does not list it (its preflight was allowed)"),
+        ("", "no project lists it (its preflight was refused)"),
     ]
     found = sorted(
         (

@@ -22,10 +22,15 @@ def add_to(commands: Commands) -> None:
     )
     erase.add_argument("uid", metavar="UID", help="the user_id that his tokens were made for")
     admins = commands.group("admins", "who may call the admin API")
+    admins.command("list", list_admins, "who may call it now")
     add = admins.command(
         "add", add_admin, "let a Cognito user call the admin API; he is invited if he is new"
     )
-    add.add_argument("email", metavar="EMAIL")
+    remove = admins.command(
+        "remove", remove_admin, "let one call it no longer; he stays a user", asks=True
+    )
+    for parser in (add, remove):
+        parser.add_argument("email", metavar="EMAIL")
     audit = commands.command("audit", show_audit, "who changed what, newest first")
     audit.add_argument(
         "--limit", metavar="N", type=int, default=20, help="how many entries (default: 20)"
@@ -36,21 +41,88 @@ def erase_user(console: Console, asked: argparse.Namespace) -> None:
     pid = pid_of(console, asked)
     user_id = parsed(EraseUser, {"user_id": asked.uid}).user_id
     console.operator.project(pid)
-    console.confirm(f"What the user {user_id!r} of project {pid} has said and been told is erased.")
+    console.confirm(
+        f"What the user {user_id!r} of project {pid} has said and been told will be erased."
+    )
     removed = console.operator.erase_user(pid, user_id)
-    told = ", ".join(f"{count} {kind}" for kind, count in sorted(removed.items()))
+    told = ", ".join(
+        f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in sorted(removed.items())
+    )
     console.show(
         {"removed": removed},
-        f"Removed of {user_id!r} in project {pid}: {told or 'nothing, none was kept'}.",
+        f"Removed of the user {user_id!r} of project {pid}: {told}."
+        if told
+        else f"Of the user {user_id!r} of project {pid} nothing was kept.",
         "What stays: whether he is blocked, the audit trail, and logs until their retention ends.",
     )
 
 
+def list_admins(console: Console, _asked: argparse.Namespace) -> None:
+    users, pool = _cognito(console)
+    pages = users.get_paginator("list_users_in_group").paginate(UserPoolId=pool, GroupName=ADMINS)
+    data = sorted(
+        (
+            {
+                "email": next(
+                    (a["Value"] for a in user["Attributes"] if a["Name"] == "email"),
+                    user["Username"],
+                ),
+                "status": user["UserStatus"],
+                "enabled": user["Enabled"],
+            }
+            for page in pages
+            for user in page["Users"]
+        ),
+        key=lambda admin: str(admin["email"]),
+    )
+    rows = [
+        (admin["email"], "" if admin["enabled"] else "disabled", admin["status"].lower())
+        for admin in data
+    ]
+    lines = text.table(("ADMIN", "", "STATUS"), rows) if rows else []
+    console.show({"data": data}, *lines)
+    if not data:
+        say = console.command("admins", "add", "EMAIL")
+        console.note(f"Nobody may call the admin API yet: {say}")
+
+
+def _cognito(console: Console) -> tuple[Any, str]:
+    return console.deployment.client("cognito-idp"), console.deployment.outputs["UserPoolId"]
+
+
+def _whom(pool: str, email: str) -> dict[str, str]:
+    if "@" not in email:
+        raise CommandError(f"{email!r} is not an e-mail address.")
+    return {"UserPoolId": pool, "Username": email}
+
+
+def _is_admin(users: Any, whom: dict[str, str]) -> bool:
+    pages = users.get_paginator("admin_list_groups_for_user").paginate(**whom)
+    return any(group["GroupName"] == ADMINS for page in pages for group in page["Groups"])
+
+
+def remove_admin(console: Console, asked: argparse.Namespace) -> None:
+    users, pool = _cognito(console)
+    whom = _whom(pool, asked.email)
+    try:
+        was_admin = _is_admin(users, whom)
+    except users.exceptions.UserNotFoundException:
+        was_admin = False
+    line = f"{asked.email} was not an admin."
+    if was_admin:
+        console.confirm(f"{asked.email} will not be able to call the admin API any more.")
+        console.operator.admin_is_removed(asked.email)
+        users.admin_remove_user_from_group(**whom, GroupName=ADMINS)
+        line = (
+            f"{asked.email} is no admin any more. A session that he has now may count as one until "
+            "it expires, within an hour."
+        )
+    console.show({"email": asked.email, "group": ADMINS, "was_admin": was_admin}, line)
+
+
 def add_admin(console: Console, asked: argparse.Namespace) -> None:
-    if "@" not in asked.email:
-        raise CommandError(f"{asked.email!r} is not an e-mail address.")
-    users, pool = console.deployment.client("cognito-idp"), console.deployment.outputs["UserPoolId"]
-    whom = {"UserPoolId": pool, "Username": asked.email}
+    users, pool = _cognito(console)
+    whom = _whom(pool, asked.email)
     email = {"Name": "email", "Value": asked.email}
     verified = {"Name": "email_verified", "Value": "true"}
     try:
@@ -66,12 +138,16 @@ def add_admin(console: Console, asked: argparse.Namespace) -> None:
         attributes = [email, verified]
         users.admin_create_user(**whom, UserAttributes=attributes, DesiredDeliveryMediums=["EMAIL"])
         created = True
-    console.operator.admin_is_added(asked.email)
-    users.admin_add_user_to_group(**whom, GroupName=ADMINS)
-    invited = " Cognito mails a temporary password." if created else ""
+    was_admin = not created and _is_admin(users, whom)
+    line = f"{asked.email} was an admin already."
+    if not was_admin:
+        console.operator.admin_is_added(asked.email)
+        users.admin_add_user_to_group(**whom, GroupName=ADMINS)
+        line = f"{asked.email} may call the admin API, from his next sign-in on."
+    if created:
+        line += " Cognito mails a temporary password."
     console.show(
-        {"email": asked.email, "group": ADMINS, "created": created},
-        f"{asked.email} may call the admin API, from his next sign-in on.{invited}",
+        {"email": asked.email, "group": ADMINS, "created": created, "was_admin": was_admin}, line
     )
 
 
@@ -89,4 +165,4 @@ def show_audit(console: Console, asked: argparse.Namespace) -> None:
         head = f"{text.day(entry['at'])}  {entry['action']} {entry['target']}  by {entry['actor']}"
         changed = text.differences(entry["before"], entry["after"])
         lines += [text.printable(head), *(f"  {each}" for each in changed)]
-    console.show({"data": entries}, *lines)
+    console.show({"data": entries}, *(lines or ["Nothing was changed yet."]))

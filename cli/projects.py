@@ -1,16 +1,21 @@
 """weir projects: make, show, change, suspend."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from weir.configuration import NewProject, ProjectChange, parsed
+from weir.errors import BadRequest
+from weir.known_models import load
 from weir.limits import PROJECT, WITHOUT_TIER, Limits
 
 from . import text
 from .console import Console
 from .deployment import CommandError
-from .flags import Commands, add_limits_flag, changed_limits, text_or_file
+from .flags import Commands, add_limits_flag, named_limits, note_limits, text_or_file
+
+_LIMITS = ("limits", "user_limits")
 
 
 def add_to(commands: Commands) -> None:
@@ -20,43 +25,45 @@ def add_to(commands: Commands) -> None:
     create = group.command("create", create_project, "make a project")
     update = group.command("update", update_project, "change what is named; the rest stays")
     suspend = group.command(
-        "suspend", suspend_project, "refuse the project's keys and tokens, until it is resumed"
+        "suspend",
+        suspend_project,
+        "refuse the project's keys and tokens, until it is resumed",
+        asks=True,
     )
     resume = group.command("resume", resume_project, "end a suspension")
     for parser in (show, create, update, suspend, resume):
         parser.add_argument("pid", metavar="PID", help="the project's id, such as my-shop")
     for parser in (create, update):
-        _add_settings(parser, clearing=parser is update)
+        _add_settings(parser, changing=parser is update)
 
 
-def _add_settings(parser: argparse.ArgumentParser, *, clearing: bool) -> None:
-    """`clearing`: with the flags that take a setting back."""
+def _add_settings(parser: argparse.ArgumentParser, *, changing: bool) -> None:
+    """`changing`: of a project that is there, with the flags that take a setting back."""
     parser.set_defaults(cleared=[])
     parser.add_argument("--name", help="a name for people")
-    many: dict[str, Any] = {"nargs": "+", "action": "extend"}
+    repeated = "; may be repeated" + ("; replaces the list" if changing else "")
+    adds = " (`weir origins add` adds to it)" if changing else ""
     parser.add_argument(
         "--origin",
         dest="origins",
         metavar="ORIGIN",
-        help="the pages that may call, such as https://app.example.com; replaces the list "
-        "(`weir origins add` adds to it)",
-        **many,
+        action="append",
+        help=f"a page that may call, such as https://app.example.com{repeated}{adds}",
     )
     parser.add_argument(
         "--preview-origin",
         dest="preview_origins",
         metavar="PATTERN",
-        help="pages of preview deployments, such as https://*.preview.example.com; replaces the "
-        "list",
-        **many,
+        action="append",
+        help="pages of preview deployments, such as https://*.preview.example.com" + repeated,
     )
     models = parser.add_mutually_exclusive_group()
     models.add_argument(
         "--model",
         dest="models",
         metavar="NAME",
-        help="the models of the catalogue that may be asked for; replaces the list",
-        **many,
+        action="append",
+        help=f"a model of the catalogue that may be asked for{repeated}",
     )
     default = parser.add_mutually_exclusive_group()
     default.add_argument(
@@ -69,7 +76,7 @@ def _add_settings(parser: argparse.ArgumentParser, *, clearing: bool) -> None:
         type=text_or_file,
         help="put before the messages of every caller",
     )
-    if clearing:
+    if changing:
         for choice, flag, field, help_text in (
             (models, "--all-models", "models", "offer the whole catalogue (the default)"),
             (default, "--no-default-model", "default_model", "requests must name a model"),
@@ -82,8 +89,11 @@ def _add_settings(parser: argparse.ArgumentParser, *, clearing: bool) -> None:
                 const=field,
                 help=help_text,
             )
-    add_limits_flag(parser, "--limit", "of all users of the project together")
-    add_limits_flag(parser, "--user-limit", "of each user whose token has no tier")
+    for flag, of in (
+        ("--limit", "of all users of the project together"),
+        ("--user-limit", "of each user whose token has no tier"),
+    ):
+        add_limits_flag(parser, flag, of, changing=changing)
 
 
 def list_projects(console: Console, _asked: argparse.Namespace) -> None:
@@ -103,9 +113,11 @@ def show_project(console: Console, asked: argparse.Namespace) -> None:
 
 
 def create_project(console: Console, asked: argparse.Namespace) -> None:
-    told = {"pid": asked.pid, **_settings(asked, {})}
-    made = console.operator.create_project(parsed(NewProject, told))
+    told, _ = _settings(asked)
+    with _models_that_are_known(console, asked):
+        made = console.operator.create_project(parsed(NewProject, {"pid": asked.pid, **told}))
     _show(console, made)
+    _note_limits(console, told)
     pid = made["pid"]
     if not made["default_model"]:
         _advise_default_model(console, pid)
@@ -126,19 +138,55 @@ def _advise_default_model(console: Console, pid: str) -> None:
 
 
 def update_project(console: Console, asked: argparse.Namespace) -> None:
-    told = _settings(asked, console.operator.project(asked.pid))
+    told, unset = _settings(asked)
     if not told:
         raise CommandError("Say what to change; `weir projects update --help` lists the flags.")
-    _show(console, console.operator.update_project(asked.pid, parsed(ProjectChange, told)))
+    with _models_that_are_known(console, asked):
+        changed = console.operator.update_project(asked.pid, parsed(ProjectChange, told), unset)
+    _show(console, changed)
+    _note_limits(console, told)
+
+
+@contextmanager
+def _models_that_are_known(console: Console, asked: argparse.Namespace) -> Iterator[None]:
+    """Of a model that is refused because nobody has added it yet, says how."""
+    try:
+        yield
+    except BadRequest as refusal:
+        named = (
+            {asked.default_model} if refusal.param == "default_model" else set(asked.models or ())
+        )
+        missing = named & load().models.keys() - console.operator.catalogue()["models"].keys()
+        if not missing or refusal.param not in ("default_model", "models"):
+            raise
+        say = "; ".join(f"`{console.command('models', 'add', name)}`" for name in sorted(missing))
+        raise CommandError(f"{refusal.param}: {refusal.message} To add it: {say}.") from None
+
+
+def _note_limits(console: Console, told: Mapping[str, Any]) -> None:
+    note_limits(console, *(told.get(field, {}) for field in _LIMITS))
 
 
 def suspend_project(console: Console, asked: argparse.Namespace) -> None:
+    if _is(console, asked.pid, "suspended"):
+        return
+    console.confirm(f"Every key and token of the project {asked.pid} will be refused.")
     _set_status(console, asked.pid, "suspended")
     console.note("Its keys and tokens are refused within 5 seconds.")
 
 
 def resume_project(console: Console, asked: argparse.Namespace) -> None:
-    _set_status(console, asked.pid, "active")
+    if not _is(console, asked.pid, "active"):
+        _set_status(console, asked.pid, "active")
+
+
+def _is(console: Console, pid: str, status: str) -> bool:
+    """If so, it is told."""
+    project = console.operator.project(pid)
+    if project["status"] != status:
+        return False
+    console.show(project, f"The project {pid} was {status} already.")
+    return True
 
 
 def _set_status(console: Console, pid: str, status: str) -> None:
@@ -147,15 +195,16 @@ def _set_status(console: Console, pid: str, status: str) -> None:
     console.show(told, f"The project {pid} is {told['status']}.")
 
 
-def _settings(asked: argparse.Namespace, before: Mapping[str, Any]) -> dict[str, Any]:
-    """What the flags say. Of limits the operation takes the whole set, so the others are added."""
+def _settings(asked: argparse.Namespace) -> tuple[dict[str, Any], dict[str, set[str]]]:
+    """What the flags say; and the limits that go back to their defaults."""
     names = ("name", "origins", "preview_origins", "models", "default_model", "system_prompt")
     told = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
     told.update(dict.fromkeys(asked.cleared))
-    for field in ("limits", "user_limits"):
+    unset = {}
+    for field in _LIMITS:
         if given := getattr(asked, field):
-            told[field] = changed_limits(before.get(field, {}), given)
-    return told
+            told[field], unset[field] = named_limits(given)
+    return told, unset
 
 
 def _show(console: Console, project: Mapping[str, Any]) -> None:

@@ -30,29 +30,44 @@ def add_to(commands: Commands) -> None:
 
 
 def switch(console: Console, asked: argparse.Namespace) -> None:
-    told = {"scope": asked.scope, "off": asked.off, "reason": asked.reason}
+    named = {"scope": asked.scope, "off": asked.off, "reason": asked.reason}
     if asked.scope == "user":
-        told |= {"project": pid_of(console, asked), "user_id": asked.name}
+        named |= {"project": pid_of(console, asked), "user_id": asked.name}
     elif asked.scope != "tenant":
-        told[asked.scope] = asked.name
-    _apply(console, parsed(KillSwitch, told))
+        named[asked.scope] = asked.name
+    told = parsed(KillSwitch, named)
+    changes = _is_off(console, told) != asked.off
+    _apply(console, told, ask=asked.off and changes)
     what = "tenant" if asked.scope == "tenant" else f"{asked.scope} {asked.name}"
-    state = "switched off" if asked.off else "switched on"
-    when = "on its next request" if asked.scope == "user" else "within 5 seconds"
-    line = text.printable(f"The {what} is {state}; it counts {when}.")
-    console.show({"data": console.operator.switches()}, line)
+    when = "within 5 seconds"
+    if asked.scope == "user":
+        what += f" of project {told.project}"
+        when = "on his next request"
+    if changes:
+        said = f"The {what} is switched {'off' if asked.off else 'on'}; it counts {when}."
+    else:
+        said = f"The {what} was {'switched off already' if asked.off else 'not switched off'}."
+    console.show({"data": console.operator.switches()}, text.printable(said))
 
 
-def _apply(console: Console, told: KillSwitch) -> None:
+def _is_off(console: Console, told: KillSwitch) -> bool:
+    names = {name: getattr(told, name) for name in ("scope", "project", "model", "user_id")}
+    return any(
+        all(each.get(name) == value for name, value in names.items())
+        for each in console.operator.switches()
+    )
+
+
+def _apply(console: Console, told: KillSwitch, *, ask: bool) -> None:
     operator, off, reason = console.operator, told.off, told.reason
     if told.scope == "tenant":
-        if off:
+        if ask:
             console.confirm("Every request of every project will be refused.")
         operator.switch_tenant(off=off, reason=reason)
     elif told.scope == "project":
         pid = str(told.project)
         operator.project(pid)
-        if off:
+        if ask:
             console.confirm(f"Every request of the project {pid} will be refused.")
         operator.switch_project(pid, off=off, reason=reason)
     elif told.scope == "model":

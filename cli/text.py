@@ -1,6 +1,7 @@
 """For people: aligned columns, times, amounts, and what differs between two documents."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -35,10 +36,27 @@ def usd_per_million(nano_usd_per_token: int) -> str:
     return f"{Decimal(nano_usd_per_token) / 1000:f}"
 
 
+def _number(value: float) -> str:
+    """100, and not 100.0."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")
+
+
 def limits_text(limits: Mapping[str, Any]) -> str:
     """Spelled as the flags take them."""
-    told = [f"{name}={value}" for name, value in limits.items() if value is not None]
+    told = [
+        f"{name}={_number(value) if isinstance(value, float) else value}"
+        for name, value in limits.items()
+        if value is not None
+    ]
     return ", ".join(told) or "no limit"
+
+
+def without_keys(said: str) -> str:
+    """What is repeated of an operator's words must not be a secret."""
+    return _KEY.sub("(a key?)", said)
+
+
+_KEY = re.compile(r"(?<![A-Za-z0-9])(sk-|sk_|gsk_|xai-|AIza|behest_sk_)[^\s'\"]*")
 
 
 def off_text(killed: Mapping[str, Any] | None) -> str:
@@ -54,8 +72,9 @@ def differences(before: object, after: object) -> list[str]:
     """
     was, becomes = (_NOTHING if each is None else each for each in (before, after))
     return [
-        printable(f"{' / '.join(path) or '(all)'}: {_value(old)} -> {_value(new)}")
+        printable(f"{' / '.join(path) or '(all)'}: {_value(name, old)} -> {_value(name, new)}")
         for path, old, new in _leaves((), was, becomes)
+        for name in path[-1:] or ("",)
     ]
 
 
@@ -71,9 +90,19 @@ def _leaves(path: tuple[str, ...], before: object, after: object) -> Iterator[_L
     if isinstance(a, Mapping) and isinstance(b, Mapping) and (a or b):
         for name in sorted({*a, *b}):
             yield from _leaves((*path, name), a.get(name, _NOTHING), b.get(name, _NOTHING))
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        for number, (was, becomes) in enumerate(zip(a, b, strict=True)):
+            yield from _leaves((*path, str(number)), was, becomes)
     else:
         yield path, before, after
 
 
-def _value(value: object) -> str:
-    return "(not set)" if value is _NOTHING else json.dumps(value, ensure_ascii=False)
+_TIMES = {"at", "created_at", "revoked_at"}  # Unix seconds
+
+
+def _value(name: str, value: object) -> str:
+    if value is _NOTHING:
+        return "(not set)"
+    if name in _TIMES and isinstance(value, int):
+        return day(value)
+    return _number(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)

@@ -40,6 +40,7 @@ def add_to(commands: Commands) -> None:
         parser.add_argument("name", metavar="NAME", help="such as openai")
     # Somebody will try; what he typed shall not be repeated in an error.
     set_key.add_argument("key", nargs="?", help=argparse.SUPPRESS)
+    set_key.add_argument("--key", nargs="?", dest="flag", const="", help=argparse.SUPPRESS)
     set_.add_argument(
         "--kind",
         required=True,
@@ -76,7 +77,8 @@ def set_upstream(console: Console, asked: argparse.Namespace) -> None:
     before = console.operator.catalogue()["upstreams"].get(name, {})
     if "key_last4" in before and "key_last4" not in with_its_key(document, before):
         console.confirm(
-            f"The key {_key(before)} of {name} was given for {address(before)}, and is forgotten."
+            f"The key {_key(before)} of {name} was given for {address(before)}, and will be "
+            "forgotten."
         )
     told = console.operator.put_upstream(name, document)
     _show(console, name, told)
@@ -84,7 +86,7 @@ def set_upstream(console: Console, asked: argparse.Namespace) -> None:
 
 
 def set_key_of(console: Console, asked: argparse.Namespace) -> None:
-    if asked.key is not None:
+    if asked.key is not None or asked.flag is not None:
         raise CommandError(
             "A key is never an argument: the shell keeps those, and other users see them. Leave it "
             "away; you will be asked for it. Take that key back, at the provider."
@@ -93,7 +95,7 @@ def set_key_of(console: Console, asked: argparse.Namespace) -> None:
     if before["kind"] == BEDROCK:
         raise CommandError("Bedrock takes no key: the deployment's role is its credential.")
     if "key_last4" in before:
-        console.confirm(f"The key {_key(before)} of {asked.name} is replaced.")
+        console.confirm(f"The key {_key(before)} of {asked.name} will be replaced.")
     told = console.operator.set_provider_key(asked.name, _read_key(asked.name))
     _show(console, asked.name, told)
     console.note("It counts within a minute.")
@@ -102,20 +104,22 @@ def set_key_of(console: Console, asked: argparse.Namespace) -> None:
 def _read_key(name: str) -> str:
     asks = sys.stdin.isatty()
     given = getpass.getpass(f"Key of {name} (unseen): ") if asks else sys.stdin.read()
+    if not given.strip():
+        raise CommandError("key: 8 to 1,000 printable characters without spaces; nothing was read.")
     return parsed(ProviderKey, {"key": given.strip()}).key
 
 
 def remove_key_of(console: Console, asked: argparse.Namespace) -> None:
     before = console.operator.upstream(asked.name)
     if "key_last4" in before:
-        console.confirm(f"The key {_key(before)} of {asked.name} is forgotten.")
+        console.confirm(f"The key {_key(before)} of {asked.name} will be forgotten.")
     console.operator.remove_provider_key(asked.name)
     console.show({"name": asked.name, "key_last4": None}, f"{asked.name} has no key any more.")
 
 
 def remove_upstream(console: Console, asked: argparse.Namespace) -> None:
     console.operator.upstream(asked.name)
-    console.confirm(f"The upstream {asked.name!r} is removed, and its key forgotten.")
+    console.confirm(f"The upstream {asked.name!r} will be removed, and its key forgotten.")
     console.operator.remove_upstream(asked.name)
     line = f"The upstream {asked.name!r} is removed."
     console.show({"name": asked.name, "removed": True}, line)
@@ -132,7 +136,8 @@ def advise_key(console: Console, name: str, upstream: Mapping[str, Any]) -> None
     if upstream["kind"] == BEDROCK:
         console.note("Bedrock needs no key; the stack's parameter AllowBedrock must be true.")
     elif "key_last4" not in upstream:
-        console.note(f"It has no key yet: {console.command('upstreams', 'set-key', name)}")
+        say = console.command("upstreams", "set-key", name)
+        console.note(f"The upstream {name} has no key yet: {say}")
 
 
 def _show(console: Console, name: str, upstream: Mapping[str, Any]) -> None:

@@ -48,7 +48,7 @@ def shop(stack: Stack) -> Iterator[str]:
     done(stack, "projects", "create", "cli-shop", "--origin", PAGE)
     done(stack, "tiers", "set", "cli-gold", "rpm=5", "--project", "cli-shop")
     yield done(stack, "keys", "create", "--project", "cli-shop").strip()
-    done(stack, "projects", "suspend", "cli-shop")
+    done(stack, "projects", "suspend", "cli-shop", "--yes")
 
 
 def mint(stack: Stack, key: str, **more: Any) -> int:
@@ -106,7 +106,7 @@ def test_project_that_was_made_mints_with_its_own_tier(stack: Stack, shop: str) 
 def test_suspended_project_mints_nothing(stack: Stack) -> None:
     done(stack, "projects", "create", "cli-closed")
     key = done(stack, "keys", "create", "--project", "cli-closed").strip()
-    assert "suspended" in done(stack, "projects", "suspend", "cli-closed")
+    assert "suspended" in done(stack, "projects", "suspend", "cli-closed", "--yes")
     assert mint(stack, key) == 401
 
 
@@ -206,6 +206,10 @@ def test_new_admin_is_invited_and_one_who_is_there_only_joins_the_group(stack: S
     assert told(stack, "admins", "add", new)["created"] is False
     listed = users.admin_list_groups_for_user(UserPoolId=pool, Username=new)
     assert [group["GroupName"] for group in listed["Groups"]] == ["admins"]
+    assert new in [admin["email"] for admin in told(stack, "admins", "list")["data"]]
+    assert told(stack, "admins", "remove", new, "--yes")["was_admin"] is True
+    listed = users.admin_list_groups_for_user(UserPoolId=pool, Username=new)
+    assert listed["Groups"] == []
     users.admin_delete_user(UserPoolId=pool, Username=new)
 
 

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -177,7 +178,21 @@ def test_every_command_line_in_the_documents_is_one_that_weir_takes() -> None:
         (["origins", "add", "http://a.example"], "only for localhost"),
         (["tiers", "set", "Gold", "rpm=1"], "'Gold' cannot name a tier"),
         (["tiers", "set", "free", "rpm=-1"], "rpm: Input should be greater"),
-        (["tiers", "set", "free", "rpm=default"], "weir tiers reset free"),
+        (
+            ["tiers", "set", "pro", "rpm=default", "--project", "default"],
+            "alone; `weir tiers reset pro --project default` resets them all",
+        ),
+        (["projects", "create", "x", "--default-model", ""], "default_model: a model's name"),
+        (
+            ["projects", "create", "x", "--default-model", "gpt-4o-mini"],
+            "To add it: `weir models add gpt-4o-mini`",
+        ),
+        (
+            ["projects", "update", "default", "--model", "gpt-4o-mini"],
+            "To add it: `weir models add gpt-4o-mini`",
+        ),
+        (["origins", "add", "*", "--preview"], "'*' has no domain"),
+        (["models", "add", "default", "--from", "gpt-4o"], "'default' means"),
         (["tenant", "update"], "Say what to change"),
         (["models", "set", "large", "--file", "/nowhere"], "/nowhere cannot be read"),
         (["models", "set", "large", "--file", "-"], "is not JSON"),
@@ -191,6 +206,8 @@ def test_every_command_line_in_the_documents_is_one_that_weir_takes() -> None:
         (["admins", "add", "somebody"], "not an e-mail address"),
         (["audit", "--limit", "0"], "from 1 to 1000"),
         (["import", "-"], "is not JSON"),
+        (["admins", "remove", "somebody"], "not an e-mail address"),
+        (["projects", "suspend", "shop"], "There is no project 'shop'"),
     ],
 )
 def test_what_is_refused_is_one_sentence_on_stderr(
@@ -203,6 +220,42 @@ def test_what_is_refused_is_one_sentence_on_stderr(
     assert said in sentence
 
 
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [("{}", "This is not a file of `weir export`: format is missing."), ("[]", "a JSON object")],
+)
+def test_file_that_is_no_export_is_told_apart(configured: Weir, document: str, said: str) -> None:
+    answer = configured("import", "-", stdin=document)
+    assert (answer.code, said in answer.err) == (1, True)
+
+
+@pytest.mark.parametrize("secret", ["sk-proj-0123456789", "AIzaSy0123", "behest_sk_live_0123"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["upstreams", "set", "one", "--kind", "openai", "--api-key"],
+        ["upstreams", "set", "one", "--kind"],
+        ["upstreams", "set-key", "one", "two"],
+        ["status", "--json"],
+        [],
+    ],
+    ids=" ".join,
+)
+def test_what_looks_like_a_key_is_never_repeated(
+    words: list[str], secret: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for given in ([*words, secret], [*words, f"--api-key={secret}"]):
+        with pytest.raises(SystemExit):
+            PARSER.parse_args(given)
+    assert secret not in "".join(capsys.readouterr())
+
+
+def test_name_that_looks_like_a_key_is_not_repeated_either(weir: Weir) -> None:
+    answer = weir("upstreams", "show", SECRET_KEY)
+    assert answer.code == 1
+    assert SECRET_KEY not in answer.err
+
+
 @pytest.mark.parametrize("bad", ["rpn=6", "rpm", "rpm=many", "tpm=1.5"])
 def test_misspelt_limit_is_refused_and_the_right_names_are_told(
     bad: str, capsys: pytest.CaptureFixture[str]
@@ -210,7 +263,9 @@ def test_misspelt_limit_is_refused_and_the_right_names_are_told(
     with pytest.raises(SystemExit) as ended:
         cli.main.main(["tiers", "set", "free", bad])
     assert ended.value.code == 2
-    assert bad in capsys.readouterr().err
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert bad in said
+    assert "default" not in said, "of a tier no single limit is taken back"
 
 
 @pytest.mark.parametrize(
@@ -224,13 +279,15 @@ def test_misspelt_limit_is_refused_and_the_right_names_are_told(
         ("erase-user", "u", "--yes"),
     ],
 )
-def test_missing_project_is_told_with_the_command_that_makes_it(
+def test_missing_project_is_told_with_the_commands_that_show_and_make_one(
     weir: Weir, words: tuple[str, ...]
 ) -> None:
-    answer = weir(*words, "--project", "shop")
+    answer = weir("--local", *words, "--project", "shop")
     assert answer.code == 1
     assert "There is no project 'shop'." in answer.err
-    assert "weir projects create shop" in answer.err
+    assert "`weir --local projects list`" in answer.err
+    assert "`weir --local projects create PID`" in answer.err
+    assert "create shop" not in answer.err, "it may be misspelt"
 
 
 def test_failure_of_aws_is_one_sentence(weir: Weir, fresh: Deployment) -> None:
@@ -251,6 +308,7 @@ def test_failure_of_aws_is_one_sentence(weir: Weir, fresh: Deployment) -> None:
 ASKED = [
     ["kill", "tenant"],
     ["kill", "project", "default"],
+    ["projects", "suspend", "default"],
     ["models", "remove", "large"],
     ["upstreams", "remove", "one"],
     ["upstreams", "remove-key", "one"],
@@ -274,6 +332,7 @@ def test_what_cannot_be_undone_is_asked_first_and_refused_without_a_terminal(
     for reply in ("", "y\n", "no\n"):
         refused = configured(*words, types=reply)
         assert refused.code == 1
+        assert "will " in refused.err
         assert "Type yes" in refused.err
         assert "Nothing was done" in refused.err
     assert configured("audit", "--json").json() == before
@@ -292,7 +351,11 @@ def test_answering_yes_or_saying_it_before_does_it(
 
 def test_suspended_project_is_resumed(configured: Weir) -> None:
     for verb, status in (("suspend", "suspended"), ("resume", "active")):
-        assert configured("projects", verb, "default", "--json").json()["status"] == status
+        for said in (f"is {status}", f"was {status} already"):
+            yes = ["--yes"] if (verb, said) == ("suspend", "is suspended") else []
+            answer = configured("projects", verb, "default", *yes)
+            assert answer.out == f"The project default {said}.\n"
+        assert configured("projects", "show", "default", "--json").json()["status"] == status
 
 
 def test_what_can_be_undone_is_not_asked(configured: Weir) -> None:
@@ -302,7 +365,7 @@ def test_what_can_be_undone_is_not_asked(configured: Weir) -> None:
         ["kill", "user", "u"],
         ["revive", "tenant"],
         ["tiers", "reset", "free"],
-        ["projects", "suspend", "default"],
+        ["projects", "resume", "default"],
     ):
         assert configured(*words).code == 0
 
@@ -311,7 +374,8 @@ def test_what_can_be_undone_is_not_asked(configured: Weir) -> None:
 
 
 def test_limits_that_are_not_named_stay_and_default_takes_one_back(weir: Weir) -> None:
-    weir("projects", "create", "p", "--limit", "rpm=30", "tpm=9", "--user-limit", "rpm=2")
+    limits = ["--limit", "rpm=30", "--limit", "tpm=9", "--user-limit", "rpm=2"]
+    weir("projects", "create", *limits, "p")
     weir("projects", "update", "p", "--limit", "tpm=default", "--limit", "usd_per_month=12.5")
     told = weir("projects", "update", "p", "--user-limit", "tokens_per_day=none", "--json").json()
     assert told["limits"] == {"rpm": 30, "usd_per_month": 12.5}
@@ -319,17 +383,49 @@ def test_limits_that_are_not_named_stay_and_default_takes_one_back(weir: Weir) -
     shown = weir("projects", "show", "p").out
     assert "rpm=30, usd_per_month=12.5" in shown
 
-    weir("tenant", "update", "--limit", "rpm=7", "tpm=8")
+    weir("tenant", "update", "--limit", "rpm=7", "--limit", "tpm=8")
     assert weir("tenant", "update", "--limit", "rpm=default", "--json").json()["limits"] == {
         "tpm": 8
     }
+
+
+def test_limit_that_nothing_enforces_yet_is_noted_when_it_is_kept(configured: Weir) -> None:
+    note = "It is kept, and not enforced yet: only max_output_tokens is."
+    for words in (
+        ["tenant", "update", "--limit"],
+        ["projects", "create", "a", "--limit"],
+        ["projects", "update", "default", "--user-limit"],
+        ["tiers", "set", "free"],
+    ):
+        kept = configured(*words, "usd_per_month=100")
+        assert note in kept.err, words
+        assert kept.code == 0
+        assert re.search(r"usd_per_month=100(?![.0-9])", kept.out), words
+        words[2] = "b" if words[1] == "create" else words[2]
+        assert note not in configured(*words, "max_output_tokens=100").err, words
+
+
+def test_what_was_changed_in_a_project_names_it(configured: Weir) -> None:
+    key = json.loads(configured("keys", "create", "--json").out)["key_id"]
+    for words in (
+        ["tiers", "set", "free", "rpm=1"],
+        ["tiers", "reset", "free"],
+        ["origins", "add", "https://a.example", "https://b.example"],
+        ["origins", "remove", "https://a.example"],
+        ["keys", "revoke", key, "--yes"],
+        ["keys", "revoke", key],
+        ["erase-user", "u_1", "--yes"],
+    ):
+        answer = configured(*words)
+        assert answer.code == 0
+        assert "project default" in answer.out, words
 
 
 def test_project_takes_every_setting_and_gives_it_back(configured: Weir, tmp_path: Path) -> None:
     (tmp_path / "prompt").write_text("Be brief.\nBe kind.\n")
     configured("projects", "create", "p")
     flags = [
-        *("--name", "Shop", "--origin", "https://B.example/", "https://a.example"),
+        *("--name", "Shop", "--origin", "https://B.example/", "--origin", "https://a.example"),
         *("--preview-origin", "https://*.a.example", "--model", "large"),
         *("--default-model", "large", "--system-prompt", f"@{tmp_path / 'prompt'}"),
     ]
@@ -379,7 +475,8 @@ def test_known_model_brings_its_upstream_and_says_how_to_give_it_a_key(weir: Wei
     assert answer.code == 0, answer.err
     assert "Made the upstream openai: https://api.openai.com/v1." in answer.err
     assert "weir --stack s upstreams set-key openai" in answer.err
-    known = weir("models", "known", "gpt-4o-mini", "--json").json()["gpt-4o-mini"]
+    assert "The upstream openai has no key yet" in answer.err
+    known = weir("models", "known", "gpt-4o-mini", "--json").json()["data"]["gpt-4o-mini"]
     told = weir("models", "show", "gpt-4o-mini", "--json").json()
     assert known == {name: told[name] for name in known}
 
@@ -399,6 +496,29 @@ def test_known_model_under_another_name_keeps_an_upstream_that_is_there(weir: We
     )
 
 
+def test_known_model_is_added_a_second_time_without_the_aliases_of_the_first(weir: Weir) -> None:
+    weir("models", "add", "gpt-4o-mini")
+    answer = weir("models", "add", "cheap", "--from", "gpt-4o-mini")
+    assert answer.code == 0, answer.err
+    assert "Without the alias fc:openai/gpt-4o-mini" in answer.err
+    aliases = {n: m["aliases"] for n, m in weir("models", "list", "--json").json()["data"].items()}
+    assert aliases == {"cheap": [], "gpt-4o-mini": ["fc:openai/gpt-4o-mini"]}
+
+
+def test_model_that_is_refused_leaves_no_upstream_behind(weir: Weir) -> None:
+    assert weir("models", "add", "default", "--from", "gpt-4o").code == 1
+    assert weir("upstreams", "list", "--json").json() == {"data": {}}
+
+
+def test_known_models_tell_of_which_day_their_prices_are(weir: Weir) -> None:
+    answer = weir("models", "known", "gpt-4o-mini")
+    head, line = answer.out.splitlines()
+    assert head.endswith("AS OF")
+    assert re.search(r"\d{4}-\d\d-\d\d$", line)
+    assert "check them against your contract" in answer.err
+    assert "weir models known" in weir("models", "known", "no-such").out
+
+
 def test_bedrock_model_needs_no_key(weir: Weir) -> None:
     answer = weir("models", "add", "gpt-oss-120b")
     assert "AllowBedrock" in answer.err
@@ -413,8 +533,11 @@ def test_prices_are_shown_exactly_and_for_a_million_tokens(configured: Weir) -> 
     assert text.usd_per_million(75_000) == "75"
 
 
-def test_key_given_as_an_argument_is_refused_and_not_repeated(configured: Weir) -> None:
-    answer = configured("upstreams", "set-key", "one", SECRET_KEY)
+@pytest.mark.parametrize("given", [[SECRET_KEY], ["--key", SECRET_KEY], ["--key"]], ids=len)
+def test_key_given_as_an_argument_is_refused_and_not_repeated(
+    configured: Weir, given: list[str]
+) -> None:
+    answer = configured("upstreams", "set-key", "one", *given)
     assert answer.code == 1
     assert "never an argument" in answer.err
     assert SECRET_KEY not in answer.out + answer.err
@@ -426,6 +549,7 @@ def test_what_is_no_key_is_refused_and_not_repeated(configured: Weir, key: str) 
     assert answer.code == 1
     assert "weir: key: " in answer.err
     assert not key or key not in answer.err
+    assert ("nothing was read" in answer.err) == (not key)
     assert configured("upstreams", "show", "one", "--json").json()["key_last4"] is None
 
 
@@ -492,6 +616,7 @@ def test_refused_pages_are_listed_latest_first_with_those_of_preflights(
     shown = configured("cors", "refused").out
     assert "\x1b" not in shown, "what strangers send must not steer the operator's terminal"
     assert shown.index("evil.example") < shown.index("b.example ")
+    assert "this project does not list it" in shown
 
 
 # ---------------------------------------------------------------- files, audit
@@ -555,6 +680,25 @@ def test_limit_that_is_lifted_differs_from_one_that_is_not_set() -> None:
     assert text.differences({"a": [1]}, {"a": [1]}) == []
 
 
+def test_one_price_that_differs_is_told_alone() -> None:
+    was = {"candidates": [{"model": "a", "price": 1}, {"model": "b", "price": 150}]}
+    now = {"candidates": [{"model": "a", "price": 1}, {"model": "b", "price": 151}]}
+    assert text.differences(was, now) == ["candidates / 1 / price: 150 -> 151"]
+    assert text.differences({"a": [1]}, {"a": [1, 2]}) == ["a: [1] -> [1, 2]"]
+
+
+def test_times_and_amounts_that_differ_are_for_people() -> None:
+    assert text.differences({"killed": None}, {"killed": {"at": NOW}}) == [
+        "killed / at: (not set) -> 2027-01-15 08:00 UTC"
+    ]
+    limits = [{"limits": {"usd_per_month": usd}} for usd in (100.0, 0.000001)]
+    assert text.differences(*limits) == ["limits / usd_per_month: 100 -> 0.000001"]
+
+
+def test_audit_trail_without_an_entry_says_so(weir: Weir) -> None:
+    assert weir("audit").out == "Nothing was changed yet.\n"
+
+
 def test_audit_trail_tells_who_what_and_from_what_to_what(
     configured: Weir, fresh: Deployment
 ) -> None:
@@ -586,17 +730,82 @@ def test_erasing_says_what_was_removed_and_what_stays(configured: Weir, fresh: D
         )
     answer = configured("erase-user", "u_1", "--yes")
     removed, stays = answer.out.splitlines()
-    assert removed.endswith("2 message, 1 thread.")
+    assert removed.endswith("2 messages, 1 thread.")
     assert all(word in stays for word in ("blocked", "audit trail", "logs"))
+    assert "nothing was kept" in configured("erase-user", "u_1", "--yes").out
     again = configured("erase-user", "u_1", "--yes", "--json")
     assert again.json() == {"removed": {}}
+
+
+class Pool:
+    """What a Cognito user pool does about groups (the real calls: tests/stack/test_cli.py)."""
+
+    class exceptions:  # as boto3 calls it
+        class UserNotFoundException(Exception): ...
+
+    def __init__(self) -> None:
+        self.groups: dict[str, set[str]] = {}
+
+    def get_paginator(self, name: str) -> Any:
+        return SimpleNamespace(paginate=lambda **asked: [getattr(self, name)(**asked)])
+
+    def admin_get_user(self, Username: str, **_: Any) -> Any:
+        self._of(Username)
+        return {"UserAttributes": [{"Name": "email_verified", "Value": "true"}]}
+
+    def admin_create_user(self, Username: str, **_: Any) -> None:
+        self.groups[Username] = set()
+
+    def admin_list_groups_for_user(self, Username: str, **_: Any) -> Any:
+        return {"Groups": [{"GroupName": name} for name in self._of(Username)]}
+
+    def admin_add_user_to_group(self, Username: str, GroupName: str, **_: Any) -> None:
+        self._of(Username).add(GroupName)
+
+    def admin_remove_user_from_group(self, Username: str, GroupName: str, **_: Any) -> None:
+        self._of(Username).remove(GroupName)
+
+    def list_users_in_group(self, GroupName: str, **_: Any) -> Any:
+        about = {"Username": "a-sub", "UserStatus": "CONFIRMED", "Enabled": True}
+        found = [name for name, groups in self.groups.items() if GroupName in groups]
+        return {"Users": [{**about, "Attributes": [{"Name": "email", "Value": n}]} for n in found]}
+
+    def _of(self, name: str) -> set[str]:
+        if name not in self.groups:
+            raise self.exceptions.UserNotFoundException
+        return self.groups[name]
+
+
+def test_admins_come_and_go_each_with_one_entry_in_the_trail(
+    weir: Weir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, who = Pool(), "ann@example.com"
+    monkeypatch.setattr("cli.people._cognito", lambda _console: (pool, "pool"))
+    assert "Nobody may call the admin API yet" in weir("admins", "list").err
+    assert "temporary password" in weir("admins", "add", who).out
+    assert weir("admins", "add", who).out == f"{who} was an admin already.\n"
+    assert [a["email"] for a in weir("admins", "list", "--json").json()["data"]] == [who]
+    assert who in weir("admins", "list").out
+
+    assert weir("admins", "remove", who).code == 1, "it asks first"
+    assert "is no admin any more" in weir("admins", "remove", who, types="yes\n").out
+    for gone in (who, "nobody@example.com"):
+        assert weir("admins", "remove", gone).out == f"{gone} was not an admin.\n"
+    assert weir("admins", "list", "--json").json() == {"data": []}
+    trail = weir("audit", "--json").json()["data"]
+    assert [(e["action"], e["target"]) for e in trail] == [
+        ("admin.remove", who),
+        ("admin.add", who),
+    ]
 
 
 # ---------------------------------------------------------------- keys, status
 
 
 def test_key_that_is_revoked_is_named_and_its_secret_never_shown_again(configured: Weir) -> None:
-    made = configured("keys", "create", "--name", "shop", "--scope", "mint", "api:read", "--json")
+    made = configured(
+        "keys", "create", "--name", "shop", "--scope", "mint", "--scope", "api:read", "--json"
+    )
     told = made.json()
     assert told["scopes"] == ["api:read", "mint"]
     assert told["secret"] not in made.err
@@ -607,7 +816,12 @@ def test_key_that_is_revoked_is_named_and_its_secret_never_shown_again(configure
     assert f"{told['key_id']} (shop)" in asked.err
     assert told["secret"] not in asked.out + asked.err
     again = configured("keys", "revoke", told["key_id"], "--json")
-    assert again.json() == {"key_id": told["key_id"], "revoked": True, "was_active": False}
+    assert again.json() == {
+        "project": "default",
+        "key_id": told["key_id"],
+        "revoked": True,
+        "was_active": False,
+    }
 
 
 def test_status_of_a_bare_deployment_says_what_to_do_next(weir: Weir) -> None:
@@ -627,3 +841,29 @@ def test_status_names_what_is_switched_off(configured: Weir) -> None:
     configured("revive", "model", "large")
     configured("revive", "user", "u_1")
     assert configured("switches").out == "Nothing is switched off.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "when"),
+    [
+        (["tenant"], "tenant", "within 5 seconds"),
+        (["project", "default"], "project default", "within 5 seconds"),
+        (["model", "large"], "model large", "within 5 seconds"),
+        (["user", "u_1"], "user u_1 of project default", "on his next request"),
+    ],
+    ids=lambda value: str(value[0]),
+)
+def test_switching_says_what_it_has_done_or_that_it_was_so(
+    configured: Weir, words: list[str], what: str, when: str
+) -> None:
+    said = {
+        "revive before": f"The {what} was not switched off.\n",
+        "kill": f"The {what} is switched off; it counts {when}.\n",
+        "kill again": f"The {what} was switched off already.\n",
+        "revive": f"The {what} is switched on; it counts {when}.\n",
+    }
+    configured("kill", "user", "u_2")  # another one
+    for step, sentence in said.items():
+        verb = step.split()[0]
+        yes = ["--yes"] if step == "kill" and words[0] in ("tenant", "project") else []
+        assert configured(verb, *words, *yes).out == sentence, step
