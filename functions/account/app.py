@@ -10,14 +10,14 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
 from weir import api_keys, callers
-from weir.aws import clients
+from weir.aws import lean
 from weir.aws.key_use import KeyUse
 from weir.aws.public_keys import PublicKeys
 from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshot, Snapshots
 from weir.aws.table import Table
 from weir.catalogue import Model
-from weir.errors import Internal, NotFound, Refusal
+from weir.errors import Internal, NotFound, Refusal, store_unavailable
 from weir.events import Request, answer_headers, refusal_answer
 from weir.settings import Deployment
 
@@ -25,7 +25,7 @@ logger = Logger(service="account")
 app = APIGatewayRestResolver()
 
 _deployment = Deployment.from_env(os.environ)
-_table = Table(clients.client("dynamodb"), _deployment.table_name)
+_table = Table(lean.client("dynamodb"), _deployment.table_name)
 _public_keys = PublicKeys(_table, time.time)
 _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
@@ -100,8 +100,8 @@ def refuse(refusal: Refusal) -> Response[str]:
 @app.exception_handler(Exception)  # type: ignore[untyped-decorator]
 def fail(error: Exception) -> Response[str]:
     logger.exception("failed")
-    known = isinstance(error, clients.AWS_ERRORS)
-    return _refuse(clients.unavailable() if known else Internal())
+    known = isinstance(error, lean.AwsError)
+    return _refuse(store_unavailable() if known else Internal())
 
 
 def _refuse(refusal: Refusal) -> Response[str]:

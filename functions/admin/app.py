@@ -19,7 +19,7 @@ from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Table
 from weir.cognito import believe_admin
-from weir.errors import BadRequest, Internal, NotFound, Refusal, TooLarge
+from weir.errors import BadRequest, Internal, NotFound, Refusal, TooLarge, store_unavailable
 from weir.events import Request, answer_headers, no_name_twice, parse_json, refusal_answer
 from weir.known_models import load
 from weir.origins import MOST_TOLD, Origins, diagnose
@@ -387,7 +387,7 @@ def refuse_unknown_route(_error: NotFoundError) -> Response[str]:
 def fail(error: Exception) -> Response[str]:
     logger.exception("failed")
     known = isinstance(error, clients.AWS_ERRORS)
-    return _refuse(clients.unavailable() if known else Internal())
+    return _refuse(store_unavailable() if known else Internal())
 
 
 def _refuse(refusal: Refusal) -> Response[str]:

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from weir import callers, chat, relay
-from weir.aws import clients, provider_keys
+from weir.aws import lean, provider_keys
 from weir.aws.public_keys import PublicKeys
 from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshot, Snapshots
 from weir.aws.table import Table
 from weir.aws.vault import Vault
 from weir.catalogue import BEDROCK, Candidate, Model, Upstream
-from weir.errors import Internal, NotReady, Refusal, TooLarge
+from weir.errors import Internal, NotReady, Refusal, TooLarge, store_unavailable
 from weir.events import Request, answer_headers, refusal_answer
 from weir.origins import Origins
 from weir.settings import MAX_CHAT_BODY_BYTES, ChatSettings
@@ -35,11 +35,11 @@ log = logging.getLogger("chat")
 
 _settings = ChatSettings.from_env(os.environ)
 _deployment = _settings.deployment
-_table = Table(clients.client("dynamodb"), _deployment.table_name)
+_table = Table(lean.client("dynamodb"), _deployment.table_name)
 _public_keys = PublicKeys(_table, time.time)
 _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
-_vault = Vault(clients.client("secretsmanager"))
+_vault = Vault(lean.client("secretsmanager"))
 _providers: dict[str, Provider] = {}  # by base URL; each keeps a connection
 _role_bearers: dict[str, bedrock.RoleBearer] = {}  # by region
 
@@ -50,9 +50,9 @@ def handler(event: dict[str, Any], context: Any) -> Answer:
         return _answer(request, context)
     except Refusal as refusal:
         return _refuse(refusal, request)
-    except clients.AWS_ERRORS:
+    except lean.AwsError:
         log.exception("the store failed")
-        return _refuse(clients.unavailable(), request)
+        return _refuse(store_unavailable(), request)
     except Exception:
         log.exception("failed")
         return _refuse(Internal(), request)
@@ -107,7 +107,7 @@ def _open(upstream: Upstream, asked: chat.ChatRequest, now: int) -> relay.Upstre
 
 def _role_bearer(region: str, now: int) -> str:
     if region not in _role_bearers:
-        _role_bearers[region] = bedrock.RoleBearer(clients.session(), region)
+        _role_bearers[region] = bedrock.RoleBearer(os.environ, region)
     return _role_bearers[region].at(now)
 
 

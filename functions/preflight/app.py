@@ -9,9 +9,10 @@ import time
 from typing import Any
 
 from weir import cors
-from weir.aws.dynamodb_http import DynamoDb, DynamoDbError
+from weir.aws import lean
+from weir.aws.lean import AwsError
 from weir.aws.shared_origins import SharedOrigins
-from weir.errors import Internal, NotReady, OriginNotAllowed, Refusal
+from weir.errors import Internal, OriginNotAllowed, Refusal, store_unavailable
 from weir.events import Request, answer_headers, refusal_answer
 from weir.origins import MOST_TOLD, Origins, diagnose
 
@@ -20,7 +21,7 @@ log = logging.getLogger("preflight")
 # Verdicts that name a host which the caller has not named.
 _OF_ANOTHER_HOST = ("host", "pattern")
 
-_origins = SharedOrigins(DynamoDb.from_env(os.environ), os.environ["TABLE_NAME"], time.time)
+_origins = SharedOrigins(lean.client("dynamodb"), os.environ["TABLE_NAME"], time.time)
 
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
@@ -35,14 +36,9 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
 def _answer(request: Request) -> dict[str, Any]:
     try:
         allowed = _origins.current()
-    except DynamoDbError:
+    except AwsError:
         log.exception("the store failed", extra={"request_id": request.request_id})
-        unavailable = NotReady(
-            "The gateway cannot reach its own store. Try again in a second.",
-            code="store_unavailable",
-            retry_after_s=1,
-        )
-        return _refuse(unavailable, request, Origins())
+        return _refuse(store_unavailable(), request, Origins())
     if request.method == "OPTIONS":
         return _preflight(request, allowed)
     return _doctor(request, allowed)
@@ -79,7 +75,7 @@ def _doctor(request: Request, allowed: Origins) -> dict[str, Any]:
 def _note_refused(origin: str) -> None:
     try:
         _origins.note_refused(origin, int(time.time()))
-    except DynamoDbError:  # a note only: the page is refused all the same
+    except AwsError:  # a note only: the page is refused all the same
         log.exception("a refused origin was not noted")
 
 

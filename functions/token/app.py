@@ -10,14 +10,14 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
 from weir import api_keys, tokens
-from weir.aws import clients
+from weir.aws import lean
 from weir.aws.key_use import KeyUse
 from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshots
 from weir.aws.table import Table
 from weir.aws.vault import Vault
 from weir.cognito import believe_session
-from weir.errors import Internal, NotReady, Refusal, TooLarge, Unauthenticated
+from weir.errors import Internal, NotReady, Refusal, TooLarge, Unauthenticated, store_unavailable
 from weir.events import Request, answer_headers, refusal_answer
 from weir.keyring import KeyRing, SigningKey, jwks
 from weir.limits import Tier
@@ -29,11 +29,11 @@ app = APIGatewayRestResolver()
 
 _settings = TokenSettings.from_env(os.environ)
 _deployment = _settings.deployment
-_table = Table(clients.client("dynamodb"), _deployment.table_name)
+_table = Table(lean.client("dynamodb"), _deployment.table_name)
 _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
 _key_use = KeyUse(_table)
-_vault = Vault(clients.client("secretsmanager"))
+_vault = Vault(lean.client("secretsmanager"))
 
 
 @logger.inject_lambda_context
@@ -111,8 +111,8 @@ def _refuse(refusal: Refusal) -> Response[str]:
 @app.exception_handler(Exception)  # type: ignore[untyped-decorator]
 def fail(error: Exception) -> Response[str]:
     logger.exception("failed")
-    known = isinstance(error, clients.AWS_ERRORS)
-    return _refuse(clients.unavailable() if known else Internal())
+    known = isinstance(error, lean.AwsError)
+    return _refuse(store_unavailable() if known else Internal())
 
 
 def _sign(

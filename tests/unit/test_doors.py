@@ -14,6 +14,7 @@ import pytest
 
 from tests.unit.conftest import MODEL, NOW, ORIGIN, PROVIDER_KEYS, minted
 from weir import tokens
+from weir.aws import lean
 from weir.aws.clients import client
 from weir.aws.operator import Operator
 from weir.aws.table import Table
@@ -49,6 +50,10 @@ Load = Callable[..., ModuleType]
 
 @pytest.fixture
 def load(configured: Operator, monkeypatch: pytest.MonkeyPatch) -> Load:
+    # moto stands in for botocore alone. What `lean` sends is proven by its own tests, and by the
+    # running stack.
+    monkeypatch.setattr(lean, "client", client)
+
     def door(name: str, **env: str) -> ModuleType:
         for variable, value in {**BASE, **env}.items():
             monkeypatch.setenv(variable, value)

@@ -203,6 +203,15 @@ class NotReady(Refusal):
     retryable = True
 
 
+def store_unavailable() -> NotReady:
+    """What a caller is told of a failed call to AWS. The failure itself goes to the log."""
+    return NotReady(
+        "The gateway cannot reach its own store. Try again in a second.",
+        code="store_unavailable",
+        retry_after_s=1,
+    )
+
+
 class UpstreamTimeout(Refusal):
     status = 504
     type = "upstream_error"

@@ -1,4 +1,4 @@
-"""AWS clients, made by botocore: importing the whole of boto3 would add to every cold start."""
+"""AWS clients, made by botocore, for operators and rotation. What a page waits for uses `lean`."""
 
 import functools
 from typing import Any
@@ -7,7 +7,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import Session, get_session
 
-from weir.errors import NotReady
+from weir.aws.lean import AwsError
 
 # Inside one region a healthy call takes milliseconds; better an error than a request that hangs.
 _CONFIG = Config(
@@ -15,7 +15,7 @@ _CONFIG = Config(
 )
 
 # What a call to AWS can fail with.
-AWS_ERRORS = (BotoCoreError, ClientError)
+AWS_ERRORS = (AwsError, BotoCoreError, ClientError)
 
 
 @functools.cache
@@ -27,12 +27,3 @@ def session() -> Session:
 def client(service: str) -> Any:
     """One client a process: they keep their connections."""
     return session().create_client(service, config=_CONFIG)
-
-
-def unavailable() -> NotReady:
-    """What a caller is told of a failed call to AWS. The failure itself goes to the log."""
-    return NotReady(
-        "The gateway cannot reach its own store. Try again in a second.",
-        code="store_unavailable",
-        retry_after_s=1,
-    )

@@ -3,7 +3,6 @@
 import logging
 
 from weir.api_keys import ApiKey
-from weir.aws.clients import AWS_ERRORS
 from weir.aws.table import Table
 
 # How exactly it is known; each use would otherwise be a write.
@@ -22,5 +21,5 @@ class KeyUse:
             return
         try:
             self._table.api_key_was_used(key.hash, now)
-        except AWS_ERRORS:
+        except Exception:
             log.exception("the use of an API key was not noted")

@@ -4,22 +4,20 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from weir.api_keys import ApiKey, KeyHash
 from weir.audit import Entry
 from weir.aws import codecs, items
 from weir.aws.items import Item, Key, Record
+from weir.aws.lean import AwsError, code_of
 from weir.keyring import Kid, PublicKey
 
 _BATCH_TRIES = 4
 _WRITE_BATCH = 25  # items in one BatchWriteItem
 
 
-class Overloaded(BotoCoreError):
-    """The table keeps handing back a part of what it was asked."""
-
-    fmt = "The table does not do all that it was asked to."
+class Overloaded(AwsError):
+    def __init__(self) -> None:
+        super().__init__("the table keeps handing back a part of what it was asked")
 
 
 class Stale(Exception):
@@ -38,6 +36,7 @@ class Change(NamedTuple):
 
 class Table:
     def __init__(self, client: Any, name: str) -> None:
+        """`client` is botocore's, or for a request's few calls `lean`'s."""
         self._client = client
         self._name = name
 
@@ -55,7 +54,7 @@ class Table:
                 Item=codecs.public_key_item(key),
                 ConditionExpression="attribute_not_exists(pk)",
             )
-        except ClientError as error:
+        except Exception as error:
             if not _condition_failed(error):
                 raise
 
@@ -71,7 +70,7 @@ class Table:
                     ExpressionAttributeNames={"#ttl": "ttl"},
                     ExpressionAttributeValues={":t": {"N": str(not_after)}},
                 )
-            except ClientError as error:
+            except Exception as error:
                 if not _condition_failed(error):
                     raise
 
@@ -292,12 +291,13 @@ class Table:
     def _transact(self, parts: list[dict[str, Any]]) -> None:
         try:
             self._client.transact_write_items(TransactItems=parts)
-        except ClientError as error:
-            reasons = {r.get("Code") for r in error.response.get("CancellationReasons", ())}
+        except Exception as error:
+            told: dict[str, Any] = getattr(error, "response", {})
+            reasons = {r.get("Code") for r in told.get("CancellationReasons", ())}
             if reasons & {"ConditionalCheckFailed", "TransactionConflict"}:
                 raise Stale from error
             raise
 
 
-def _condition_failed(error: ClientError) -> bool:
-    return bool(error.response["Error"]["Code"] == "ConditionalCheckFailedException")
+def _condition_failed(error: Exception) -> bool:
+    return code_of(error) == "ConditionalCheckFailedException"

@@ -6,6 +6,7 @@ Powertools' cache would do the same, but imports boto3, which the chat path cann
 import re
 from typing import Any
 
+from weir.aws.lean import code_of
 from weir.errors import NotReady
 
 # A changed secret counts after this long. Short enough for an operator who waits for a new provider
@@ -27,7 +28,9 @@ class Vault:
             return text
         try:
             answer = self._client.get_secret_value(SecretId=secret_id, VersionStage="AWSCURRENT")
-        except self._client.exceptions.ResourceNotFoundException:
+        except Exception as error:
+            if code_of(error) != "ResourceNotFoundException":
+                raise
             raise NotReady(
                 "A secret of this deployment does not exist yet.", retry_after_s=5
             ) from None

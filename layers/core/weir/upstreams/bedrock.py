@@ -6,10 +6,9 @@ checked in tests against AWS's own aws-bedrock-token-generator.
 """
 
 import base64
-from typing import Any
+from collections.abc import Mapping
 
-from botocore.auth import SigV4QueryAuth
-from botocore.awsrequest import AWSRequest
+from weir.aws.lean import presigned_url
 
 HOST = "bedrock.amazonaws.com"
 VALID_FOR_S = 43_200  # at most; the role's own session ends it earlier
@@ -20,32 +19,24 @@ def base_url(region: str) -> str:
     return f"https://bedrock-runtime.{region}.amazonaws.com/openai/v1"
 
 
-def bearer(credentials: Any, region: str) -> str:
-    """`credentials` is a botocore Credentials or a frozen copy of one."""
-    request = AWSRequest(
-        method="POST",
-        url=f"https://{HOST}/",
-        headers={"host": HOST},
-        params={"Action": "CallWithBearerToken"},
-    )
-    SigV4QueryAuth(credentials, "bedrock", region, expires=VALID_FOR_S).add_auth(request)
-    presigned = str(request.url).removeprefix("https://") + "&Version=1"
-    return "bedrock-api-key-" + base64.b64encode(presigned.encode()).decode()
+def bearer(credentials: Mapping[str, str], region: str, at: float) -> str:
+    """`credentials` holds AWS_ACCESS_KEY_ID and its like; `at` is Unix seconds."""
+    action = {"Action": "CallWithBearerToken"}
+    url = presigned_url("bedrock", region, HOST, action, VALID_FOR_S, credentials, at)
+    return "bedrock-api-key-" + base64.b64encode(f"{url}&Version=1".encode()).decode()
 
 
 class RoleBearer:
     """The bearer of this process's role, made anew every ten minutes."""
 
-    def __init__(self, session: Any, region: str) -> None:
-        self._session = session
+    def __init__(self, credentials: Mapping[str, str], region: str) -> None:
+        self._credentials = credentials
         self._region = region
         self._made_at = float("-inf")
         self._bearer = ""
 
     def at(self, now: int) -> str:
         if now - self._made_at >= RENEW_AFTER_S:
-            self._bearer = bearer(
-                self._session.get_credentials().get_frozen_credentials(), self._region
-            )
+            self._bearer = bearer(self._credentials, self._region, now)
             self._made_at = now
         return self._bearer

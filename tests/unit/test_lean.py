@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from weir.aws.dynamodb_http import DynamoDb, DynamoDbError, signed_headers
+from weir.aws import lean
+from weir.aws.lean import Api, AwsError, signed_headers
 
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
@@ -70,7 +71,7 @@ def test_signature_is_botocores(
     body = json.dumps(payload, ensure_ascii=False).encode()  # the signature is one over any bytes
     host = endpoint.split("//")[1]
 
-    ours = signed_headers(operation, body, host, "eu-central-1", credentials, at)
+    ours = signed_headers("dynamodb", operation, body, host, "eu-central-1", credentials, at)
 
     theirs = AWSRequest(
         method="POST",
@@ -90,8 +91,8 @@ def test_signature_is_botocores(
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
 def test_missing_credential_is_named(name: str) -> None:
     lacking = {key: value for key, value in SECRETS.items() if key != name}
-    with pytest.raises(DynamoDbError, match=name):
-        DynamoDb("us-east-1", "http://127.0.0.1:1", lacking).call("GetItem", GET)
+    with pytest.raises(AwsError, match=name):
+        Api("dynamodb", "us-east-1", "http://127.0.0.1:1", lacking).call("GetItem", GET)
 
 
 @pytest.mark.parametrize("name", list(SECRETS))
@@ -100,8 +101,8 @@ def test_credential_that_cannot_stand_in_a_header_is_named_and_not_shown(
     name: str, ending: str
 ) -> None:
     broken = {**SECRETS, name: SECRETS[name] + ending}
-    with pytest.raises(DynamoDbError, match=name) as caught:
-        DynamoDb("us-east-1", "http://127.0.0.1:1", broken).call("GetItem", GET)
+    with pytest.raises(AwsError, match=name) as caught:
+        Api("dynamodb", "us-east-1", "http://127.0.0.1:1", broken).call("GetItem", GET)
     assert_tells_no_secret(caught.value)
 
 
@@ -127,7 +128,7 @@ def test_credential_that_cannot_stand_in_a_header_is_named_and_not_shown(
     ],
 )
 def test_endpoint_is_the_one_an_sdk_would_take(env: dict[str, str], host: str) -> None:
-    assert DynamoDb.from_env(env)._host == host
+    assert Api.from_env("dynamodb", env)._host == host
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_endpoint_is_the_one_an_sdk_would_take(env: dict[str, str], host: str) -
 )
 def test_endpoint_that_would_be_misread_is_refused(endpoint: str) -> None:
     with pytest.raises(ValueError, match="endpoint"):
-        DynamoDb("us-east-1", endpoint, SECRETS)
+        Api("dynamodb", "us-east-1", endpoint, SECRETS)
 
 
 # ---------------------------------------------------------------- over HTTP
@@ -190,12 +191,13 @@ def table() -> Iterator[Table]:
 
 
 @pytest.fixture
-def connect() -> Iterator[Callable[..., DynamoDb]]:
-    made: list[DynamoDb] = []
+def connect() -> Iterator[Callable[..., Api]]:
+    made: list[Api] = []
 
-    def client(port: int, scheme: str = "http", dial_s: float = 5, read_s: float = 5) -> DynamoDb:
+    def client(port: int, scheme: str = "http", dial_s: float = 5, read_s: float = 5) -> Api:
         made.append(
-            DynamoDb(
+            Api(
+                "dynamodb",
                 "us-east-1",
                 f"{scheme}://127.0.0.1:{port}",
                 SECRETS,
@@ -210,7 +212,7 @@ def connect() -> Iterator[Callable[..., DynamoDb]]:
         each.close()
 
 
-Connect = Callable[..., DynamoDb]
+Connect = Callable[..., Api]
 
 
 def assert_tells_no_secret(error: BaseException | None) -> None:
@@ -238,7 +240,7 @@ def test_clock_and_credentials_are_read_at_each_call(
 ) -> None:
     env = {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{table.server_port}"}
     env.update(WITHOUT_TOKEN)
-    client = DynamoDb.from_env(env)
+    client = Api.from_env("dynamodb", env)
     for key, at in (("AKIDFIRST", 0), ("AKIDSECOND", 86_400)):
         env["AWS_ACCESS_KEY_ID"] = key
         monkeypatch.setattr(time, "time", lambda at=at: float(at))
@@ -256,7 +258,7 @@ def test_calls_share_a_connection_even_after_a_refusal(table: Table, connect: Co
     table.answers = [(200, b"{}"), (400, refused), (200, b"{}")]
     client = connect(table.server_port)
     client.call("GetItem", GET)
-    with pytest.raises(DynamoDbError):
+    with pytest.raises(AwsError):
         client.call("PutItem", {})
     client.call("GetItem", GET)
     assert len(table.peers) == 1
@@ -280,21 +282,53 @@ def test_refusal_has_its_status_and_aws_code(
     table: Table, connect: Connect, status: int, answer: object, code: str | None
 ) -> None:
     table.answers = [(status, json.dumps(answer).encode())]
-    with pytest.raises(DynamoDbError) as caught:
+    with pytest.raises(AwsError) as caught:
         connect(table.server_port).call("GetItem", GET)
     assert caught.value.status == status
     assert (caught.value.code or "").startswith(code or "")
     assert (caught.value.code is None) == (code is None)
     assert "#" not in str(caught.value)
-    assert len(table.seen) == 1, "an answer is never asked for twice"
+    passing = status >= 500 or code == "Throttling"
+    assert len(table.seen) == (lean.TRIES if passing else 1)
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_what_passes_is_tried_again(table: Table, connect: Connect, status: int) -> None:
+    throttled = json.dumps({"__type": "x#ProvisionedThroughputExceededException"}).encode()
+    table.answers = [(status, b"busy"), (400, throttled), (200, b'{"Items": []}')]
+    assert connect(table.server_port).call("Query", {}) == {"Items": []}
+    assert len(table.seen) == 3
+
+
+def test_secret_is_read_in_its_services_own_dialect(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = f"http://127.0.0.1:{table.server_port}"
+    env = {**SECRETS, "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL_SECRETS_MANAGER": here}
+    table.answers = [
+        (200, b'{"SecretString": "s"}'),
+        (400, b'{"__type":"ResourceNotFoundException"}'),
+    ]
+    api = Api.from_env("secretsmanager", env)
+    client = lean.Client(api)
+    assert client.get_secret_value(SecretId="x") == {"SecretString": "s"}
+    headers, body = table.seen[0]
+    assert headers["x-amz-target"] == "secretsmanager.GetSecretValue"
+    assert headers["content-type"] == "application/x-amz-json-1.1"
+    assert "/us-east-1/secretsmanager/aws4_request" in headers["authorization"]
+    assert json.loads(body) == {"SecretId": "x"}
+    with pytest.raises(AwsError) as caught:
+        client.get_secret_value(SecretId="y")
+    assert lean.code_of(caught.value) == "ResourceNotFoundException"
+    api.close()
 
 
 @pytest.mark.parametrize("answer", [b"", b"{", b"<html>", b"\xff\xfe"])
 @pytest.mark.parametrize("status", [200, 400, 500])
 def test_garbage_is_an_error(table: Table, connect: Connect, status: int, answer: bytes) -> None:
-    table.answers = [(status, answer), (200, b"{}")]
+    table.answers = [(status, answer)] * (lean.TRIES if status == 500 else 1) + [(200, b"{}")]
     client = connect(table.server_port)
-    with pytest.raises(DynamoDbError) as caught:
+    with pytest.raises(AwsError) as caught:
         client.call("GetItem", GET)
     assert (caught.value.status, caught.value.code) == (status, None)
     assert client.call("GetItem", GET) == {}
@@ -307,7 +341,7 @@ def test_error_does_not_repeat_what_aws_says_of_a_wrong_signature(
         SECRETS.values()
     )
     table.answers = [(400, json.dumps({"__type": "x#InvalidSignature", "message": told}).encode())]
-    with pytest.raises(DynamoDbError) as caught:
+    with pytest.raises(AwsError) as caught:
         connect(table.server_port).call("GetItem", GET)
     assert_tells_no_secret(caught.value)
 
@@ -415,7 +449,7 @@ def test_kept_connection_that_breaks_on_the_request_is_dialled_anew_once(
     with Broken([request_and(OK), breaks], [breaks], [request_and(OK)]) as server:
         client = connect(server.port)
         client.call("GetItem", GET)
-        with pytest.raises(DynamoDbError):
+        with pytest.raises(AwsError):
             client.call("GetItem", GET)
         assert server.dialled == 2
 
@@ -435,7 +469,7 @@ def test_new_connection_that_breaks_is_an_error_and_is_let_go(
 ) -> None:
     with Broken([request_and(answer)], [request_and(OK)]) as server:
         client = connect(server.port)
-        with pytest.raises(DynamoDbError) as caught:
+        with pytest.raises(AwsError) as caught:
             client.call("GetItem", GET)
         assert server.dialled == 1
         assert caught.value.status is None
@@ -458,7 +492,7 @@ def test_silence_is_an_error_in_time_and_not_repeated(
         for _ in range(kept):
             client.call("GetItem", GET)
         began = time.monotonic()
-        with pytest.raises(DynamoDbError, match="TimeoutError"):
+        with pytest.raises(AwsError, match="TimeoutError"):
             client.call("GetItem", GET)
         assert 0.09 < time.monotonic() - began < 1
         assert server.dialled == 1
@@ -468,7 +502,7 @@ def test_silence_is_an_error_in_time_and_not_repeated(
 def test_nobody_listening_is_an_error(connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    with pytest.raises(DynamoDbError, match="ConnectionRefusedError"):
+    with pytest.raises(AwsError, match="ConnectionRefusedError"):
         connect(port).call("GetItem", GET)
 
 
@@ -542,7 +576,7 @@ def test_kept_tls_connection_that_died_idle_is_dialled_anew(
 def test_certificate_that_nobody_vouches_for_is_refused(
     connect: Connect, tls: ssl.SSLContext
 ) -> None:
-    failure = pytest.raises(DynamoDbError, match="SSLCertVerificationError")
+    failure = pytest.raises(AwsError, match="SSLCertVerificationError")
     with Broken([request_and(OK)], tls=tls) as server, failure:
         connect(server.port, "https").call("GetItem", GET)
 
@@ -550,7 +584,7 @@ def test_certificate_that_nobody_vouches_for_is_refused(
 def test_tls_that_never_begins_is_an_error_in_time(connect: Connect) -> None:
     with Broken([wait_for_end]) as server:
         began = time.monotonic()
-        with pytest.raises(DynamoDbError, match="TimeoutError"):
+        with pytest.raises(AwsError, match="TimeoutError"):
             connect(server.port, "https", dial_s=0.1).call("GetItem", GET)
         assert time.monotonic() - began < 1
 
@@ -562,7 +596,7 @@ def test_import_brings_the_standard_library_only() -> None:
     program = """
 import sys
 before = set(sys.modules)
-import weir.aws.dynamodb_http
+import weir.aws.lean
 brought = {name.split(".")[0] for name in set(sys.modules) - before}
 print(*sorted(brought - sys.stdlib_module_names))
 print(*sorted(brought & {"asyncio", "dataclasses", "inspect", "logging"}))

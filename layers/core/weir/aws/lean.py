@@ -1,20 +1,23 @@
-"""DynamoDB with the standard library alone, for the one function that cannot wait for botocore.
+"""Calls to AWS with the standard library alone, for what stands between a page and its answer.
 
-The preflight function answers before any other is warm, so a page waits for its cold start, and
-importing botocore would more than double that (docs/decisions/0007). Everything else reaches AWS
-through `weir/aws/clients.py`. Imports count here: nothing that `http.client` does not bring anyway,
-beyond hashing and JSON.
+The preflight function answers before any other is warm, and a page waits for its cold start; a chat
+waits for the token's and the chat function's, and for their calls. Importing botocore costs more
+than all else they import, and each of its calls four times as much (docs/decisions/0007). Operators
+and rotation, who wait for nothing, use botocore (`weir/aws/clients.py`). Imports count here:
+nothing that `http.client` does not bring anyway, beyond hashing and JSON.
 """
 
+import functools
 import hashlib
 import hmac
 import http.client
 import json
+import os
 import ssl
 import time
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 # Inside one region a healthy call takes milliseconds; better an error than a page that hangs.
 CONNECT_TIMEOUT_S = 2.0  # to dial, and again to speak TLS
@@ -28,7 +31,31 @@ KEEPALIVE_S = 10.0
 _DEAD = (ConnectionError, http.client.BadStatusLine, ssl.SSLEOFError)
 
 
-class DynamoDbError(Exception):
+# By service: the version of its JSON, and what its operations' names begin with.
+_SERVICES = {
+    "dynamodb": ("1.0", "DynamoDB_20120810."),
+    "secretsmanager": ("1.1", "secretsmanager."),
+}
+
+_ENDPOINTS = {
+    "dynamodb": "AWS_ENDPOINT_URL_DYNAMODB",
+    "secretsmanager": "AWS_ENDPOINT_URL_SECRETS_MANAGER",
+}
+
+# What is worth another try, and how long one waits for it at most, times the number of tries.
+TRIES = 3
+MOST_WAIT_MS = 50
+_PASSING = {
+    "InternalServerError",
+    "InternalServiceError",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "ServiceUnavailable",
+    "ThrottlingException",
+}
+
+
+class AwsError(Exception):
     """A call that failed: AWS refused it, or no usable answer came.
 
     `status` is the HTTP status, None if there was no answer. `code` is AWS's short name for the
@@ -42,11 +69,14 @@ class DynamoDbError(Exception):
         self.code = code
 
 
-class DynamoDb:
-    """One region's DynamoDB, and the connection to it that a process keeps. One call at a time."""
+class Api:
+    """One service in one region, and the connection to it that a process keeps. One call at a
+    time.
+    """
 
     def __init__(
         self,
+        service: str,
         region: str,
         endpoint: str,
         credentials: Mapping[str, str],
@@ -61,7 +91,8 @@ class DynamoDb:
         address = urlsplit(endpoint)
         excess = address.path.strip("/") or address.query
         if address.scheme not in ("http", "https") or not address.netloc or excess:
-            raise ValueError("DynamoDB's endpoint must be http(s)://host or http(s)://host:port")
+            raise ValueError("an endpoint must be http(s)://host or http(s)://host:port")
+        self._service = service
         self._region = region
         self._host = address.netloc
         self._credentials = credentials
@@ -77,34 +108,51 @@ class DynamoDb:
             self._connection = http.client.HTTPConnection(self._host)
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str]) -> "DynamoDb":
+    def from_env(cls, service: str, env: Mapping[str, str]) -> "Api":
         """As Lambda sets the environment. An endpoint is looked for where AWS's SDKs do."""
         region = env["AWS_REGION"]
         suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
         endpoint = (
-            env.get("AWS_ENDPOINT_URL_DYNAMODB")
+            env.get(_ENDPOINTS[service])
             or env.get("AWS_ENDPOINT_URL")
-            or f"https://dynamodb.{region}.{suffix}"
+            or f"https://{service}.{region}.{suffix}"
         )
-        return cls(region, endpoint, env)
+        return cls(service, region, endpoint, env)
 
     def call(self, operation: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         """Calls `operation`, such as GetItem, with the JSON of AWS's API reference.
 
-        Raises DynamoDbError for whatever goes wrong. AWS's own errors have a `code`.
+        What passes by itself is tried again, at most TRIES times. Raises AwsError for whatever
+        goes wrong. AWS's own errors have a `code`.
         """
+        body = json.dumps(payload).encode()
+        for tried in range(1, TRIES):
+            try:
+                return self._call(operation, body)
+            except AwsError as error:
+                if (error.status or 0) < 500 and error.code not in _PASSING:
+                    raise
+            time.sleep(os.urandom(1)[0] / 255 * MOST_WAIT_MS * tried / 1000)
+        return self._call(operation, body)
+
+    def _call(self, operation: str, body: bytes) -> dict[str, Any]:
         if time.time() - self._last_used > KEEPALIVE_S:
             self.close()
-        body = json.dumps(payload).encode()
         headers = signed_headers(
-            operation, body, self._host, self._region, self._credentials, time.time()
+            self._service,
+            operation,
+            body,
+            self._host,
+            self._region,
+            self._credentials,
+            time.time(),
         )
         try:
             with self._send(body, headers) as response:
                 status, raw = response.status, response.read()
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise DynamoDbError(f"{operation} failed: {type(error).__name__}") from error
+            raise AwsError(f"{operation} failed: {type(error).__name__}") from error
         answer = _json_object(raw)
         self._last_used = time.time()
         if status == 200 and answer is not None:
@@ -112,8 +160,8 @@ class DynamoDb:
         if not 400 <= status < 500:  # a refusal that was read whole leaves the connection sound
             self.close()
         code = str((answer or {}).get("__type") or "").rpartition("#")[2] or None
-        what = code or "not an answer of DynamoDB's"
-        raise DynamoDbError(f"{operation} failed: HTTP {status}, {what}", status, code)
+        what = code or "not an answer of AWS"
+        raise AwsError(f"{operation} failed: HTTP {status}, {what}", status, code)
 
     def close(self) -> None:
         """Closes the kept connection. The next call dials again."""
@@ -141,23 +189,69 @@ class DynamoDb:
         return self._connection.getresponse()
 
 
+@functools.cache
+def client(service: str) -> "Client":
+    """One a process: it keeps its connection. As Lambda sets the environment."""
+    return Client(Api.from_env(service, os.environ))
+
+
+class Client:
+    """The few methods of botocore's clients that a request needs, under the same names."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def query(self, **asked: Any) -> dict[str, Any]:
+        return self._api.call("Query", asked)
+
+    def get_item(self, **asked: Any) -> dict[str, Any]:
+        return self._api.call("GetItem", asked)
+
+    def batch_get_item(self, **asked: Any) -> dict[str, Any]:
+        return self._api.call("BatchGetItem", asked)
+
+    def put_item(self, **asked: Any) -> dict[str, Any]:
+        return self._api.call("PutItem", asked)
+
+    def update_item(self, **asked: Any) -> dict[str, Any]:
+        return self._api.call("UpdateItem", asked)
+
+    def get_secret_value(self, **asked: Any) -> dict[str, Any]:
+        return self._api.call("GetSecretValue", asked)
+
+
+def code_of(error: Exception) -> str | None:
+    """AWS's short name for an error, whether it comes from here or from botocore."""
+    if isinstance(error, AwsError):
+        return error.code
+    told: dict[str, dict[str, str]] = getattr(error, "response", {})
+    return told.get("Error", {}).get("Code")
+
+
 def signed_headers(
-    operation: str, body: bytes, host: str, region: str, credentials: Mapping[str, str], at: float
+    service: str,
+    operation: str,
+    body: bytes,
+    host: str,
+    region: str,
+    credentials: Mapping[str, str],
+    at: float,
 ) -> dict[str, str]:
     """The headers of one call, signed with AWS Signature Version 4 at `at` (Unix seconds).
 
     Source: AWS IAM User Guide, "Create a signed AWS API request", whose steps these are. Raises
-    DynamoDbError if `credentials` has no usable AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+    AwsError if `credentials` has no usable AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
     """
     access_key = _credential(credentials, "AWS_ACCESS_KEY_ID")
     secret_key = _credential(credentials, "AWS_SECRET_ACCESS_KEY")
     date_time = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(at))
+    version, prefix = _SERVICES[service]
     headers = {  # in the order of their names in lower case, as they are signed
-        "Content-Type": "application/x-amz-json-1.0",
+        "Content-Type": f"application/x-amz-json-{version}",
         "Host": host,
         "X-Amz-Date": date_time,
         "X-Amz-Security-Token": _credential(credentials, "AWS_SESSION_TOKEN", optional=True),
-        "X-Amz-Target": f"DynamoDB_20120810.{operation}",
+        "X-Amz-Target": f"{prefix}{operation}",
     }
     headers = {name: value for name, value in headers.items() if value}
     names = ";".join(name.lower() for name in headers)
@@ -165,14 +259,8 @@ def signed_headers(
     lines = "".join(f"{name.lower()}:{value}\n" for name, value in headers.items())
     canonical_request = f"POST\n/\n\n{lines}\n{names}\n{hashlib.sha256(body).hexdigest()}"
 
-    scope = (date_time[:8], region, "dynamodb", "aws4_request")
-    hashed_request = hashlib.sha256(canonical_request.encode()).hexdigest()
-    string_to_sign = f"AWS4-HMAC-SHA256\n{date_time}\n{'/'.join(scope)}\n{hashed_request}"
-
-    key = f"AWS4{secret_key}".encode()
-    for part in scope:
-        key = hmac.digest(key, part.encode(), "sha256")
-    signature = hmac.digest(key, string_to_sign.encode(), "sha256").hex()
+    scope = (date_time[:8], region, service, "aws4_request")
+    signature = _signature(canonical_request, date_time, scope, secret_key)
 
     headers["Authorization"] = (
         f"AWS4-HMAC-SHA256 Credential={access_key}/{'/'.join(scope)}, "
@@ -181,11 +269,56 @@ def signed_headers(
     return headers
 
 
+def presigned_url(
+    service: str,
+    region: str,
+    host: str,
+    query: Mapping[str, str],
+    valid_for_s: int,
+    credentials: Mapping[str, str],
+    at: float,
+) -> str:
+    """A POST of nothing to the root of `host`, signed in its query, without its scheme.
+
+    Source: AWS IAM User Guide, "Create a signed AWS API request", with the signature in the query.
+    """
+    access_key = _credential(credentials, "AWS_ACCESS_KEY_ID")
+    secret_key = _credential(credentials, "AWS_SECRET_ACCESS_KEY")
+    token = _credential(credentials, "AWS_SESSION_TOKEN", optional=True)
+    date_time = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(at))
+    scope = (date_time[:8], region, service, "aws4_request")
+    asked = {
+        **query,
+        "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
+        "X-Amz-Credential": f"{access_key}/{'/'.join(scope)}",
+        "X-Amz-Date": date_time,
+        "X-Amz-Expires": str(valid_for_s),
+        "X-Amz-SignedHeaders": "host",
+        **({"X-Amz-Security-Token": token} if token else {}),
+    }
+    told = [f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in asked.items()]
+    empty = hashlib.sha256(b"").hexdigest()
+    canonical_request = f"POST\n/\n{'&'.join(sorted(told))}\nhost:{host}\n\nhost\n{empty}"
+    signature = _signature(canonical_request, date_time, scope, secret_key)
+    return f"{host}/?{'&'.join(told)}&X-Amz-Signature={signature}"
+
+
+def _signature(
+    canonical_request: str, date_time: str, scope: tuple[str, ...], secret_key: str
+) -> str:
+    hashed_request = hashlib.sha256(canonical_request.encode()).hexdigest()
+    string_to_sign = f"AWS4-HMAC-SHA256\n{date_time}\n{'/'.join(scope)}\n{hashed_request}"
+    key = f"AWS4{secret_key}".encode()
+    for part in scope:
+        key = hmac.digest(key, part.encode(), "sha256")
+    return hmac.digest(key, string_to_sign.encode(), "sha256").hex()
+
+
 def _credential(credentials: Mapping[str, str], name: str, *, optional: bool = False) -> str:
     value = credentials.get(name, "")
     # A stray line end would make http.client fail with an error that shows the header's value.
     if not (value or optional) or not (value.isascii() and value.isprintable()):
-        raise DynamoDbError(f"{name} is missing or unusable")
+        raise AwsError(f"{name} is missing or unusable")
     return value
 
 
