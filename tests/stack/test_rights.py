@@ -64,7 +64,7 @@ MAY = {
     "TokenFunction": {"get", "get many", "query", "put", "update", "read signing keys"},
     "ChatFunction": {"get many", "query", "put", "read provider keys"},
     "PreflightFunction": {"get", "put"},
-    "AccountFunction": {"get", "get many", "query", "put"},
+    "AccountFunction": {"get", "get many", "query", "put", "update"},
     "AdminFunction": {
         "get",
         "get many",

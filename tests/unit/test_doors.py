@@ -11,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.unit.conftest import MODEL, NOW, ORIGIN, PROVIDER_KEYS, minted
 from weir import tokens
@@ -48,11 +49,29 @@ CONTEXT = SimpleNamespace(
 Load = Callable[..., ModuleType]
 
 
+class MotoInPlaceOfLean:
+    """moto stands in for botocore alone; what `lean` sends is proven by its own tests, and by the
+    running stack. Its failures are told as `lean` tells them.
+    """
+
+    def __init__(self, service: str) -> None:
+        self._client = client(service)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._client, name)
+
+        def call(**asked: Any) -> Any:
+            try:
+                return method(**asked)
+            except ClientError as error:
+                raise lean.AwsError(f"{name} failed", 400, lean.code_of(error)) from error
+
+        return call
+
+
 @pytest.fixture
 def load(configured: Operator, monkeypatch: pytest.MonkeyPatch) -> Load:
-    # moto stands in for botocore alone. What `lean` sends is proven by its own tests, and by the
-    # running stack.
-    monkeypatch.setattr(lean, "client", client)
+    monkeypatch.setattr(lean, "client", MotoInPlaceOfLean)
 
     def door(name: str, **env: str) -> ModuleType:
         for variable, value in {**BASE, **env}.items():
