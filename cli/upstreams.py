@@ -89,7 +89,7 @@ def set_key_of(console: Console, asked: argparse.Namespace) -> None:
     if asked.key is not None or asked.flag is not None:
         raise CommandError(
             "A key is never an argument: the shell keeps those, and other users see them. Leave it "
-            "away; you will be asked for it. Take that key back, at the provider."
+            "out; you will be asked for it. Take that key back, at the provider."
         )
     before = console.operator.upstream(asked.name)
     if before["kind"] == BEDROCK:
