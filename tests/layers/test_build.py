@@ -202,6 +202,7 @@ def test_the_wrapper_lies_where_the_function_looks_and_starts_with_a_shebang(str
 # ---------------------------------------------------------------- same inputs, same bytes
 
 
+@pytest.mark.long  # it fetches and compiles everything twice
 def test_building_again_into_the_same_folder_changes_no_byte(
     layer: Path, request: pytest.FixtureRequest
 ) -> None:
