@@ -110,6 +110,7 @@ def tried(stack: Stack, admin: Admin, place: Path, *how: str, there: str = "") -
     place.mkdir(exist_ok=True)
     (place / "schemathesis.toml").write_text(there)
     environment = {n: v for n, v in os.environ.items() if not n.startswith(("PYTHON", "PYTEST"))}
+    environment["SCHEMATHESIS_HOOKS"] = str(Path(__file__).with_name("schemathesis_hooks.py"))
     told = subprocess.run(
         [
             Path(sys.executable).with_name("schemathesis"),
