@@ -13,16 +13,21 @@ signing keys and audit entries in `codecs`. Standard library only: the preflight
     PROJECTS              <pid>        record: a project
     SUBJECT#<pid>#<s>     SUBJECT      record: the subject is blocked, and why; else there is none
     CONTENT#<pid>#<s>     <kind>#…     what a subject has said and been told; none is kept yet
+    LEDGER#<pid>#<s>      NOW          a subject's open requests; MINUTE#…, MONTH#… what it has used
+    LEDGER#<pid>#<k>      …            the same of a project's k-th shard; no pid: of the tenant's
+    OPEN#<n>              <due>#<id>   a reservation, which is settled once, or swept when it is due
+    USAGE#<pid>#<s>       <ms>#<id>    what one request has used; no word of what was said
     REFUSED#<pid>         <slot>       a page's origin that was refused; no pid: at a preflight
     AUDIT                 <ms>#<id>    who changed what
 
 `<s>` is a subject's key: u#<uid>; `<h>` its hash, for a sort key has at most 1,024 bytes. A record
-is a JSON document with a version, which every change states and raises by one. Times are Unix
-seconds. `ttl` lets DynamoDB tidy up; it may be days late, so no rule leans on it.
+is a JSON document with a version, which every change states and raises by one. What a ledger's
+item holds: `weir/aws/ledger.py`. Times are Unix seconds. `ttl` lets DynamoDB tidy up; it may be days late, so no rule leans on it.
 """
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -32,6 +37,8 @@ Item = dict[str, Any]
 
 REFUSED_SLOTS = 64  # of a project: what is remembered is bounded, whoever asks for whatever
 REFUSED_FOR_S = 30 * 86_400
+MOST_SHARDS = 16  # of a pool: the counters that all users of a project share
+OPEN_SHARDS = 8  # of the list of reservations, which every request writes to
 
 
 class Key(NamedTuple):
@@ -91,6 +98,33 @@ def record_of(item: Item | None) -> Record:
     if item is None:
         return NO_RECORD
     return Record(json.loads(item["doc"]["S"]), int(item["version"]["N"]))
+
+
+# ---------------------------------------------------------------- the ledger
+
+NOW = "NOW"
+
+
+def minute(at: int) -> str:
+    return time.strftime("MINUTE#%Y%m%d%H%M", time.gmtime(at))
+
+
+def month(at: int) -> str:
+    return time.strftime("MONTH#%Y%m", time.gmtime(at))
+
+
+def ledger(pid: str, part: str) -> str:
+    """`part` is a subject's key, or the number of a shard; `pid` is empty for the tenant."""
+    return f"LEDGER#{pid}#{part}"
+
+
+def reservation(reservation_id: str, due: int) -> Key:
+    shard = int(reservation_id[:8], 16) % OPEN_SHARDS
+    return Key(f"OPEN#{shard}", f"{due:010d}#{reservation_id}")
+
+
+def usage(pid: str, subject_key: str, at_ms: int, reservation_id: str) -> Key:
+    return Key(f"USAGE#{pid}#{subject_key}", f"{at_ms:013d}#{reservation_id}")
 
 
 # ---------------------------------------------------------------- origins that were refused
