@@ -5,18 +5,22 @@
     │   └── UpstreamRejected        400  the provider's own, or validation_error
     ├── Unauthenticated             401  invalid_token         (details.reason says which of many)
     │   └── TokenExpired            401  invalid_token         (top-level code: token_expired)
+    ├── QuotaExceeded               402  quota_exceeded        (top-level code: budget_exceeded)
     ├── Forbidden                   403  forbidden / api_key_in_browser
     │   ├── OriginNotAllowed        403  origin_not_allowed
     │   └── Killed                  403  forbidden             (details: reason killed, scope which)
     ├── NotFound                    404  not_found
     ├── Conflict                    409  conflict
+    ├── Cancelled                   409  cancelled
     ├── TooLarge                    413  request_too_large
+    ├── LimitReached                429  rate_limited          (top-level code: rate_limit_exceeded)
     ├── UpstreamUnavailable         502  upstream_unavailable  (no connection, or it broke)
     ├── UpstreamFailed              502  upstream_error / upstream_invalid_response /
     │                                    upstream_credentials_refused  (it answered, uselessly)
     ├── UpstreamBusy                503  upstream_rate_limited / upstream_quota_exceeded
     ├── NotReady                    503  not_ready / upstream_not_configured /
-    │                                   project_not_configured / store_unavailable
+    │   │                               project_not_configured / store_unavailable
+    │   └── LedgerBusy              503  ledger_busy
     ├── UpstreamTimeout             504  upstream_timeout
     ├── DeadlineExceeded            504  stream_deadline_exceeded
     └── Internal                    500  server_error          (our own bug)
@@ -37,7 +41,7 @@ class Refusal(Exception):
     """An answer other than the one asked for.
 
     `details` and `param` go into the envelope; `headers` onto the response (`Retry-After` is an
-    integer of seconds: two published clients fail on anything else).
+    integer of seconds: two published clients fail on anything else), `extra_headers` among them.
     """
 
     status: ClassVar[int] = 500
@@ -47,6 +51,7 @@ class Refusal(Exception):
         None  # the top-level code, where older clients expect another
     )
     retryable: bool = False
+    elsewhere: ClassVar[bool] = False  # whether another provider might answer instead
 
     def __init__(
         self,
@@ -57,12 +62,14 @@ class Refusal(Exception):
         details: Mapping[str, Any] | None = None,
         retry_after_s: int | None = None,
         retryable: bool | None = None,
+        extra_headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.details = dict(details or {})
         self.retry_after_s = retry_after_s
+        self.extra_headers = dict(extra_headers or {})
         if code is not None:
             self.code = code
         if retryable is not None:
@@ -70,13 +77,14 @@ class Refusal(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        headers = {}
+        headers = dict(self.extra_headers)
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(self.retry_after_s)
         if self.status == 401:
             headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'  # RFC 6750, section 3
-        if not self.retryable and self.status in (409, 429, 500, 502, 503, 504):
-            # The OpenAI SDKs retry these by themselves unless told that it cannot help.
+        if not self.retryable and self.status in (402, 409, 429, 500, 502, 503, 504):
+            # The OpenAI SDKs retry these by themselves unless told that it cannot help. Not a 402,
+            # but others may.
             headers["x-should-retry"] = "false"
         return headers
 
@@ -128,6 +136,15 @@ class TokenExpired(Unauthenticated):
         super().__init__("The token has expired. Fetch a new one.", reason="token_expired")
 
 
+class QuotaExceeded(Refusal):
+    """A quota or a budget has no room until its day or month ends, or an operator raises it."""
+
+    status = 402
+    type = "billing_error"
+    code = "quota_exceeded"
+    legacy_code = "budget_exceeded"
+
+
 class Forbidden(Refusal):
     status = 403
     type = "permission_error"
@@ -170,10 +187,42 @@ class Conflict(Refusal):
     code = "conflict"
 
 
+class Cancelled(Refusal):
+    """The caller asked for it."""
+
+    status = 409
+    code = "cancelled"
+
+    def __init__(self) -> None:
+        super().__init__("The request was cancelled.")
+
+
 class TooLarge(Refusal):
     status = 413
     type = "invalid_request_error"
     code = "request_too_large"
+
+
+class LimitReached(Refusal):
+    """Too much at once, or in this minute: there is room again after `retry_after_s`."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limited"
+    legacy_code = "rate_limit_exceeded"
+    retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: int,
+        details: Mapping[str, Any] | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(
+            message, retry_after_s=retry_after_s, details=details, extra_headers=extra_headers
+        )
 
 
 class UpstreamUnavailable(Refusal):
@@ -181,6 +230,7 @@ class UpstreamUnavailable(Refusal):
     type = "upstream_error"
     code = "upstream_unavailable"
     retryable = True
+    elsewhere = True
 
 
 class UpstreamFailed(Refusal):
@@ -188,6 +238,7 @@ class UpstreamFailed(Refusal):
     type = "upstream_error"
     code = "upstream_error"
     retryable = True
+    elsewhere = True
 
 
 class UpstreamBusy(Refusal):
@@ -195,12 +246,26 @@ class UpstreamBusy(Refusal):
     type = "upstream_error"
     code = "upstream_rate_limited"
     retryable = True
+    elsewhere = True
 
 
 class NotReady(Refusal):
     status = 503
     code = "not_ready"
     retryable = True
+
+
+class LedgerBusy(NotReady):
+    """Conflicting writes to one counter, for as long as it is worth trying. Nothing is reserved."""
+
+    code = "ledger_busy"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Too many requests of one user or project came at the same moment. "
+            "Try again in a second.",
+            retry_after_s=1,
+        )
 
 
 def store_unavailable() -> NotReady:
@@ -217,6 +282,7 @@ class UpstreamTimeout(Refusal):
     type = "upstream_error"
     code = "upstream_timeout"
     retryable = True
+    elsewhere = True
 
 
 class DeadlineExceeded(Refusal):
