@@ -6,17 +6,25 @@ from typing import Any
 import pytest
 
 from weir import chat
-from weir.chat import Target, understand
+from weir.catalogue import Candidate, Model, Upstream
+from weir.chat import ChatRequest, Target, check_length, understand
 from weir.errors import BadRequest
 
-TARGET = Target("m-large", "max_completion_tokens", 1024)
+UPSTREAM = Upstream("main", "openai", "https://api.provider.example/v1", None)
+CANDIDATE = Candidate(UPSTREAM, "m-large", 100, 10, 400, "max_completion_tokens")
+OLDER = Candidate(UPSTREAM, "m", 100, 10, 400, "max_tokens")
+TARGET = Target(1024)
 ASK = [{"role": "user", "content": "hi"}]
 
 
-def told(**body: Any) -> dict[str, Any]:
-    upstream = json.loads(understand({"messages": ASK, **body}, TARGET).upstream_body)
+def sent(request: ChatRequest, candidate: Candidate = CANDIDATE) -> dict[str, Any]:
+    upstream = json.loads(request.body_for(candidate, request.output_cap))
     assert isinstance(upstream, dict)
     return upstream
+
+
+def told(**body: Any) -> dict[str, Any]:
+    return sent(understand({"messages": ASK, **body}, TARGET))
 
 
 @pytest.mark.parametrize("asked", [..., None, "", "default", "my-alias", 7], ids=str)
@@ -45,10 +53,46 @@ def test_output_is_capped_under_the_models_own_parameter(asked: dict[str, Any], 
 
 
 def test_cap_is_sent_as_max_tokens_where_the_provider_wants_it() -> None:
-    body = {"messages": ASK, "max_completion_tokens": 5}
-    upstream = json.loads(understand(body, Target("m", "max_tokens", 1024)).upstream_body)
+    upstream = sent(understand({"messages": ASK, "max_completion_tokens": 5}, TARGET), OLDER)
     assert upstream["max_tokens"] == 5
     assert "max_completion_tokens" not in upstream
+
+
+@pytest.mark.parametrize("body", [{"n": 4}, {"n": 4, "max_tokens": 10}, {"n": 3}, {}], ids=str)
+def test_all_choices_together_stay_within_the_models_cap(body: dict[str, Any]) -> None:
+    request = understand({"messages": ASK, **body}, TARGET)
+    assert request.choices == body.get("n", 1)
+    assert request.output_tokens(request.output_cap) <= 1024
+    assert request.output_tokens(7) == 7 * request.choices
+
+
+@pytest.mark.parametrize(
+    ("body", "asked"),
+    [
+        ({}, False),
+        ({"max_tokens": None}, False),
+        ({"n": 2}, False),
+        ({"max_tokens": 9_999}, True),
+        ({"max_completion_tokens": 1}, True),
+    ],
+    ids=str,
+)
+def test_it_is_known_whether_the_caller_named_a_cap(body: dict[str, Any], asked: bool) -> None:
+    assert understand({"messages": ASK, **body}, TARGET).cap_asked is asked
+
+
+def test_one_request_can_be_sent_to_any_candidate_with_any_cap() -> None:
+    request = understand({"messages": ASK, "model": "x", "top_p": 1, "max_tokens": 9}, TARGET)
+    odd = Candidate(UPSTREAM, 'a"b\\c', 1, 1, 1, "max_tokens")
+    for candidate, cap in ((CANDIDATE, 9), (OLDER, 3), (odd, 1024), (CANDIDATE, 9)):
+        body = request.body_for(candidate, cap)
+        assert json.loads(body) == {
+            "messages": ASK,
+            "top_p": 1,
+            "model": candidate.model,
+            candidate.output_cap_parameter: cap,
+        }
+        assert body.count(b'"model"') == 1
 
 
 def test_tools_images_and_unknown_fields_pass_and_strays_do_not() -> None:
@@ -68,8 +112,8 @@ def test_tools_images_and_unknown_fields_pass_and_strays_do_not() -> None:
 
 def test_projects_instructions_come_before_the_callers() -> None:
     mine = [{"role": "system", "content": "Speak French."}, *ASK]
-    target = Target("m", "max_tokens", 1024, system_prompt="Be kind. 🌊")
-    upstream = json.loads(understand({"messages": mine}, target).upstream_body)
+    target = Target(1024, system_prompt="Be kind. 🌊")
+    upstream = sent(understand({"messages": mine}, target))
     assert upstream["messages"] == [{"role": "system", "content": "Be kind. 🌊"}, *mine]
     assert len(mine) == 2
 
@@ -82,9 +126,9 @@ TEXT = {"role": "user", "content": [{"type": "text", "text": "hi"}]}
 
 def test_image_is_refused_where_it_has_no_price() -> None:
     pictured = {"messages": [TEXT, {"role": "user", "content": [IMAGE]}]}
-    assert understand(pictured, Target("m", "max_tokens", 1024))
+    assert understand(pictured, TARGET).images == 1
     with pytest.raises(BadRequest, match="takes no images") as refused:
-        understand(pictured, Target("m", "max_tokens", 1024, images=False))
+        understand(pictured, Target(1024, images=False))
     assert refused.value.param == "messages"
 
 
@@ -102,10 +146,96 @@ def test_image_is_refused_where_it_has_no_price() -> None:
 )
 def test_content_whose_price_nobody_knows_is_refused(part: object) -> None:
     with pytest.raises(BadRequest, match="takes no content of type"):
-        understand(
-            {"messages": [TEXT, {"role": "user", "content": [part]}]},
-            Target("m", "max_tokens", 1024),
-        )
+        understand({"messages": [TEXT, {"role": "user", "content": [part]}]}, TARGET)
+
+
+def test_content_that_is_no_list_is_looked_at_as_if_it_were() -> None:
+    asked = {"messages": [{"role": "user", "content": {"type": "input_audio"}}]}
+    with pytest.raises(BadRequest, match="takes no content of type"):
+        understand(asked, TARGET)
+    assert understand({"messages": [{"role": "user", "content": IMAGE}]}, TARGET).images == 1
+
+
+@pytest.mark.parametrize("image", [None, "https://x.example/a.png", {}, {"url": 7}, []], ids=str)
+def test_image_without_an_address_is_refused(image: object) -> None:
+    part = {"type": "image_url", "image_url": image}
+    with pytest.raises(BadRequest, match="an object with a url") as refused:
+        understand({"messages": [{"role": "user", "content": [part]}]}, TARGET)
+    assert refused.value.param == "messages"
+
+
+def pictured(url: str, times: int = 1) -> ChatRequest:
+    part = {"type": "image_url", "image_url": {"url": url, "detail": "low"}}
+    return understand({"messages": [TEXT, {"role": "user", "content": [part] * times}]}, TARGET)
+
+
+def test_images_count_apart_from_the_text_whatever_their_size() -> None:
+    small, large = pictured("data:,A", 3), pictured("data:," + "A" * 100_000, 3)
+    assert small.images == large.images == 3
+    assert small.text_bytes == large.text_bytes == len(small.common) - 3 * len("data:,A")
+    assert json.loads(large.common)["messages"][1]["content"][2]["image_url"]["detail"] == "low"
+
+
+@pytest.mark.parametrize("url", ['"' * 50, "\u0001" * 50, "ü" * 50, "\ud83c" * 50])
+def test_what_an_address_needs_beyond_its_characters_counts_as_text(url: str) -> None:
+    assert pictured(url).text_bytes > pictured("").text_bytes
+
+
+def test_address_outside_an_image_counts_as_text() -> None:
+    long = {"url": "https://x.example/" + "a" * 1000}
+    for body in (
+        {"messages": [{"role": "user", "content": [{"type": "text", "image_url": long}]}]},
+        {"messages": ASK, "image_url": long},
+        {"messages": [{**ASK[0], "image_url": long}]},
+    ):
+        request = understand(body, TARGET)
+        assert (request.images, request.text_bytes) == (0, len(request.common))
+
+
+def test_text_is_counted_in_the_bytes_that_are_sent() -> None:
+    plain = understand({"messages": [{"role": "user", "content": ""}]}, TARGET).text_bytes
+    for text, size in (("hi", 2), ("ü", 2), ("🌊", 4), ("\n", 2), ("\ud83c", 6)):
+        request = understand({"messages": [{"role": "user", "content": text}]}, TARGET)
+        assert request.text_bytes - plain == size, text
+        assert sent(request)["messages"][0]["content"] == text
+    prompted = understand({"messages": ASK}, Target(1024, system_prompt="Be kind." * 100))
+    assert prompted.text_bytes == len(prompted.common) > 800
+
+
+def model(*, most: int | None, context: int = 1_000_000, image: int | None = 100) -> Model:
+    return Model("m", (), (CANDIDATE,), context, 1024, 50, image, most, False, 0)
+
+
+def sized(text_bytes: int, images: int = 0) -> ChatRequest:
+    return ChatRequest(False, False, b"{}", text_bytes, images)
+
+
+@pytest.mark.parametrize(
+    ("most", "context", "text_bytes", "images"),
+    [
+        (2_000, 1_000_000, 1_950, 0),  # and 50 tokens of overhead
+        (2_000, 2_000, 1_950, 0),
+        (2_000, 1_000_000, 1_750, 2),
+        (None, 2_000, 6_000, 0),  # three bytes to a token
+        (None, 2_000, 5_400, 2),
+    ],
+)
+def test_request_at_the_limit_of_its_length_passes_and_one_byte_more_does_not(
+    most: int | None, context: int, text_bytes: int, images: int
+) -> None:
+    check_length(model(most=most, context=context), sized(text_bytes, images))
+    with pytest.raises(BadRequest) as refused:
+        check_length(model(most=most, context=context), sized(text_bytes + 1, images))
+    assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "messages")
+
+
+def test_refusal_of_what_would_be_dearer_says_how_much_fits() -> None:
+    with pytest.raises(BadRequest, match=r"has 2,500 bytes of text; at most 1,950 fit, because"):
+        check_length(model(most=2_000), sized(2_500))
+    with pytest.raises(BadRequest, match=r"at most 1,850 fit beside its images.* beyond 2,000"):
+        check_length(model(most=2_000), sized(2_500, 1))
+    with pytest.raises(BadRequest, match="at most 0 fit beside its images"):
+        check_length(model(most=2_000), sized(10, 99))
 
 
 @pytest.mark.parametrize("field", sorted(chat.COSTLY_FIELDS))
@@ -125,7 +255,7 @@ def test_field_that_could_cost_more_than_the_cap_is_dropped(field: str) -> None:
 def test_usage_is_always_asked_for_on_a_stream(options: Any, wanted: bool) -> None:
     body = {"messages": ASK, "stream": True, "stream_options": options}
     request = understand(body, TARGET)
-    assert json.loads(request.upstream_body)["stream_options"]["include_usage"] is True
+    assert sent(request)["stream_options"]["include_usage"] is True
     assert (request.stream, request.usage_wanted) == (True, wanted)
 
 

@@ -39,6 +39,8 @@ class Candidate:
 class Model:
     """`candidates` in the order in which they are tried. `overhead_tokens` is what a provider adds
     to the input beyond its bytes; `image_max_tokens` what an image may cost, None: no images.
+    The prices hold up to `max_input_tokens` of input (None: to the end of the context): what might
+    be longer is refused.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Model:
     max_output_tokens: int
     overhead_tokens: int
     image_max_tokens: int | None
+    max_input_tokens: int | None
     killed: bool
     created_at: int
 
@@ -77,7 +80,6 @@ class Catalogue:
 
 
 def _model(name: str, told: Mapping[str, Any], upstreams: Mapping[str, Upstream]) -> Model:
-    image_max_tokens = told.get("image_max_tokens")
     return Model(
         name=name,
         aliases=tuple(told.get("aliases", ())),
@@ -85,7 +87,8 @@ def _model(name: str, told: Mapping[str, Any], upstreams: Mapping[str, Upstream]
         context_tokens=_whole(told["context_tokens"]),
         max_output_tokens=_whole(told["max_output_tokens"]),
         overhead_tokens=_whole(told["overhead_tokens"]),
-        image_max_tokens=None if image_max_tokens is None else _whole(image_max_tokens),
+        image_max_tokens=_whole_or_none(told.get("image_max_tokens")),
+        max_input_tokens=_whole_or_none(told.get("max_input_tokens")),
         killed=told.get("killed") is not None,
         created_at=_whole(told.get("created_at", 0)),
     )
@@ -106,3 +109,7 @@ def _whole(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"not a whole number: {value!r}")
     return value
+
+
+def _whole_or_none(value: object) -> int | None:
+    return None if value is None else _whole(value)

@@ -1,8 +1,9 @@
 """Understanding a chat request: what the caller may say, and what the provider is told.
 
 The body is OpenAI's chat completion request and passes through; only what Weir owns is changed: the
-model, the output cap, and that usage is always asked for. Bad input is refused before anything is
-opened, with the name of the field.
+model, the output cap, and that usage is always asked for. Model and cap are put in last, because
+they are chosen after admission, and again for another provider. Bad input is refused before
+anything is opened, with the name of the field.
 """
 
 import json
@@ -12,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from weir import costs
+from weir.catalogue import Candidate, Model
 from weir.errors import (
     BadRequest,
     Refusal,
@@ -49,6 +52,7 @@ COSTLY_FIELDS = frozenset(
 )
 
 _CAP_FIELDS = ("max_tokens", "max_completion_tokens")
+_NOT_PASSED = COSTLY_FIELDS.union(STRAY_FIELDS, _CAP_FIELDS, ("model",))
 _WORD = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
@@ -57,10 +61,8 @@ _MAX_TOLD = 1000  # characters of a provider's message that are passed on
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a request is turned into: the provider's name of the model, and what goes with it."""
+    """What a request is held to, whichever provider answers it."""
 
-    model: str
-    cap_parameter: str
     max_output_tokens: int
     images: bool = True
     system_prompt: str | None = None
@@ -68,11 +70,32 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A request that has been understood. `upstream_body` is what the provider gets, as JSON."""
+    """A request that has been understood.
+
+    `common` is what any provider gets, as JSON, without the model and the output cap. `text_bytes`
+    is its length without the addresses of its `images`, which have a price of their own.
+    `output_cap` is for each of `choices`; `cap_asked`: the caller named one himself.
+    """
 
     stream: bool
     usage_wanted: bool
-    upstream_body: bytes
+    common: bytes
+    text_bytes: int = 0
+    images: int = 0
+    choices: int = 1
+    output_cap: int = 1
+    cap_asked: bool = False
+
+    def body_for(self, candidate: Candidate, output_cap: int) -> bytes:
+        """What this candidate gets; `output_cap` is for each choice."""
+        owned = (
+            f',"model":{_json(candidate.model)},"{candidate.output_cap_parameter}":{output_cap}}}'
+        )
+        return b"".join((memoryview(self.common)[:-1], owned.encode()))
+
+    def output_tokens(self, output_cap: int) -> int:
+        """Of all choices together."""
+        return self.choices * output_cap
 
 
 def understand(body: Mapping[str, Any], target: Target) -> ChatRequest:
@@ -81,7 +104,7 @@ def understand(body: Mapping[str, Any], target: Target) -> ChatRequest:
         raise BadRequest("messages is required: a list of at least one message.", param="messages")
     if not all(isinstance(message, dict) for message in messages):
         raise BadRequest("Each of messages must be an object.", param="messages")
-    _check_parts(messages, images=target.images)
+    addresses = _image_addresses(messages, images=target.images)
     stream = _optional(body, "stream", bool) or False
     options = _optional(body, "stream_options", dict) or {}
     choices = _positive(body, "n") or 1
@@ -90,26 +113,50 @@ def understand(body: Mapping[str, Any], target: Target) -> ChatRequest:
 
     # `n` answers share the cap, so that it bounds the request and not each answer.
     caps = [cap for name in _CAP_FIELDS if (cap := _positive(body, name)) is not None]
-    cap = min([*caps, target.max_output_tokens // choices])
 
-    upstream = {
-        name: value
-        for name, value in body.items()
-        if name not in STRAY_FIELDS and name not in _CAP_FIELDS and name not in COSTLY_FIELDS
-    }
+    upstream = {name: value for name, value in body.items() if name not in _NOT_PASSED}
     if target.system_prompt is not None:
         # First, so that the caller's own instructions come after it (contract section 8).
         prompt = {"role": "system", "content": target.system_prompt}
         upstream["messages"] = [prompt, *messages]
-    upstream["model"] = target.model
-    upstream[target.cap_parameter] = cap
     if stream:
         upstream["stream_options"] = {**options, "include_usage": True}
+    # A lone surrogate cannot be UTF-8; its JSON escape can.
+    common = _json(upstream).encode("utf-8", "backslashreplace")
     return ChatRequest(
         stream=stream,
         usage_wanted=options.get("include_usage") is True,
-        upstream_body=json.dumps(upstream, separators=(",", ":")).encode(),
+        common=common,
+        # In characters, which are the bytes of an address that is one, and never more than them.
+        text_bytes=len(common) - sum(map(len, addresses)),
+        images=len(addresses),
+        choices=choices,
+        output_cap=min([*caps, target.max_output_tokens // choices]),
+        cap_asked=bool(caps),
     )
+
+
+def check_length(model: Model, request: ChatRequest) -> None:
+    """Refuses what the model cannot take, or what might cost more than its prices say."""
+    size = request.text_bytes, request.images
+    most = model.max_input_tokens
+    if most is not None and (bound := costs.most_input(model, *size)) > most:
+        fit = max(0, request.text_bytes - (bound - most))
+        beside = " beside its images" if request.images else ""
+        raise BadRequest(
+            f"The request has {request.text_bytes:,} bytes of text; at most {fit:,} fit{beside}, "
+            f"because this model's price rises beyond {most:,} input tokens, and a token may be a "
+            "single byte.",
+            code="context_length_exceeded",
+            param="messages",
+        )
+    if (likely := costs.likely_input(model, *size)) > model.context_tokens:
+        raise BadRequest(
+            f"The request has about {likely:,} input tokens; this model's context is "
+            f"{model.context_tokens:,}.",
+            code="context_length_exceeded",
+            param="messages",
+        )
 
 
 def completion_id(client_request_id: str | None, random_hex: str) -> str:
@@ -175,16 +222,30 @@ def refusal_of_upstream(status: int, headers: Mapping[str, str], body: bytes) ->
     )
 
 
-def _check_parts(messages: list[dict[str, Any]], *, images: bool) -> None:
-    """Text is bounded by its bytes. What is not (files, sound, films) would have no known price."""
-    taken = {"text", "refusal", *(["image_url"] if images else [])}
+def _image_addresses(messages: list[dict[str, Any]], *, images: bool) -> list[str]:
+    """Text is bounded by its bytes, images by their number. What is bounded by neither (files,
+    sound, films) would have no known price.
+    """
+    addresses: list[str] = []
     for message in messages:
         content = message.get("content")
+        if isinstance(content, dict):
+            content = [content]  # no list, but some provider may read it as one
         for part in content if isinstance(content, list) else ():
             kind = part.get("type") if isinstance(part, dict) else None
-            if kind not in taken:
+            if kind in ("text", "refusal"):
+                continue
+            if kind != "image_url" or not images:
                 what = "images" if kind == "image_url" else f"content of type {_told(kind)!r}"
                 raise BadRequest(f"This model takes no {what}.", param="messages")
+            image = part.get("image_url")
+            address = image.get("url") if isinstance(image, dict) else None
+            if not isinstance(address, str):
+                raise BadRequest(
+                    "image_url must be an object with a url, which is a string.", param="messages"
+                )
+            addresses.append(address)
+    return addresses
 
 
 def _optional(body: Mapping[str, Any], name: str, kind: type) -> Any:
@@ -230,3 +291,7 @@ def _retry_after(value: str | None) -> int:
     if value is not None and _SECONDS.fullmatch(value.strip()):
         return max(1, min(math.ceil(float(value)), 3600))
     return 1
+
+
+# Made once: json.dumps with arguments would make one for every request.
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
