@@ -185,6 +185,7 @@ def _lines(models: Mapping[str, Mapping[str, Any]], last: _Column = _STATE) -> l
 
 
 def _show(console: Console, name: str, model: Mapping[str, Any]) -> None:
+    most = model.get("max_input_tokens")
     source = f"{model.get('source', 'not told')} {model.get('as_of', '')}"
     rows = [
         ("Model", name),
@@ -200,6 +201,7 @@ def _show(console: Console, name: str, model: Mapping[str, Any]) -> None:
             for number, candidate in enumerate(model["candidates"])
         ),
         ("Context", f"{model['context_tokens']} tokens"),
+        *([("Max input", f"{most} tokens, to which the prices hold")] if most else []),
         ("Max output", f"{model['max_output_tokens']} tokens"),
         ("Images", "yes" if model.get("image_max_tokens") else "refused"),
         ("Source", source.strip()),

@@ -66,6 +66,12 @@ def test_zero_is_a_price() -> None:
     assert catalogue(candidates=[candidate]).models["m-large"].candidates[0].input_nano_usd == 0
 
 
+def test_prices_hold_to_the_end_of_the_context_unless_it_is_said_otherwise() -> None:
+    assert catalogue().models["m-large"].max_input_tokens is None
+    assert catalogue(max_input_tokens=None).models["m-large"].max_input_tokens is None
+    assert catalogue(max_input_tokens=272_000).models["m-large"].max_input_tokens == 272_000
+
+
 SPOILT: list[Callable[[dict[str, Any]], object]] = [
     lambda model: model.pop("candidates"),
     lambda model: model.pop("context_tokens"),
@@ -73,6 +79,7 @@ SPOILT: list[Callable[[dict[str, Any]], object]] = [
     lambda model: model.update(max_output_tokens=None),
     lambda model: model.update(max_output_tokens="1024"),
     lambda model: model.update(image_max_tokens=True),
+    lambda model: model.update(max_input_tokens="272000"),
     lambda model: model["candidates"][0].update(upstream="gone"),
     lambda model: model["candidates"][0].pop("output_cap_parameter"),
     lambda model: model["candidates"][0].pop("model"),

@@ -135,7 +135,8 @@ NO_COUNTS: list[Any] = [
         *((LimitsDocument, {}, name) for name in LimitsDocument.model_fields
           if name != "usd_per_month"),
         *((ModelDocument, MODEL, name) for name in
-          ("context_tokens", "max_output_tokens", "overhead_tokens", "image_max_tokens")),
+          ("context_tokens", "max_input_tokens", "max_output_tokens", "overhead_tokens",
+           "image_max_tokens")),
         *((ModelDocument, MODEL, f"candidates.0.{name}") for name in
           ("input_nano_usd", "cached_input_nano_usd", "output_nano_usd")),
         (TierDocument, {"number": 4}, "number"),
@@ -561,6 +562,7 @@ FULL_PROJECT = {
 FULL_MODEL = {
     **MODEL,
     "aliases": ["x"],
+    "max_input_tokens": 1,
     "image_max_tokens": 1,
     "source": "https://x.example",
     "as_of": "2026-01-01",
@@ -673,6 +675,7 @@ MODELS = st.fixed_dictionaries(
     },
     optional={
         "aliases": st.lists(st.from_regex(r"fc:[a-z]{1,5}/[a-z]{1,5}", fullmatch=True), max_size=3),
+        "max_input_tokens": st.none() | st.integers(1, 10**8),
         "image_max_tokens": st.none() | st.integers(1, 10**6),
         "as_of": st.none() | st.just("2026-01-01"),
         "source": st.none() | st.just("https://x.example"),
@@ -690,6 +693,7 @@ def test_every_model_that_may_be_written_can_be_read(told: dict[str, Any]) -> No
     for candidate, written in zip(read.candidates, told["candidates"], strict=True):
         assert candidate.output_nano_usd == written["output_nano_usd"]
     assert read.image_max_tokens == told.get("image_max_tokens")
+    assert read.max_input_tokens == told.get("max_input_tokens")
     assert parsed(ModelDocument, stored).stored() == stored
 
 

@@ -19,6 +19,7 @@ MODEL_FIELDS = [
     "aliases",
     "candidates",
     "context_tokens",
+    "max_input_tokens",
     "max_output_tokens",
     "overhead_tokens",
     "image_max_tokens",
@@ -116,6 +117,9 @@ def test_limits_are_whole_and_the_output_fits_into_the_context(name: str) -> Non
         assert told[limit] > 0, limit
     assert told["max_output_tokens"] <= told["context_tokens"]
     assert told["overhead_tokens"] < told["context_tokens"]
+    if told["max_input_tokens"] is not None:
+        assert whole(told["max_input_tokens"])
+        assert told["overhead_tokens"] < told["max_input_tokens"] <= told["context_tokens"]
     if told["image_max_tokens"] is not None:
         assert whole(told["image_max_tokens"])
         assert 0 < told["image_max_tokens"] <= told["context_tokens"]
@@ -133,3 +137,18 @@ def test_model_tells_where_and_as_of_when_it_was_read(name: str) -> None:
 def test_bedrock_s_default_model_and_its_smaller_kin_are_there_by_their_ids(name: str) -> None:
     served = [(each["upstream"], each["model"]) for each in MODELS[name]["candidates"]]
     assert served == [("bedrock", f"openai.{name}-1:0")]
+
+
+def test_models_whose_price_rises_with_the_prompt_s_length_take_none_so_long() -> None:
+    """Above these lengths their providers' lists have a second price: it would not be charged."""
+    limits = {
+        name: told["max_input_tokens"]
+        for name, told in MODELS.items()
+        if told["max_input_tokens"] is not None
+    }
+    openai = ["gpt-5.4", "gpt-5.5", "gpt-6-luna", "gpt-6.1-sol", "gpt-6-astra"]
+    assert limits == {
+        **dict.fromkeys(openai, 272_000),
+        "claude-haiku-5-5": 100_000,
+        "gemini-3.1-pro-preview": 200_000,
+    }

@@ -263,6 +263,11 @@ class ModelDocument(Document):
         list[CandidateDocument], Field(min_length=1, max_length=MOST_CANDIDATES)
     ] = Field(description="upstreams in order of fallback")
     context_tokens: Annotated[int, Field(ge=1, le=10**8)]
+    max_input_tokens: Annotated[int, Field(ge=1, le=10**8)] | None = Field(
+        default=None,
+        description="the prices hold up to so many input tokens: what might be longer is refused; "
+        "null: they hold to the end of the context",
+    )
     max_output_tokens: Annotated[int, Field(ge=1, le=10**7)]
     overhead_tokens: Annotated[int, Field(ge=0, le=10**6)] = Field(
         description="input tokens that the provider adds beyond the bytes of a request"

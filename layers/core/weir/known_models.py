@@ -1,6 +1,9 @@
 """The starting list that comes with a release: models of large providers with prices and limits,
 each with where and when they were read. Nothing of it counts until an operator copies it into his
 own catalogue: prices change, and a new release must not change what he has priced.
+
+Where a provider's price rises with the length of the prompt, the entry has the lower price, and
+`max_input_tokens` ends where that does.
 """
 
 import json

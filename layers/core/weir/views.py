@@ -112,6 +112,7 @@ class Model(View):
     aliases: list[str]
     candidates: list[CandidateDocument]
     context_tokens: int
+    max_input_tokens: int | None = None
     max_output_tokens: int
     overhead_tokens: int
     image_max_tokens: int | None = None
