@@ -1,26 +1,39 @@
-"""POST /v1/chat/completions: believe the token, relay the question, stream the answer.
+"""POST /v1/chat/completions: believe the token, admit the request, relay it, settle it.
 
 Runs on the streaming runtime: a handler returns (status, headers, first chunk, the rest).
 """
 
+import functools
 import logging
 import os
 import time
-import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
-from weir import callers, chat, relay
-from weir.aws import lean, provider_keys
+from weir import callers, chat, costs, ledger, relay
+from weir.aws import items, lean, provider_keys
+from weir.aws.cancellation import Cancellation
+from weir.aws.ledger import Ask, Ledger, Reservation, StaleConfiguration
 from weir.aws.public_keys import PublicKeys
 from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshot, Snapshots
 from weir.aws.table import Table
 from weir.aws.vault import Vault
 from weir.catalogue import BEDROCK, Candidate, Model, Upstream
-from weir.errors import Internal, NotReady, Refusal, TooLarge, store_unavailable
+from weir.errors import (
+    BadRequest,
+    Internal,
+    LedgerBusy,
+    NotReady,
+    Refusal,
+    TooLarge,
+    store_unavailable,
+)
 from weir.events import Request, answer_headers, refusal_answer
-from weir.origins import Origins
+from weir.ledger import Amounts, Field, Settlement
+from weir.limits import NANO
+from weir.metrics import COUNT, MILLISECONDS, NO_UNIT, emf
 from weir.settings import MAX_CHAT_BODY_BYTES, ChatSettings
 from weir.tokens import Claims
 from weir.upstreams import bedrock
@@ -30,18 +43,54 @@ Answer = tuple[int, dict[str, str], bytes, Iterator[bytes]]
 
 # The runtime needs a moment to end the response before Lambda ends the runtime.
 LAMBDA_MARGIN_S = 5
+# After the longest answer its process is given up, and the sweeper settles for it.
+SWEPT_AFTER_S = 60
+STOPPED_OR_WHOLE = {"completed", "cancelled", "stream_deadline_exceeded", "upstream_timeout"}
+MAX_LABEL = 128  # characters of a session or thread that are kept with the usage
 
 log = logging.getLogger("chat")
 
 _settings = ChatSettings.from_env(os.environ)
 _deployment = _settings.deployment
-_table = Table(lean.client("dynamodb"), _deployment.table_name)
+_dynamodb = lean.client("dynamodb")
+_table = Table(_dynamodb, _deployment.table_name)
+_ledger = Ledger(_dynamodb, _deployment.table_name, time.time)
 _public_keys = PublicKeys(_table, time.time)
 _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
 _vault = Vault(lean.client("secretsmanager"))
 _providers: dict[str, Provider] = {}  # by base URL; each keeps a connection
 _role_bearers: dict[str, bedrock.RoleBearer] = {}  # by region
+
+
+@dataclass(slots=True)
+class Chat:
+    """One request that was admitted. `attempts` are the upstreams that were asked, and what came
+    of it.
+    """
+
+    request: Request
+    claims: Claims
+    snapshot: Snapshot
+    model: Model
+    asked: chat.ChatRequest
+    reservation: Reservation
+    at_ms: int
+    attempts: list[str] = field(default_factory=list)
+
+    @property
+    def completion_id(self) -> str:
+        return self.reservation.completion_id
+
+    @property
+    def output_cap(self) -> int:
+        return self.reservation.output_tokens // self.asked.choices
+
+
+@functools.cache
+def _watched() -> Ledger:
+    """With a connection of its own, for the thread that looks. Most answers end before it does."""
+    return Ledger(lean.new_client("dynamodb"), _deployment.table_name, time.time)
 
 
 def handler(event: dict[str, Any], context: Any) -> Answer:
@@ -59,41 +108,235 @@ def handler(event: dict[str, Any], context: Any) -> Answer:
 
 
 def _answer(request: Request, context: Any) -> Answer:
-    now = int(time.time())
+    at_ms = int(time.time() * 1000)
+    now = at_ms // 1000
     if len(request.body) > MAX_CHAT_BODY_BYTES:
         raise TooLarge(f"The body may have at most {MAX_CHAT_BODY_BYTES} bytes.")
     claims = callers.believe(request, _deployment, lambda kid: _public_keys.find(kid, now), now=now)
-    snapshot = _snapshots.of(claims.pid, claims.uid)
+    snapshot = _snapshots.of(claims.pid)
     _refused_origins.check(request, snapshot.project, now)
     body = request.json_object()
-    model = snapshot.project.choose(body.get("model"), snapshot.catalogue)
-    candidate = model.candidates[0]
-    asked = chat.understand(body, _target(model, candidate, snapshot, claims))
-    completion_id = chat.completion_id(request.headers.get("x-client-request-id"), uuid.uuid4().hex)
-    # Admission (one store round trip) belongs here, and settlement into `_logged`'s finally.
     left_s = context.get_remaining_time_in_millis() / 1000 - LAMBDA_MARGIN_S
     timing = relay.Timing(time.monotonic, time.monotonic() + min(_settings.max_stream_s, left_s))
-    upstream = _open(candidate.upstream, asked, now)
-    frames = _logged(asked, upstream, completion_id, timing, claims, model, request)
+    try:
+        one = _admitted(request, claims, snapshot, body, at_ms)
+    except StaleConfiguration:
+        _snapshots.forget(claims.pid)
+        try:
+            one = _admitted(request, claims, _snapshots.of(claims.pid), body, at_ms)
+        except StaleConfiguration:
+            raise LedgerBusy from None
+    frames = _relayed(one, timing)
     first = next(frames)  # what fails up to here is a plain HTTP error
-    headers = _headers(
-        request, claims, completion_id, snapshot.project.origins, stream=asked.stream
+    return 200, _headers(one), first, frames
+
+
+def _admitted(
+    request: Request, claims: Claims, snapshot: Snapshot, body: dict[str, Any], at_ms: int
+) -> Chat:
+    """With its worst case held, in one round trip to the store."""
+    project = snapshot.project
+    model = project.choose(body.get("model"), snapshot.catalogue)
+    asked = chat.understand(body, _target(model, snapshot, claims))
+    chat.check_length(model, asked)
+    completion_id = chat.completion_id(
+        request.headers.get("x-client-request-id"), os.urandom(16).hex()
     )
-    return 200, headers, first, frames
+    size = (model, asked.text_bytes, asked.images)
+    bound, estimate = costs.input_bound(*size), costs.input_estimate(*size)
+
+    def price(output_tokens: int) -> Amounts:
+        return Amounts(
+            estimate + output_tokens, costs.worst_case(model.candidates, bound, output_tokens)
+        )
+
+    def afford(limit: Field, left: int) -> int:
+        if limit.unit == "nano_usd":
+            return costs.affordable_output(model.candidates, bound, left)
+        return left - estimate if limit.unit == "tokens" else 0
+
+    reservation = _ledger.admit(
+        Ask(
+            pid=claims.pid,
+            subject=items.user(claims.uid),
+            tier=claims.tier,
+            completion_id=completion_id,
+            limits=project.limits_of(claims.tier),
+            limited=project.limited_fields,
+            project=project.pool,
+            tenant=snapshot.tenant_pool,
+            price=price,
+            afford=afford,
+            output_tokens=asked.output_tokens(asked.output_cap),
+            choices=asked.choices,
+            shrinkable=not asked.cap_asked,
+            due=at_ms // 1000 + _settings.max_stream_s + SWEPT_AFTER_S,
+            row={
+                "uid": claims.uid,
+                "session": _label(request.headers.get("x-session-id") or claims.sid),
+                "thread": _label(request.headers.get("x-thread-id")),
+                "tag": _tag(request),
+                "model": model.name,
+                "tier": claims.tier,
+                "request_id": request.request_id,
+            },
+        )
+    )
+    return Chat(request, claims, snapshot, model, asked, reservation, at_ms)
 
 
-def _target(model: Model, candidate: Candidate, snapshot: Snapshot, claims: Claims) -> chat.Target:
+def _target(model: Model, snapshot: Snapshot, claims: Claims) -> chat.Target:
     cap = snapshot.most_output_tokens(claims.tier)
     return chat.Target(
-        candidate.model,
-        candidate.output_cap_parameter,
         model.max_output_tokens if cap is None else min(cap, model.max_output_tokens),
         images=model.image_max_tokens is not None,
         system_prompt=snapshot.project.system_prompt,
     )
 
 
-def _open(upstream: Upstream, asked: chat.ChatRequest, now: int) -> relay.Upstream:
+def _label(value: str | None) -> str | None:
+    return value[:MAX_LABEL] if value else None
+
+
+def _tag(request: Request) -> str | None:
+    tag = request.headers.get("fc-tag")
+    if tag and (len(tag) > 64 or not tag.isprintable()):
+        raise BadRequest("FC-Tag must be at most 64 printable characters.", param="FC-Tag")
+    return tag or None
+
+
+def _relayed(one: Chat, timing: relay.Timing) -> Iterator[bytes]:
+    """The answer of the first upstream that gives one. Whatever happens, the request is settled."""
+    outcome, candidate = relay.Outcome(), one.model.candidates[0]
+    subject = one.reservation.subject
+    cancelled = Cancellation(
+        lambda: _watched().is_cancelled(one.claims.pid, subject, one.completion_id)
+    )
+
+    def receipt(seen: relay.Outcome) -> dict[str, Any]:
+        usage = _usage(one, seen)
+        return costs.usage_object(usage, costs.cost(usage, candidate), seen.usage)
+
+    try:
+        for place, candidate in enumerate(one.model.candidates, 1):
+            outcome = relay.Outcome()
+            try:
+                body = one.asked.body_for(candidate, one.output_cap)
+                upstream = _open(candidate.upstream, body, stream=one.asked.stream)
+                one.attempts.append(f"{candidate.upstream.name}=ok")
+                if one.asked.stream:
+                    yield from relay.stream(
+                        one.asked,
+                        upstream,
+                        one.completion_id,
+                        timing,
+                        outcome,
+                        receipt,
+                        cancelled,
+                    )
+                else:
+                    yield relay.complete(
+                        upstream, one.completion_id, timing, outcome, receipt, cancelled
+                    )
+                return
+            except Refusal as refusal:  # before anything was sent to the caller
+                if refusal.code == "upstream_credentials_refused":
+                    _vault.forget(_settings.provider_keys_secret)  # a new key counts at once
+                outcome.outcome = refusal.code
+                del one.attempts[place - 1 :]
+                one.attempts.append(f"{candidate.upstream.name}={refusal.code}")
+                elsewhere = refusal.elsewhere or refusal.code == "upstream_not_configured"
+                if not elsewhere or _is_billed(outcome) or place == len(one.model.candidates):
+                    raise
+    finally:
+        try:
+            _settle(one, outcome, candidate)
+        finally:
+            cancelled.end()
+
+
+def _is_billed(outcome: relay.Outcome) -> bool:
+    """Whether the provider has done something that it may be paid for: it has said something, or
+    was thinking when it was stopped. An answer that it failed to give before its first word is
+    free.
+    """
+    said = outcome.content_chunks > 0 or outcome.usage is not None
+    return said or outcome.silent or (outcome.answered and outcome.outcome in STOPPED_OR_WHOLE)
+
+
+def _usage(one: Chat, outcome: relay.Outcome) -> costs.Usage:
+    """What the provider has billed; our own count, if it has not told."""
+    told = costs.read_usage(outcome.usage)
+    if told is not None and (told.output or not outcome.content_chunks):
+        return told
+    size = (one.model, one.asked.text_bytes, one.asked.images)
+    return costs.estimated(
+        costs.input_estimate(*size),
+        outcome.content_bytes,
+        outcome.content_chunks,
+        one.reservation.output_tokens,
+    )
+
+
+def _settle(one: Chat, outcome: relay.Outcome, candidate: Candidate) -> None:
+    """In one round trip. Never raises: the answer has been given, and a request that could not be
+    settled is swept.
+    """
+    billed = _is_billed(outcome)
+    usage = _usage(one, outcome) if billed else costs.Usage(0, 0, 0, 0)
+    nano_usd = costs.cost(usage, candidate)
+    row = {
+        "upstream": candidate.upstream.name,
+        "outcome": outcome.outcome,
+        "input_tokens": usage.input,
+        "cached_tokens": usage.cached,
+        "output_tokens": usage.output,
+        "reasoning_tokens": usage.reasoning,
+        "nano_usd": nano_usd,
+        "estimated": usage.estimated,
+        "at_ms": one.at_ms,
+        "first_byte_ms": _ms(outcome.first_byte_s),
+        "total_ms": _ms(outcome.total_s),
+    }
+    settled = Settlement(usage.total, nano_usd, answered=billed)
+    failed = False
+    try:
+        if not _ledger.settle(one.reservation, settled, row):
+            log.warning("settled before", extra={"completion_id": one.completion_id})
+    except Exception:
+        log.exception("not settled", extra={"completion_id": one.completion_id})
+        failed = True
+    _tell(one, outcome, row, above=nano_usd > one.reservation.amounts.nano_usd, failed=failed)
+
+
+def _tell(
+    one: Chat, outcome: relay.Outcome, row: dict[str, Any], *, above: bool, failed: bool
+) -> None:
+    metrics = {
+        "Requests": (1, COUNT),
+        "Tokens": (row["input_tokens"] + row["output_tokens"], COUNT),
+        "CostUsd": (row["nano_usd"] / NANO, NO_UNIT),
+        "AboveWorstCase": (int(above), COUNT),
+        "SettlementFailures": (int(failed), COUNT),
+    }
+    if row["first_byte_ms"] is not None:
+        metrics["FirstByteMs"] = (row["first_byte_ms"], MILLISECONDS)
+    named = {
+        "completion_id": one.completion_id,
+        "project": one.claims.pid,
+        "chunks": outcome.chunks,
+    }
+    told = {**one.reservation.row, **row, "stream": one.asked.stream, "attempts": one.attempts}
+    metric = emf("chat", one.at_ms, metrics, {"Model": one.model.name})
+    log.info("chat", extra={**named, **told, **metric})
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
+
+
+def _open(upstream: Upstream, body: bytes, *, stream: bool) -> relay.Upstream:
+    now = int(time.time())
     if upstream.kind == BEDROCK:
         region = upstream.region or _settings.region
         base_url, bearer = bedrock.base_url(region), _role_bearer(region, now)
@@ -102,7 +345,7 @@ def _open(upstream: Upstream, asked: chat.ChatRequest, now: int) -> relay.Upstre
         base_url, bearer = upstream.base_url, _provider_key(upstream.name, upstream.base_url, now)
     if base_url not in _providers:
         _providers[base_url] = Provider(base_url)
-    return _providers[base_url].open(asked.upstream_body, bearer, stream=asked.stream)
+    return _providers[base_url].open(body, bearer, stream=stream)
 
 
 def _role_bearer(region: str, now: int) -> str:
@@ -125,63 +368,37 @@ def _provider_key(upstream: str, base_url: str, now: int) -> str:
     return key
 
 
-def _logged(
-    asked: chat.ChatRequest,
-    upstream: relay.Upstream,
-    completion_id: str,
-    timing: relay.Timing,
-    claims: Claims,
-    model: Model,
-    request: Request,
-) -> Iterator[bytes]:
-    outcome = relay.Outcome()
-    try:
-        if asked.stream:
-            yield from relay.stream(asked, upstream, completion_id, timing, outcome)
-        else:
-            yield relay.complete(upstream, completion_id, timing, outcome)
-    finally:
-        if outcome.outcome == "upstream_credentials_refused":
-            _vault.forget(_settings.provider_keys_secret)  # a new key counts at once
-        log.info(
-            "chat",
-            extra={
-                "outcome": outcome.outcome,
-                "completion_id": completion_id,
-                "project": claims.pid,
-                "uid": claims.uid,
-                "sid": claims.sid,
-                "model": model.name,
-                "stream": asked.stream,
-                "chunks": outcome.chunks,
-                "first_byte_s": outcome.first_byte_s,
-                "total_s": outcome.total_s,
-                "usage": outcome.usage,
-                "request_id": request.request_id,
-            },
-        )
-
-
-def _headers(
-    request: Request, claims: Claims, completion_id: str, origins: Origins, *, stream: bool
-) -> dict[str, str]:
-    extra = {"X-Completion-Id": completion_id}
+def _headers(one: Chat) -> dict[str, str]:
+    limits = one.snapshot.project.limits_of(one.claims.tier)
+    extra = {
+        "X-Completion-Id": one.completion_id,
+        "X-Weir-Upstreams": ", ".join(one.attempts),
+        **ledger.policy_headers(limits, one.reservation.at),
+    }
+    request = one.request
     for name, value in (
-        ("X-Session-Id", request.headers.get("x-session-id") or claims.sid),
+        ("X-Session-Id", request.headers.get("x-session-id") or one.claims.sid),
         ("X-Thread-Id", request.headers.get("x-thread-id")),
     ):
         if value and value.isascii() and value.isprintable():  # what a header can carry
             extra[name] = value
-    if stream:
+    if one.asked.stream:
         extra["Content-Type"] = "text/event-stream; charset=utf-8"
         extra["Cache-Control"] = "no-store, no-transform"
         extra["X-Accel-Buffering"] = "no"
-    return answer_headers(request, origins, extra)
+    return answer_headers(request, one.snapshot.project.origins, extra)
 
 
 def _refuse(refusal: Refusal, request: Request) -> Answer:
     level = logging.ERROR if refusal.status >= 500 else logging.INFO
-    told = {"status": refusal.status, "code": refusal.code, "details": refusal.details}
-    log.log(level, "refused", extra={**told, "request_id": request.request_id})
+    counted = {"Refusals": (1, COUNT), "LedgerBusy": (int(isinstance(refusal, LedgerBusy)), COUNT)}
+    told = {
+        "status": refusal.status,
+        "code": refusal.code,
+        "details": refusal.details,
+        "request_id": request.request_id,
+        **emf("chat", int(time.time() * 1000), counted, {"Code": refusal.code}),
+    }
+    log.log(level, "refused", extra=told)
     status, headers, body = refusal_answer(refusal, request, _snapshots.readable_by())
     return status, headers, body.encode(), iter(())

@@ -107,7 +107,6 @@ def test_input_is_bounded_by_the_context_beyond_which_providers_refuse() -> None
     assert costs.input_bound(model(context=1000), 5000, 0) == 1000
     assert costs.input_estimate(model(context=1000), 5000, 0) == 1000
     assert costs.most_input(model(context=1000), 5000, 0) == 5007
-    assert costs.likely_input(model(context=1000), 5000, 0) == 1667
 
 
 def test_images_without_a_price_are_never_free() -> None:

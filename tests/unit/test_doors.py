@@ -272,7 +272,7 @@ def test_output_is_capped_by_the_users_tier_and_one_that_is_gone_counts_as_the_f
     snapshot = door._snapshots.of("default", "u")
     model = snapshot.project.choose(None, snapshot.catalogue)
     claims = tokens.Claims("tenant-1", "default", "u", "user", "s", tier, "j", 0)
-    target = door._target(model, model.candidates[0], snapshot, claims)
+    target = door._target(model, snapshot, claims)
     assert (target.max_output_tokens, target.model) == (cap, "provider/m-large")
     assert target.images is False
 

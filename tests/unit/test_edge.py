@@ -193,6 +193,9 @@ MAKE: dict[type[Refusal], Any] = {
     TokenExpired: TokenExpired,
     errors.OriginNotAllowed: lambda: errors.OriginNotAllowed("https://evil.example"),
     errors.Internal: errors.Internal,
+    errors.Cancelled: errors.Cancelled,
+    errors.LedgerBusy: errors.LedgerBusy,
+    errors.LimitReached: lambda: errors.LimitReached("m", retry_after_s=1),
 }
 
 
@@ -209,7 +212,7 @@ def test_every_refusal_is_told_in_the_one_envelope(kind: type[Refusal]) -> None:
     assert told["message"] == told["error"]["message"]
     assert headers["X-Request-Id"] == headers["X-Trace-Id"] == told["trace_id"] == "req-1"
     assert headers["Access-Control-Allow-Origin"] == "https://app.example.com"
-    retried = status == 409 or status >= 500  # by an OpenAI SDK, left to itself
+    retried = status in (402, 409) or status >= 500  # by an OpenAI SDK, left to itself
     assert ("x-should-retry" in headers) == (retried and not refusal.retryable)
 
 

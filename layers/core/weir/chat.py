@@ -137,7 +137,9 @@ def understand(body: Mapping[str, Any], target: Target) -> ChatRequest:
 
 
 def check_length(model: Model, request: ChatRequest) -> None:
-    """Refuses what the model cannot take, or what might cost more than its prices say."""
+    """Refuses what might cost more than the model's prices say. What is too long for the model
+    itself its provider refuses, who alone can count it.
+    """
     size = request.text_bytes, request.images
     most = model.max_input_tokens
     if most is not None and (bound := costs.most_input(model, *size)) > most:
@@ -147,13 +149,6 @@ def check_length(model: Model, request: ChatRequest) -> None:
             f"The request has {request.text_bytes:,} bytes of text; at most {fit:,} fit{beside}, "
             f"because this model's price rises beyond {most:,} input tokens, and a token may be a "
             "single byte.",
-            code="context_length_exceeded",
-            param="messages",
-        )
-    if (likely := costs.likely_input(model, *size)) > model.context_tokens:
-        raise BadRequest(
-            f"The request has about {likely:,} input tokens; this model's context is "
-            f"{model.context_tokens:,}.",
             code="context_length_exceeded",
             param="messages",
         )

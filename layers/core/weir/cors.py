@@ -17,7 +17,9 @@ ALLOW_METHODS = "GET, POST, DELETE, OPTIONS"
 # ignores both and retries against the limit.
 EXPOSE_HEADERS = (
     "x-request-id, x-trace-id, retry-after, retry-after-ms, x-should-retry, "
-    "x-session-id, x-thread-id, x-completion-id"
+    "x-session-id, x-thread-id, x-completion-id, x-weir-upstreams, ratelimit, ratelimit-policy, "
+    "x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, "
+    "x-ratelimit-remaining-tokens, x-ratelimit-reset-requests, x-ratelimit-reset-tokens"
 )
 
 # For the one answer that every page may read: why it may not read any other.
@@ -26,7 +28,7 @@ EVERYBODY = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers"
 # Offered when a preflight names none; otherwise the names asked for are echoed, because the OpenAI
 # SDK's `x-stainless-*` family grows from release to release. `*` would not cover Authorization.
 ALLOW_HEADERS = (
-    "authorization, content-type, accept, x-session-id, x-thread-id, x-client-request-id"
+    "authorization, content-type, accept, x-session-id, x-thread-id, x-client-request-id, fc-tag"
 )
 
 _HEADER_NAMES = re.compile(

@@ -47,14 +47,9 @@ def input_bound(model: Model, text_bytes: int, images: int) -> int:
     return min(most_input(model, text_bytes, images), model.context_tokens)
 
 
-def likely_input(model: Model, text_bytes: int, images: int) -> int:
-    """About how many input tokens these are, whether the model takes so many or not."""
-    return max(1, _tokens_of(text_bytes) + _image_tokens(model, images))
-
-
 def input_estimate(model: Model, text_bytes: int, images: int) -> int:
     """For quotas of tokens, and where a provider does not tell what it has billed."""
-    likely = likely_input(model, text_bytes, images)
+    likely = _tokens_of(text_bytes) + _image_tokens(model, images)
     return max(1, min(likely, input_bound(model, text_bytes, images)))
 
 

@@ -15,7 +15,7 @@ import json
 import os
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -59,14 +59,22 @@ class AwsError(Exception):
     """A call that failed: AWS refused it, or no usable answer came.
 
     `status` is the HTTP status, None if there was no answer. `code` is AWS's short name for the
-    error, such as ConditionalCheckFailedException, None if unknown. Never with AWS's own message:
-    that of a wrong signature can repeat the signed headers, the session token among them.
+    error, such as ConditionalCheckFailedException, None if unknown. `reasons` are those of a
+    transaction that was cancelled, one for each of its parts. Never with AWS's own message: that of
+    a wrong signature can repeat the signed headers, the session token among them.
     """
 
-    def __init__(self, what: str, status: int | None = None, code: str | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        status: int | None = None,
+        code: str | None = None,
+        reasons: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         super().__init__(what)
         self.status = status
         self.code = code
+        self.reasons = reasons
 
 
 class Api:
@@ -161,7 +169,8 @@ class Api:
             self.close()
         code = str((answer or {}).get("__type") or "").rpartition("#")[2] or None
         what = code or "not an answer of AWS"
-        raise AwsError(f"{operation} failed: HTTP {status}, {what}", status, code)
+        reasons = (answer or {}).get("CancellationReasons") or ()
+        raise AwsError(f"{operation} failed: HTTP {status}, {what}", status, code, reasons)
 
     def close(self) -> None:
         """Closes the kept connection. The next call dials again."""
@@ -176,7 +185,8 @@ class Api:
                 raise
         # A frozen process cannot notice that its peer went away. Once more, on a new connection:
         # should the first request have been carried out after all, GetItem, PutItem and UpdateItem
-        # as used here leave the same item again (or a condition says that it is there already).
+        # as used here leave the same item again (or a condition says that it is there already), and
+        # a transaction is known by its token.
         self.close()
         return self._exchange(body, headers)
 
@@ -192,6 +202,11 @@ class Api:
 @functools.cache
 def client(service: str) -> "Client":
     """One a process: it keeps its connection. As Lambda sets the environment."""
+    return Client(Api.from_env(service, os.environ))
+
+
+def new_client(service: str) -> "Client":
+    """With a connection of its own, for a thread of its own. Dials when it is first used."""
     return Client(Api.from_env(service, os.environ))
 
 
@@ -216,6 +231,12 @@ class Client:
     def update_item(self, **asked: Any) -> dict[str, Any]:
         return self._api.call("UpdateItem", asked)
 
+    def delete_item(self, **asked: Any) -> dict[str, Any]:
+        return self._api.call("DeleteItem", asked)
+
+    def transact_write_items(self, **asked: Any) -> dict[str, Any]:
+        return self._api.call("TransactWriteItems", asked)
+
     def get_secret_value(self, **asked: Any) -> dict[str, Any]:
         return self._api.call("GetSecretValue", asked)
 
@@ -226,6 +247,15 @@ def code_of(error: Exception) -> str | None:
         return error.code
     told: dict[str, dict[str, str]] = getattr(error, "response", {})
     return told.get("Error", {}).get("Code")
+
+
+def reasons_of(error: Exception) -> Sequence[Mapping[str, Any]]:
+    """Why a transaction was cancelled, part by part; nothing if it was not. As `code_of`."""
+    if isinstance(error, AwsError):
+        return error.reasons
+    told: dict[str, Any] = getattr(error, "response", {})
+    reasons: Sequence[Mapping[str, Any]] = told.get("CancellationReasons") or ()
+    return reasons
 
 
 def signed_headers(
