@@ -2,6 +2,7 @@
 outside:
 
     POST /rotate                               one rotation of the signing keys, now
+    POST /schedules                            every function that has a schedule once, now
     POST /functions/<LogicalId>/invocations    one event to one function; its answer as it gave it
 
     curl --unix-socket .local/control.sock -X POST http://weir/rotate
@@ -19,13 +20,16 @@ from local.http1 import Exchange
 from local.pool import Busy, Pool
 from local.rotation import RotationFailed, Rotations
 from local.sandbox import InvocationFailed, Stream
+from local.schedules import Schedules
 
 MAX_EVENT = 6 * 1024 * 1024
 
 
 class Control:
-    def __init__(self, pools: Mapping[str, Pool], rotations: Rotations) -> None:
-        self._pools, self._rotations = pools, rotations
+    def __init__(
+        self, pools: Mapping[str, Pool], rotations: Rotations, schedules: Schedules
+    ) -> None:
+        self._pools, self._rotations, self._schedules = pools, rotations, schedules
 
     async def __call__(self, exchange: Exchange) -> None:
         call = (exchange.method, *exchange.target.strip("/").split("/"))
@@ -35,12 +39,21 @@ class Control:
                 await _answer(exchange, 200, {"versions": await self._rotations.run_now()})
             except RotationFailed as error:
                 await _answer(exchange, 500, {"error": str(error)})
+        elif call == ("POST", "schedules"):
+            await self._run_schedules(exchange)
         elif len(call) == 4 and call[1] == "functions" and call[2] in self._pools:
             await self._invoke(exchange, self._pools[call[2]], event)
         else:
             await _answer(
                 exchange, 404, {"error": f"no such call: {exchange.method} {exchange.target}"}
             )
+
+    async def _run_schedules(self, exchange: Exchange) -> None:
+        outcomes = await self._schedules.run_now()
+        failed = {function: why for function, why in outcomes.items() if why is not None}
+        ran = [function for function in outcomes if function not in failed]
+        told: dict[str, object] = {"ran": ran, **({"failed": failed} if failed else {})}
+        await _answer(exchange, 500 if failed else 200, told)
 
     async def _invoke(self, exchange: Exchange, pool: Pool, event: bytes) -> None:
         try:

@@ -3,7 +3,8 @@ it.
 
 The template is adapted in memory only, and only where the embedded AWS differs: it has no rotation
 schedule (the four steps are driven in rotation.py), it does not enable a table's TTL, and code and
-layers are stand-ins, because the functions run as processes of ours. Everything else is its
+layers are stand-ins, because the functions run as processes of ours. That is why its schedules are
+switched off, too: it would run the stand-ins (schedules.py runs ours). Everything else is its
 CloudFormation's work, so that resources, environments and roles are what the template says. It
 enforces IAM (AUTH=true): a function that may not do something cannot do it here.
 """
@@ -135,6 +136,9 @@ def adapt(template: Template) -> Template:
             del resources[logical_id]
         elif resource["Type"] == "AWS::Serverless::Function":
             properties.update(CodeUri=f"s3://{BUCKET}/{STAND_IN}", Handler="stand_in.handler")
+            for event in properties.get("Events", {}).values():
+                if event["Type"] == "Schedule":
+                    event["Properties"]["State"] = "DISABLED"
         elif resource["Type"] == "AWS::Serverless::LayerVersion":
             properties["ContentUri"] = f"s3://{BUCKET}/{STAND_IN}"
     return adapted

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -42,6 +43,7 @@ from local.pool import Pool
 from local.processes import Child
 from local.rotation import RotationFailed, Rotations
 from local.sandbox import InvocationFailed
+from local.schedules import Schedules
 from local.settings import ROOT, Settings, Upstream
 from weir.errors import Refusal
 
@@ -108,6 +110,7 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     logs = _prepare(asked.directory)
     source = template.load(ROOT / "template.yaml")
+    scheduled = template.schedules(source)  # what is not understood is told before anything starts
     upstream = await _upstream(asked, running)
     seed.model_entry(upstream)  # without a price nothing needs to start
     endpoint = await _embedded_aws(asked, running)
@@ -115,16 +118,24 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     origins = _origins(asked, listener, page_listener)
     _make_pools(asked, running, source, stack, logs)
     rotations = Rotations(template.rotations(source), running.pools, stack)
+    schedules = Schedules(scheduled, running.pools, stack, _log_to(logs / "schedules.log"))
     env_file = asked.directory / "env"
     kept = read_env(env_file) or {}
     _, _, _, credentials = await asyncio.gather(
         _first_rotation(rotations),
-        _warm([pool for name, pool in running.pools.items() if not rotations.uses(name)]),
+        _warm(
+            [
+                pool
+                for name, pool in running.pools.items()
+                # Nobody waits for what a schedule runs.
+                if not (rotations.uses(name) or schedules.uses(name))
+            ]
+        ),
         _model_ready(running),
         asyncio.to_thread(_set_up, asked, stack, upstream, origins, kept),
     )
     first_use.write_env(env_file, first_use.env_values(stack, url, origins[0], credentials))
-    await _open(running, stack, listener, asked.directory, rotations)
+    await _open(running, stack, listener, asked.directory, rotations, schedules)
     model = f"{upstream.model}, " + (
         f"at {upstream.base_url}" if asked.upstream else "embedded: real, but small and not clever"
     )
@@ -132,7 +143,11 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     told = first_use.banner(url, page_url, credentials, model, env_file)
     print(told, flush=True)
     print(f"Ready after {time.monotonic() - began:.1f} s.", flush=True)
-    await _until_one_dies(running)
+    on_time = asyncio.ensure_future(schedules.run())
+    try:
+        await asyncio.gather(_until_one_dies(running), on_time)
+    finally:
+        on_time.cancel()
 
 
 def _set_up(
@@ -259,6 +274,7 @@ async def _open(
     listener: socket.socket,
     directory: Path,
     rotations: Rotations,
+    schedules: Schedules,
 ) -> None:
     api = template.read_api(stack.processed, stack.parameters)
     authorizers = {
@@ -269,15 +285,21 @@ async def _open(
         (v for k, v in stack.resources.items() if k.startswith(f"{api.logical_id}Deployment")), ""
     )
     place = Place(stack.account, stack.resources[api.logical_id], api.stage, REGION, deployment)
-    log = (directory / "logs/gateway.log").open("a", buffering=1)
-    gateway = Gateway(api, place, running.pools, authorizers, lambda line: print(line, file=log))
+    say = _log_to(directory / "logs/gateway.log")
+    gateway = Gateway(api, place, running.pools, authorizers, say)
+    commands = control.Control(running.pools, rotations, schedules)
     for handler, socket_ in (
-        (control.Control(running.pools, rotations), control.listen(directory / "control.sock")),
+        (commands, control.listen(directory / "control.sock")),
         (gateway, listener),
     ):
         server = Server(handler)
         running.servers.append(server)
         await server.start(socket_)
+
+
+def _log_to(path: Path) -> Callable[[str], None]:
+    log = path.open("a", buffering=1)
+    return lambda line: print(line, file=log)
 
 
 def _listen_for_page(asked: Settings) -> socket.socket | None:

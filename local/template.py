@@ -1,5 +1,5 @@
-"""Reads template.yaml: as the file stands (functions, layers, rotation), and as SAM translates it
-(the API).
+"""Reads template.yaml: as the file stands (functions, layers, rotation, schedules), and as SAM
+translates it (the API).
 
 What this file does not know it refuses, with the offending text: a route that the local gateway
 would treat otherwise than API Gateway must not go unnoticed.
@@ -112,6 +112,47 @@ def rotations(template: Template) -> list[Rotation]:
             raise NotUnderstood(f"{logical_id}: {properties!r}")
         found.append(Rotation(function_id, secret_id))
     return found
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Logical ids, of SAM's making for the rule: which function runs how often."""
+
+    function: str
+    rule: str
+    every_s: int
+
+
+UNIT_S = {"minute": 60, "hour": 3600, "day": 86_400}
+# Schedules that stand elsewhere than with their function.
+OTHER_SCHEDULES = ("AWS::Events::Rule", "AWS::Scheduler::Schedule")
+
+
+def schedules(template: Template) -> list[Schedule]:
+    found = []
+    for logical_id, resource in template["Resources"].items():
+        if resource["Type"] in OTHER_SCHEDULES:
+            raise NotUnderstood(f"{logical_id}: {resource['Type']}")
+        if resource["Type"] != "AWS::Serverless::Function":
+            continue
+        for name, event in resource["Properties"].get("Events", {}).items():
+            where = f"{logical_id}: {name}"
+            if event["Type"] == "ScheduleV2":
+                raise NotUnderstood(f"{where}: ScheduleV2")
+            if event["Type"] == "Schedule":
+                properties = event["Properties"]
+                _only(properties, {"Schedule", "Name", "Description"}, where)
+                every_s = _every_s(where, properties["Schedule"])
+                found.append(Schedule(logical_id, f"{logical_id}{name}", every_s))
+    return found
+
+
+def _every_s(where: str, expression: Any) -> int:
+    """EventBridge wants the singular for 1, and the plural for more."""
+    match = re.fullmatch(r"rate\(([1-9][0-9]{0,5}) (minute|hour|day)(s?)\)", str(expression))
+    if match is None or (match[1] == "1") == bool(match[3]):
+        raise NotUnderstood(f"{where}: Schedule: {expression!r}")
+    return int(match[1]) * UNIT_S[match[2]]
 
 
 # --- the API, as SAM translates it --------------------------------------------------------------

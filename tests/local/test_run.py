@@ -187,6 +187,16 @@ def test_a_rotation_can_be_asked_for(stack: Run) -> None:
     assert stack.control("/nothing").status_code == 404
 
 
+def test_the_sweeper_can_be_asked_to_run(stack: Run) -> None:
+    """In its own process, with its own role. It runs by itself, too, a minute after the start."""
+    told = stack.control("/schedules")
+    assert (told.status_code, told.json()) == (200, {"ran": ["SweepFunction"]}), told.text
+    log = (stack.directory / "logs/SweepFunction.log").read_text().splitlines()
+    swept = json.loads(log[-1])
+    assert (swept["message"], swept["SweptReservations"]) == ("swept", 0)
+    assert swept["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "Weir"
+
+
 def test_a_second_one_on_the_same_port_or_in_the_same_folder_says_so(
     stack: Run, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 from samtranslator.translator.transform import transform
 
 from local import embedded_aws, template
-from local.template import NotUnderstood, Rotation, Template
+from local.template import NotUnderstood, Rotation, Schedule, Template
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,6 +44,60 @@ def test_the_rotation_schedule_is_remembered_though_it_is_not_deployed(source: T
     adapted = embedded_aws.adapt(source)
     assert "SigningKeyRotation" not in adapted["Resources"]
     assert "SigningKeyRotation" in source["Resources"]
+
+
+def test_the_schedule_is_remembered_and_switched_off_in_what_is_deployed(
+    source: Template, processed: Template
+) -> None:
+    (found,) = template.schedules(source)
+    assert found == Schedule("SweepFunction", "SweepFunctionEveryMinute", 60)
+    rule = processed["Resources"][found.rule]
+    assert rule["Type"] == "AWS::Events::Rule"
+    assert rule["Properties"]["State"] == "DISABLED"
+
+
+def scheduled(kind: str = "Schedule", **properties: Any) -> Template:
+    event = {"Type": kind, "Properties": properties}
+    function = {"Type": "AWS::Serverless::Function", "Properties": {"Events": {"Tick": event}}}
+    return {"Resources": {"A": function}}
+
+
+@pytest.mark.parametrize(
+    ("rate", "seconds"),
+    [
+        ("rate(1 minute)", 60),
+        ("rate(5 minutes)", 300),
+        ("rate(1 hour)", 3600),
+        ("rate(12 hours)", 43_200),
+        ("rate(1 day)", 86_400),
+        ("rate(7 days)", 604_800),
+    ],
+)
+def test_rate_is_read_in_seconds(rate: str, seconds: int) -> None:
+    assert template.schedules(scheduled(Schedule=rate)) == [Schedule("A", "ATick", seconds)]
+
+
+@pytest.mark.parametrize(
+    ("source", "offending"),
+    [
+        (scheduled(Schedule="cron(0 12 * * ? *)"), "cron"),
+        (scheduled(Schedule="rate(0 minutes)"), "rate\\(0"),
+        (scheduled(Schedule="rate(1 minutes)"), "1 minutes"),
+        (scheduled(Schedule="rate(2 hour)"), "2 hour"),
+        (scheduled(Schedule="rate(30 seconds)"), "seconds"),
+        (scheduled(Schedule={"Ref": "Rate"}), "Ref"),
+        (scheduled(Schedule="rate(1 minute)", Input="{}"), "A: Tick: Input"),
+        (scheduled(Schedule="rate(1 minute)", Enabled=False), "Enabled"),
+        (scheduled("ScheduleV2", ScheduleExpression="rate(1 minute)"), "ScheduleV2"),
+        ({"Resources": {"A": {"Type": "AWS::Events::Rule"}}}, "AWS::Events::Rule"),
+        ({"Resources": {"A": {"Type": "AWS::Scheduler::Schedule"}}}, "Scheduler"),
+    ],
+)
+def test_schedule_that_is_not_understood_is_refused_with_its_text(
+    source: Template, offending: str
+) -> None:
+    with pytest.raises(NotUnderstood, match=offending):
+        template.schedules(source)
 
 
 def test_the_translated_template_gives_routes_authorizer_and_error_responses(

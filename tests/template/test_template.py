@@ -10,6 +10,8 @@ import pytest
 import yaml
 from samtranslator.translator.transform import transform
 
+from weir import metrics
+
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = {
     "TokenFunction": "token",
@@ -18,16 +20,19 @@ FUNCTIONS = {
     "AccountFunction": "account",
     "AdminFunction": "admin",
     "RotateFunction": "rotate",
+    "SweepFunction": "sweep",
 }
 # Every path that a page may call, and how.
 BROWSER_ROUTES = {
     "/v1/chat/completions": "POST",
+    "/v1/chat/completions/{id}/cancel": "POST",
     "/v1/auth/mint": "POST",
     "/auth/v1/auth/mint": "POST",
     "/api/behest/token": "POST",
     "/.well-known/jwks.json": "GET",
     "/v1/models": "GET",
     "/v1/models/{name}": "GET",
+    "/v1/me": "GET",
     "/v1/cors": "GET",
 }
 ADMIN_ROUTE = "/admin/v1/{proxy+}"
@@ -305,8 +310,12 @@ RIGHTS = {
     },
     "ChatFunction": {
         "dynamodb:BatchGetItem",
-        "dynamodb:Query",
+        "dynamodb:ConditionCheckItem",
+        "dynamodb:DeleteItem",
+        "dynamodb:GetItem",
         "dynamodb:PutItem",
+        "dynamodb:Query",
+        "dynamodb:UpdateItem",
         "secretsmanager:GetSecretValue",
         "kms:Decrypt",
         "kms:GenerateDataKey",
@@ -354,6 +363,14 @@ RIGHTS = {
         "kms:Decrypt",
         "kms:GenerateDataKey",
     },
+    "SweepFunction": {
+        "dynamodb:DeleteItem",
+        "dynamodb:PutItem",
+        "dynamodb:Query",
+        "dynamodb:UpdateItem",
+        "kms:Decrypt",
+        "kms:GenerateDataKey",
+    },
 }
 
 
@@ -366,20 +383,39 @@ def test_role_has_exactly_the_rights_the_function_uses(resources: Resources, fun
 
 
 WRITES = {"PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem"}
+OF_THE_LEDGER = ["LEDGER#*", "OPEN#*", "USAGE#*"]
 # What a role may write, by partition key. Rotate, which nobody can call, writes the key ring.
 MAY_WRITE = {
     "TokenFunction": {"PutItem": ["REFUSED#*"], "UpdateItem": ["APIKEY#*"]},
-    "ChatFunction": {"PutItem": ["REFUSED#*"]},
-    "AccountFunction": {"PutItem": ["REFUSED#*"], "UpdateItem": ["APIKEY#*"]},
+    "ChatFunction": {
+        "PutItem": ["REFUSED#*", *OF_THE_LEDGER],
+        "UpdateItem": OF_THE_LEDGER,
+        "DeleteItem": OF_THE_LEDGER,
+    },
+    "AccountFunction": {"PutItem": ["REFUSED#*"], "UpdateItem": ["APIKEY#*", "LEDGER#*"]},
     "PreflightFunction": {"PutItem": ["REFUSED#*"]},
     # Not the key ring, and nothing is taken away from the audit trail.
     "AdminFunction": {
         "PutItem": ["TENANT", "PROJECTS", "PROJECT#*", "SUBJECT#*", "APIKEY#*", "AUDIT"],
-        "UpdateItem": ["APIKEY#*"],
+        "UpdateItem": ["APIKEY#*", "LEDGER#*"],
         "DeleteItem": ["PROJECT#*", "SUBJECT#*", "CONTENT#*"],
         "BatchWriteItem": ["PROJECT#*", "SUBJECT#*", "CONTENT#*"],
     },
+    "SweepFunction": dict.fromkeys(("PutItem", "UpdateItem", "DeleteItem"), OF_THE_LEDGER),
 }
+
+
+def table_keys(resources: Resources, function: str, calls: set[str]) -> dict[str, list[str]]:
+    """Under which partition keys a function may make each of these calls. `*`: all of them."""
+    found: dict[str, list[str]] = {}
+    for statement in statements(resources, function):
+        asked = statement["Action"]
+        for action in [asked] if isinstance(asked, str) else asked:
+            service, _, call = action.partition(":")
+            if service == "dynamodb" and call in calls:
+                like = statement.get("Condition", {}).get("ForAllValues:StringLike", {})
+                found[call] = found.get(call, []) + like.get("dynamodb:LeadingKeys", ["*"])
+    return found
 
 
 @pytest.mark.parametrize("function", MAY_WRITE)
@@ -387,17 +423,24 @@ def test_function_that_callers_reach_writes_under_its_keys_only(
     resources: Resources, function: str
 ) -> None:
     """The embedded AWS does not judge dynamodb:LeadingKeys; AWS does."""
-    writes = {}
+    assert table_keys(resources, function, WRITES) == MAY_WRITE[function]
     for statement in statements(resources, function):
-        asked = statement["Action"]
-        for action in [asked] if isinstance(asked, str) else asked:
-            service, _, call = action.partition(":")
-            if service == "dynamodb" and call in WRITES:
-                assert set(statement["Condition"]) == {"ForAllValues:StringLike"}
-                like = statement["Condition"]["ForAllValues:StringLike"]
-                assert set(like) == {"dynamodb:LeadingKeys"}
-                writes[call] = like["dynamodb:LeadingKeys"]
-    assert writes == MAY_WRITE[function]
+        if "Condition" in statement and "dynamodb:" in json.dumps(statement["Action"]):
+            (condition,) = statement["Condition"].items()
+            assert condition[0].startswith("ForAllValues:String")
+            assert set(condition[1]) == {"dynamodb:LeadingKeys"}
+
+
+def test_chat_makes_sure_in_its_transaction_that_nobody_has_blocked_the_user(
+    resources: Resources,
+) -> None:
+    checked = table_keys(resources, "ChatFunction", {"ConditionCheckItem"})
+    assert checked == {"ConditionCheckItem": [*OF_THE_LEDGER, "SUBJECT#*"]}
+
+
+def test_sweeper_reads_open_reservations_and_nothing_else(resources: Resources) -> None:
+    reads = {"BatchGetItem", "GetItem", "Query", "Scan"}
+    assert table_keys(resources, "SweepFunction", reads) == {"Query": ["OPEN#*"]}
 
 
 def test_preflight_which_everybody_may_call_reads_what_all_projects_share(
@@ -466,6 +509,114 @@ def test_permission_to_rotate_exists_before_the_schedule_does(resources: Resourc
     assert permission["Principal"] == "secretsmanager.amazonaws.com"
     assert permission["FunctionName"] == {"Fn::GetAtt": ["RotateFunction", "Arn"]}
     assert permission["SourceAccount"] == {"Ref": "AWS::AccountId"}
+
+
+# ---------------------------------------------------------------- schedules, metrics and alarms
+
+
+def test_sweeper_runs_each_minute_and_is_not_tried_twice(resources: Resources) -> None:
+    (rule,) = of_type(resources, "AWS::Events::Rule").values()
+    assert rule["Properties"]["ScheduleExpression"] == "rate(1 minute)"
+    assert rule["Properties"].get("State", "ENABLED") == "ENABLED"
+    (target,) = rule["Properties"]["Targets"]
+    assert target["Arn"] == {"Fn::GetAtt": ["SweepFunction", "Arn"]}
+    assert "Input" not in target
+    (invoked,) = of_type(resources, "AWS::Lambda::EventInvokeConfig").values()
+    assert invoked["Properties"]["FunctionName"] == {"Ref": "SweepFunction"}
+    assert invoked["Properties"]["MaximumRetryAttempts"] == 0
+    properties = resources["SweepFunction"]["Properties"]
+    assert (properties["MemorySize"], properties["Timeout"]) == (256, 60)
+
+
+# Name: metric, seconds, comparison (g: greater, ge: or equal) and threshold.
+ALARMS: dict[str, tuple[str, int, str, Any]] = {
+    "SettlementFailuresAlarm": ("Weir SettlementFailures", 300, "ge", 1),
+    "SweptReservationsAlarm": ("Weir SweptReservations", 900, "ge", 5),
+    "SweepFailuresAlarm": ("Weir SweepFailures", 300, "ge", 1),
+    "SweepErrorsAlarm": ("AWS/Lambda Errors", 300, "ge", 1),
+    "AboveWorstCaseAlarm": ("Weir AboveWorstCase", 300, "ge", 1),
+    "LedgerBusyAlarm": ("Weir LedgerBusy", 300, "ge", 10),
+    "SpendAlarm": ("Weir CostUsd", 3600, "g", {"Ref": "SpendAlarmUsdPerHour"}),
+    "ChatThrottlesAlarm": ("AWS/Lambda Throttles", 300, "ge", 1),
+    "ApiFailuresAlarm": ("AWS/ApiGateway 5XXError", 300, "ge", 5),
+}
+COMPARISONS = {"g": "GreaterThanThreshold", "ge": "GreaterThanOrEqualToThreshold"}
+
+
+def test_alarms_are_exactly_these(resources: Resources) -> None:
+    assert set(of_type(resources, "AWS::CloudWatch::Alarm")) == set(ALARMS)
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_alarm_sums_its_metric_and_tells_the_topic_what_to_do(
+    resources: Resources, name: str
+) -> None:
+    alarm = resources[name]["Properties"]
+    metric, period, comparison, threshold = ALARMS[name]
+    assert f"{alarm['Namespace']} {alarm['MetricName']}" == metric
+    assert (alarm["Statistic"], alarm["Period"], alarm["EvaluationPeriods"]) == ("Sum", period, 1)
+    assert alarm["ComparisonOperator"] == COMPARISONS[comparison]
+    assert alarm["Threshold"] == threshold
+    assert alarm["TreatMissingData"] == "notBreaching"
+    assert alarm["AlarmActions"] == [{"Ref": "AlarmTopic"}]
+    sentences = re.findall(r"[.;?](?:\s|$)", alarm["AlarmDescription"])
+    assert len(sentences) >= 2
+    assert len(alarm["AlarmDescription"]) <= 1024
+
+
+def test_alarms_of_awss_own_metrics_name_whom_they_watch(resources: Resources) -> None:
+    watched = {
+        name: {one["Name"]: one["Value"] for one in alarm["Properties"].get("Dimensions", [])}
+        for name, alarm in of_type(resources, "AWS::CloudWatch::Alarm").items()
+    }
+    assert {name: told for name, told in watched.items() if told} == {
+        "SweepErrorsAlarm": {"FunctionName": {"Ref": "SweepFunction"}},
+        "ChatThrottlesAlarm": {"FunctionName": {"Ref": "ChatFunction"}},
+        "ApiFailuresAlarm": {
+            "ApiName": resources["Api"]["Properties"]["Body"]["info"]["title"],
+            "Stage": {"Ref": "StageName"},
+        },
+    }
+
+
+@pytest.mark.parametrize("metric", [m for m, *_ in ALARMS.values() if m.startswith("Weir ")])
+def test_alarm_watches_a_metric_that_some_function_emits(metric: str) -> None:
+    namespace, name = metric.split(" ")
+    assert namespace == metrics.NAMESPACE
+    doors_and_layers = [*(ROOT / "functions").rglob("*.py"), *(ROOT / "layers").rglob("*.py")]
+    assert any(f'"{name}"' in path.read_text() for path in doors_and_layers)
+
+
+def test_somebody_is_told_only_if_there_is_an_address(
+    resources: Resources, source: dict[str, Any]
+) -> None:
+    subscription = resources["AlarmSubscription"]
+    assert subscription["Properties"] == {
+        "TopicArn": {"Ref": "AlarmTopic"},
+        "Protocol": "email",
+        "Endpoint": {"Ref": "AlarmEmail"},
+    }
+    assert source["Conditions"][subscription["Condition"]] == {
+        "Fn::Not": [{"Fn::Equals": [{"Ref": "AlarmEmail"}, ""]}]
+    }
+    address = source["Parameters"]["AlarmEmail"]
+    assert address["Default"] == ""
+    assert re.fullmatch(address["AllowedPattern"], "")
+    assert re.fullmatch(address["AllowedPattern"], "ops@example.com")
+    assert not re.fullmatch(address["AllowedPattern"], "ops")
+
+
+def test_cloudwatch_may_publish_to_the_topic(resources: Resources) -> None:
+    """It may not use the AWS-managed key of SNS: under that key every alarm would be lost."""
+    assert "KmsMasterKeyId" not in resources["AlarmTopic"].get("Properties", {})
+
+
+def test_whoever_fetches_a_token_for_each_chat_is_not_throttled_before_the_chat(
+    source: dict[str, Any],
+) -> None:
+    default = {name: one["Default"] for name, one in source["Parameters"].items()}
+    assert default["ChatRequestsPerSecond"] < default["TokenRequestsPerSecond"]
+    assert default["ChatRequestsBurst"] < default["TokenRequestsBurst"]
 
 
 # ---------------------------------------------------------------- data and users
