@@ -173,8 +173,8 @@ def _admitted(
             due=at_ms // 1000 + _settings.max_stream_s + SWEPT_AFTER_S,
             row={
                 "uid": claims.uid,
-                "session": _label(request.headers.get("x-session-id") or claims.sid),
-                "thread": _label(request.headers.get("x-thread-id")),
+                "session_id": _label(request.headers.get("x-session-id") or claims.sid),
+                "thread_id": _label(request.headers.get("x-thread-id")),
                 "tag": _tag(request),
                 "model": model.name,
                 "tier": claims.tier,

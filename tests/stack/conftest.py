@@ -16,9 +16,15 @@ import pytest
 
 from cli.deployment import read_env
 from tests.stack.provider import FakeProvider
+from weir.aws.operator import Operator
+from weir.aws.provider_keys import ProviderKeys
+from weir.aws.table import Table
+from weir.configuration import LimitsDocument, ProjectChange, parsed
+from weir.limits import BUILT_IN
 
 ROOT = Path(__file__).parents[2]
 ORIGIN = "http://localhost:5173"
+LIFTED = ("rpm", "requests_per_day", "tokens_per_day", "concurrent_streams")
 
 
 @dataclass(frozen=True)
@@ -72,9 +78,21 @@ class Stack:
         return (self.directory / "logs" / f"{function}.log").read_text()
 
 
+def lift_limits(stack: Stack) -> None:
+    """Of the project that tests share: they ask more in a minute than any user may."""
+    named = stack.outputs()
+    keys = ProviderKeys(stack.aws("secretsmanager"), named["ProviderKeysSecretArn"])
+    table = Table(stack.aws("dynamodb"), named["TableName"])
+    operator = Operator(table, keys, actor="tests")
+    none = dict.fromkeys(LIFTED)
+    operator.update_project("default", parsed(ProjectChange, {"limits": none, "user_limits": none}))
+    for tier in BUILT_IN:
+        operator.set_tier("default", tier, parsed(LimitsDocument, none))
+
+
 @contextlib.contextmanager
-def start(directory: Path, **settings: str) -> Iterator[Stack]:
-    """The running stack; ends it as Ctrl-C's SIGTERM would."""
+def start(directory: Path, *, limited: bool = False, **settings: str) -> Iterator[Stack]:
+    """The running stack; ends it as Ctrl-C's SIGTERM would. `limited`: as the project is made."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -101,7 +119,10 @@ def start(directory: Path, **settings: str) -> Iterator[Stack]:
         assert env is not None
         try:
             with httpx.Client(base_url=env["BEHEST_BASE_URL"], timeout=30) as http:
-                yield Stack(env, directory, http)
+                stack = Stack(env, directory, http)
+                if not limited and "WEIR_EMPTY" not in settings:
+                    lift_limits(stack)
+                yield stack
         finally:
             process.terminate()
             process.communicate(timeout=10)

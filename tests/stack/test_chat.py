@@ -56,7 +56,7 @@ def test_caller_may_choose_the_id_and_ask_for_usage(stack: Stack, token: str) ->
     body = ask(stream=True, stream_options={"include_usage": True})
     reply = post(stack, token, body, X_Client_Request_Id="my-request-1")
     assert reply.headers["x-completion-id"] == "my-request-1"
-    assert frames(reply.text)[-1] == {"id": "my-request-1", "choices": [], "usage": USAGE}
+    assert frames(reply.text)[-1] == {"id": "my-request-1", "choices": [], "usage": RECEIPT}
 
 
 def test_answer_that_does_not_stream_is_one_object(stack: Stack, token: str) -> None:
@@ -64,7 +64,7 @@ def test_answer_that_does_not_stream_is_one_object(stack: Stack, token: str) -> 
     assert reply.headers["content-type"] == "application/json"
     told = reply.json()
     assert told["choices"][0]["message"]["content"] == "Hello!"
-    assert (told["usage"], told["id"]) == (USAGE, reply.headers["x-completion-id"])
+    assert (told["usage"], told["id"]) == (RECEIPT, reply.headers["x-completion-id"])
 
 
 def test_provider_is_told_the_model_the_cap_and_our_key_and_nothing_of_the_caller(
