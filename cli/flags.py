@@ -17,7 +17,6 @@ from .deployment import CommandError
 Run = Callable[[Console, argparse.Namespace], int | None]
 
 LIMITS = tuple(LimitsDocument.model_fields)
-ENFORCED = {"max_output_tokens"}
 _DEFAULT = object()  # the limit that holds if none is set
 
 
@@ -113,12 +112,6 @@ def named_limits(given: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any], set[
     return told, last.keys() - told.keys()
 
 
-def note_limits(console: Console, *documents: Iterable[str]) -> None:
-    """After they were written."""
-    if any(set(document) - ENFORCED for document in documents):
-        console.note("It is kept, and not enforced yet: only max_output_tokens is.")
-
-
 def add_limits_flag(
     parser: argparse.ArgumentParser, flag: str, of: str, *, changing: bool = True
 ) -> None:
@@ -133,6 +126,16 @@ def add_limits_flag(
         default=[],
         help=f"a limit {of}: {', '.join(LIMITS)}; VALUE is a number, none (no limit) or default; "
         f"may be repeated{stay}",
+    )
+
+
+def add_shards_flag(parser: argparse.ArgumentParser, of: str) -> None:
+    parser.add_argument(
+        "--ledger-shards",
+        metavar="N",
+        type=int,
+        help=f"into how many items the counters {of} are divided, 1 to 16. One serves some 20 "
+        "requests a second; raise it when requests are refused with ledger_busy",
     )
 
 

@@ -1,6 +1,7 @@
 """weir tiers, weir tenant: how much may be used."""
 
 import argparse
+from typing import Any
 
 from weir.configuration import LimitsDocument, TenantDocument, TierName, parsed
 from weir.limits import BUILT_IN
@@ -11,9 +12,9 @@ from .deployment import CommandError
 from .flags import (
     Commands,
     add_limits_flag,
+    add_shards_flag,
     checked_name,
     named_limits,
-    note_limits,
     pid_of,
     tier_limit,
 )
@@ -49,6 +50,7 @@ def add_to(commands: Commands) -> None:
     tenant.command("show", show_tenant, "the limits of the whole deployment")
     update = tenant.command("update", update_tenant, "change the limits that are named")
     add_limits_flag(update, "--limit", "of all projects together")
+    add_shards_flag(update, "of all projects together")
 
 
 def list_tiers(console: Console, asked: argparse.Namespace) -> None:
@@ -73,7 +75,6 @@ def set_tier(console: Console, asked: argparse.Namespace) -> None:
         f"Tier {tier['number']} ({tier['name']}) of project {pid}: "
         f"{text.limits_text(tier['limits'])}",
     )
-    note_limits(console, told)
 
 
 def reset_tier(console: Console, asked: argparse.Namespace) -> None:
@@ -92,16 +93,22 @@ def show_tenant(console: Console, _asked: argparse.Namespace) -> None:
     tenant = console.operator.tenant()
     rows = [
         ("Limits", text.limits_text(tenant["limits"])),
+        ("Ledger shards", tenant["ledger_shards"]),
         ("State", text.off_text(tenant["killed"]) or "on"),
     ]
     console.show(tenant, *text.aligned(rows))
 
 
 def update_tenant(console: Console, asked: argparse.Namespace) -> None:
-    if not asked.limits:
+    if not asked.limits and asked.ledger_shards is None:
         raise CommandError("Say what to change: --limit usd_per_month=100, for example.")
-    told, unset = named_limits(asked.limits)
-    change = parsed(TenantDocument, {"limits": told})
-    tenant = console.operator.update_tenant(change, {"limits": unset})
-    console.show(tenant, f"Limits of the deployment: {text.limits_text(tenant['limits'])}")
-    note_limits(console, told)
+    limits, unset = named_limits(asked.limits)
+    told: dict[str, Any] = {"limits": limits}
+    if asked.ledger_shards is not None:
+        told["ledger_shards"] = asked.ledger_shards
+    tenant = console.operator.update_tenant(parsed(TenantDocument, told), {"limits": unset})
+    console.show(
+        tenant,
+        f"Limits of the deployment: {text.limits_text(tenant['limits'])}; "
+        f"ledger shards: {tenant['ledger_shards']}",
+    )

@@ -13,7 +13,7 @@ from weir.limits import PROJECT, WITHOUT_TIER, Limits
 from . import text
 from .console import Console
 from .deployment import CommandError
-from .flags import Commands, add_limits_flag, named_limits, note_limits, text_or_file
+from .flags import Commands, add_limits_flag, add_shards_flag, named_limits, text_or_file
 
 _LIMITS = ("limits", "user_limits")
 
@@ -94,6 +94,7 @@ def _add_settings(parser: argparse.ArgumentParser, *, changing: bool) -> None:
         ("--user-limit", "of each user whose token has no tier"),
     ):
         add_limits_flag(parser, flag, of, changing=changing)
+    add_shards_flag(parser, "of all users of the project together")
 
 
 def list_projects(console: Console, _asked: argparse.Namespace) -> None:
@@ -117,7 +118,6 @@ def create_project(console: Console, asked: argparse.Namespace) -> None:
     with _models_that_are_known(console, asked):
         made = console.operator.create_project(parsed(NewProject, {"pid": asked.pid, **told}))
     _show(console, made)
-    _note_limits(console, told)
     pid = made["pid"]
     if not made["default_model"]:
         _advise_default_model(console, pid)
@@ -144,7 +144,6 @@ def update_project(console: Console, asked: argparse.Namespace) -> None:
     with _models_that_are_known(console, asked):
         changed = console.operator.update_project(asked.pid, parsed(ProjectChange, told), unset)
     _show(console, changed)
-    _note_limits(console, told)
 
 
 @contextmanager
@@ -161,10 +160,6 @@ def _models_that_are_known(console: Console, asked: argparse.Namespace) -> Itera
             raise
         say = "; ".join(f"`{console.command('models', 'add', name)}`" for name in sorted(missing))
         raise CommandError(f"{refusal.param}: {refusal.message} To add it: {say}.") from None
-
-
-def _note_limits(console: Console, told: Mapping[str, Any]) -> None:
-    note_limits(console, *(told.get(field, {}) for field in _LIMITS))
 
 
 def suspend_project(console: Console, asked: argparse.Namespace) -> None:
@@ -197,7 +192,15 @@ def _set_status(console: Console, pid: str, status: str) -> None:
 
 def _settings(asked: argparse.Namespace) -> tuple[dict[str, Any], dict[str, set[str]]]:
     """What the flags say; and the limits that go back to their defaults."""
-    names = ("name", "origins", "preview_origins", "models", "default_model", "system_prompt")
+    names = (
+        "name",
+        "origins",
+        "preview_origins",
+        "models",
+        "default_model",
+        "system_prompt",
+        "ledger_shards",
+    )
     told = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
     told.update(dict.fromkeys(asked.cleared))
     unset = {}
@@ -223,6 +226,7 @@ def _show(console: Console, project: Mapping[str, Any]) -> None:
                 ("System prompt", f"{len(prompt)} characters" if prompt else "none"),
                 ("Limits", _limits(PROJECT, project["limits"])),
                 ("User limits", f"{_limits(WITHOUT_TIER, project['user_limits'])} (without tier)"),
+                ("Ledger shards", project["ledger_shards"]),
                 ("Changed tiers", ", ".join(sorted(project["tiers"])) or "none"),
                 ("Created", text.day(project["created_at"])),
             ]

@@ -389,8 +389,7 @@ def test_limits_that_are_not_named_stay_and_default_takes_one_back(weir: Weir) -
     }
 
 
-def test_limit_that_nothing_enforces_yet_is_noted_when_it_is_kept(configured: Weir) -> None:
-    note = "It is kept, and not enforced yet: only max_output_tokens is."
+def test_limit_that_was_set_is_shown_wherever_it_is_set(configured: Weir) -> None:
     for words in (
         ["tenant", "update", "--limit"],
         ["projects", "create", "a", "--limit"],
@@ -398,11 +397,26 @@ def test_limit_that_nothing_enforces_yet_is_noted_when_it_is_kept(configured: We
         ["tiers", "set", "free"],
     ):
         kept = configured(*words, "usd_per_month=100")
-        assert note in kept.err, words
         assert kept.code == 0
         assert re.search(r"usd_per_month=100(?![.0-9])", kept.out), words
-        words[2] = "b" if words[1] == "create" else words[2]
-        assert note not in configured(*words, "max_output_tokens=100").err, words
+
+
+def test_shards_are_set_and_shown_and_a_number_out_of_range_changes_nothing(
+    configured: Weir,
+) -> None:
+    for words, again in (
+        (["projects", "create", "busy"], ["projects", "show", "busy"]),
+        (["projects", "update", "default"], ["projects", "show", "default"]),
+        (["tenant", "update"], ["tenant", "show"]),
+    ):
+        assert configured(*words, "--ledger-shards", "17").code == 1, words
+        assert "ledger_shards" in configured(*words, "--ledger-shards", "0").err, words
+        assert configured(*words, "--ledger-shards", "4").code == 0, words
+        assert re.search(r"^Ledger shards +4$", configured(*again).out, re.MULTILINE), words
+        assert configured(*again, "--json").json()["ledger_shards"] == 4
+    configured("tenant", "update", "--limit", "rpm=9")
+    told = configured("tenant", "update", "--ledger-shards", "5", "--json").json()
+    assert (told["limits"], told["ledger_shards"]) == ({"rpm": 9}, 5)
 
 
 def test_what_was_changed_in_a_project_names_it(configured: Weir) -> None:

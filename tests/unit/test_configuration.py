@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.unit.conftest import CANDIDATE, MODEL, ORIGIN, PROJECT, UPSTREAM
 from weir import configuration, known_models
+from weir.aws.items import MOST_SHARDS
 from weir.catalogue import Catalogue
 from weir.configuration import (
     ConfigurationFile,
@@ -77,6 +78,7 @@ WHOLE_FILE = {
         (ProjectChange, {}, "tiers"),  # they have verbs of their own
         (ProjectChange, {}, "killed"),
         (ProjectChange, {}, "created_at"),
+        (ProjectChange, {}, "ledger_generation"),
         (ProjectChange, {}, "pid"),
         (ProjectChange, {"limits": {}}, "limits.rmp"),
         (ProjectChange, {"user_limits": {}}, "user_limits.nano_usd_per_month"),
@@ -89,10 +91,12 @@ WHOLE_FILE = {
         (ConfigurationFile, WHOLE_FILE, "users"),
         (ConfigurationFile, WHOLE_FILE, "tenant.killed"),
         (ConfigurationFile, WHOLE_FILE, "tenant.limits.x"),
+        (ConfigurationFile, WHOLE_FILE, "tenant.ledger_generation"),
         (ConfigurationFile, WHOLE_FILE, "upstreams.main.key"),
         (ConfigurationFile, WHOLE_FILE, "models.m-large.killed"),
         (ConfigurationFile, WHOLE_FILE, "models.m-large.candidates.0.x"),
         (ConfigurationFile, WHOLE_FILE, "projects.default.killed"),
+        (ConfigurationFile, WHOLE_FILE, "projects.default.ledger_generation"),
         (ConfigurationFile, WHOLE_FILE, "projects.default.tiers.free.name"),
         (ConfigurationFile, WHOLE_FILE, "projects.default.tiers.free.limits.x"),
         (NewApiKey, {}, "secret"),
@@ -140,6 +144,8 @@ NO_COUNTS: list[Any] = [
         *((ModelDocument, MODEL, f"candidates.0.{name}") for name in
           ("input_nano_usd", "cached_input_nano_usd", "output_nano_usd")),
         (TierDocument, {"number": 4}, "number"),
+        (ProjectChange, {}, "ledger_shards"),
+        (TenantDocument, {}, "ledger_shards"),
     ],
     ids=str,
 )  # fmt: skip
@@ -147,6 +153,13 @@ def test_only_whole_numbers_in_range_are_counts(
     kind: type[Document], document: Any, path: str, value: Any
 ) -> None:
     assert refused(kind, at(document, path, value)).param == path
+
+
+@pytest.mark.parametrize("kind", [ProjectChange, TenantDocument])
+def test_shards_are_as_many_as_the_ledger_may_have(kind: type[Document]) -> None:
+    assert parsed(kind, {"ledger_shards": MOST_SHARDS}).stored() == {"ledger_shards": MOST_SHARDS}
+    for number in (0, MOST_SHARDS + 1):
+        assert refused(kind, {"ledger_shards": number}).param == "ledger_shards"
 
 
 @pytest.mark.parametrize(
@@ -710,6 +723,7 @@ def test_every_model_that_may_be_written_can_be_read(told: dict[str, Any]) -> No
             "limits": LIMITS,
             "user_limits": LIMITS,
             "status": st.sampled_from(["active", "suspended"]),
+            "ledger_shards": st.integers(1, MOST_SHARDS),
             "tiers": TIERS,
         },
     )
@@ -718,6 +732,7 @@ def test_every_project_that_may_be_written_can_be_read(told: dict[str, Any]) -> 
     stored = json.loads(json.dumps(parsed(ProjectDocument, told).stored()))
     read = Project.from_document("p", stored)
     assert read.suspended is (told.get("status") == "suspended")
+    assert (read.pool.shards, read.pool.generation) == (told.get("ledger_shards", 1), 0)
     assert read.models == (None if told.get("models") is None else frozenset(told["models"]))
     for name, value in told.get("limits", {}).items():
         if name != "usd_per_month":

@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import pytest
@@ -27,7 +28,7 @@ from weir.aws import items
 from weir.aws.clients import client
 from weir.aws.operator import Operator, records, transfer
 from weir.aws.provider_keys import ProviderKeys, key_for
-from weir.aws.table import Change, Stale, Table
+from weir.aws.table import Change, Mark, Stale, Table
 from weir.catalogue import Catalogue
 from weir.configuration import (
     ConfigurationFile,
@@ -360,12 +361,13 @@ class Contended(Table):
         changes: Iterable[Change],
         entries: Iterable[Entry],
         unchanged: Iterable[tuple[items.Key, int]] = (),
+        marks: Iterable[Mark] = (),
     ) -> None:
         self.tried += 1
         if self.left:
             self.left -= 1
             self.meanwhile()
-        super().commit(changes, entries, unchanged)
+        super().commit(changes, entries, unchanged, marks)
 
 
 def contender(table: Table) -> Operator:
@@ -753,6 +755,7 @@ def rich(configured: Operator) -> Operator:
     configured.set_provider_key("main", PROVIDER_KEY)
     configured.put_model("m-small", model(aliases=["fast"], image_max_tokens=7))
     configured.update_tenant(tenant(rpm=9, tpm=None))
+    configured.update_project("default", change(ledger_shards=1))
     told = {
         "name": "Shop",
         "origins": ["https://shop.example"],
@@ -763,8 +766,10 @@ def rich(configured: Operator) -> Operator:
         "limits": {"usd_per_month": 0.1, "tokens_per_day": None},
         "user_limits": {"rpm": 0},
         "status": "suspended",
+        "ledger_shards": 3,
     }
     configured.create_project(new_project("shop", **told))
+    configured.update_project("shop", change(limits={"rpm": 4}))
     configured.set_tier("shop", "pro", limits(rpm=7))
     configured.set_tier("shop", "team", limits(usd_per_month=2.5, tpm=None))
     make_key(configured)
@@ -777,7 +782,8 @@ def rich(configured: Operator) -> Operator:
 
 def test_export_tells_no_key_no_switch_no_user(rich: Operator) -> None:
     told = json.dumps(rich.exported())
-    for word in ("CANARY", "abcd", "key", "killed", "created_at", "the operator", api_keys.PREFIX):
+    for word in ("CANARY", "abcd", "key", "killed", "created_at", "generation", "the operator",
+                 api_keys.PREFIX):  # fmt: skip
         assert word not in told
 
 
@@ -975,3 +981,199 @@ def test_key_that_collides_with_another_change_is_revoked_all_the_same(
     assert configured.revoke_key("default", key.key_id) is True
     assert configured.keys("default")[0].revoked_at is not None
     assert configured.revoke_key("default", key.key_id) is False
+
+
+# ---------------------------------------------------------------- shards of the ledger
+
+
+def in_ledger() -> dict[tuple[str, str], dict[str, Any]]:
+    """Its items, by key, without them."""
+    found = client("dynamodb").scan(TableName="t")["Items"]
+    return {
+        (item.pop("pk")["S"], item.pop("sk")["S"]): item
+        for item in found
+        if item["pk"]["S"].startswith("LEDGER#")
+    }
+
+
+def generation(pid: str | None) -> int:
+    """As a request reads it. None: the deployment's."""
+    key = items.TENANT if pid is None else items.project(pid)
+    (record,) = Table(client("dynamodb"), "t").records([key])
+    return Project.from_document("p", record.document).pool.generation
+
+
+class Pooled(NamedTuple):
+    """`update` of a pool's limits and shards."""
+
+    pid: str | None
+    update: Callable[..., object]
+
+    @property
+    def prefix(self) -> str:
+        return f"LEDGER#{self.pid or ''}#"
+
+
+@pytest.fixture(params=["a project", "the deployment"])
+def pooled(request: pytest.FixtureRequest, configured: Operator) -> Pooled:
+    if request.param == "a project":
+        return Pooled(
+            "default", lambda **told: configured.update_project("default", change(**told))
+        )
+    configured.switch_tenant(off=True)  # so that there is a record
+    return Pooled(None, lambda **told: configured.update_tenant(parsed(TenantDocument, told)))
+
+
+def test_every_counter_of_a_divided_pool_is_marked_when_its_limits_change(pooled: Pooled) -> None:
+    pooled.update(limits={"rpm": 5})
+    changes: list[dict[str, Any]] = [
+        {"ledger_shards": 2},
+        {"limits": {"rpm": 6}},
+        {"limits": {"tpm": None}},
+        {"ledger_shards": 16},
+        {"limits": None, "ledger_shards": 4},
+        {"ledger_shards": 1},
+    ]
+    for number, told in enumerate(changes, start=1):
+        pooled.update(**told)
+        assert generation(pooled.pid) == number, told
+        marked = in_ledger()
+        assert set(marked) == {
+            (f"{pooled.prefix}{shard}", window)
+            for shard in range(16)
+            for window in ("NOW", "MONTH#202701", "MONTH#202702")
+        }, told
+        assert {item["g"]["N"] for item in marked.values()} == {str(-number)}, told
+        pooled.update(**told)
+        assert generation(pooled.pid) == number, "nothing has changed the second time"
+
+
+def test_undivided_pool_and_what_is_counted_nowhere_mark_nothing(pooled: Pooled) -> None:
+    pooled.update(limits={"rpm": 5})
+    pooled.update(ledger_shards=1)
+    pooled.update(limits={"rpm": 6, "usd_per_month": 7})
+    pooled.update(limits=None)
+    assert (in_ledger(), generation(pooled.pid)) == ({}, 0)
+
+
+def test_change_that_leaves_limits_as_they_are_marks_nothing(configured: Operator) -> None:
+    """And nothing of a project that is made can be in use."""
+    configured.create_project(new_project("shop", ledger_shards=4, limits={"rpm": 5}))
+    configured.imported(file(projects={"new": {"ledger_shards": 4}}), dry_run=False)
+    configured.update_project("shop", change(name="n", user_limits={"rpm": 1}, ledger_shards=4))
+    configured.set_tier("shop", "pro", limits(rpm=7))
+    configured.switch_project("shop", off=True)
+    configured.change_origins("shop", add=["https://b.example"])
+    assert (in_ledger(), generation("shop"), generation("new")) == ({}, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("now", "months"),
+    [
+        ("2026-12-31T23:59:59", {"MONTH#202612", "MONTH#202701"}),
+        ("2027-01-01T00:00:00", {"MONTH#202701", "MONTH#202702"}),
+        ("2027-01-31T23:59:59", {"MONTH#202701", "MONTH#202702"}),
+        ("2028-02-29T12:00:00", {"MONTH#202802", "MONTH#202803"}),
+        ("2026-07-01T00:00:00", {"MONTH#202607", "MONTH#202608"}),
+    ],
+)
+def test_this_month_and_the_next_are_marked_and_no_mark_ends_before_its_month(
+    configured: Operator, now: str, months: set[str]
+) -> None:
+    at = int(datetime.fromisoformat(f"{now}+00:00").timestamp())
+    keys = ProviderKeys(client("secretsmanager"), PROVIDER_KEYS)
+    then = Operator(configured._table, keys, actor="a", clock=lambda: at)
+    then.update_project("default", change(ledger_shards=2))
+    marked = in_ledger()
+    assert {window for _, window in marked} == {"NOW", *months}
+    for (_, window), item in marked.items():
+        if window == "NOW":
+            assert "ttl" not in item
+        else:
+            ends = datetime.fromtimestamp(int(item["ttl"]["N"]), UTC)
+            assert f"{ends:MONTH#%Y%m}" > window
+            assert ends.timestamp() - at < 100 * 86_400
+
+
+def test_mark_takes_nothing_from_what_was_counted(configured: Operator) -> None:
+    counted = {"tokens": {"N": "77"}, "d15q": {"N": "3"}, "ttl": {"N": "9"}}
+    key = items.Key(items.ledger("default", "0"), items.month(NOW))
+    client("dynamodb").put_item(TableName="t", Item={**key.item(), **counted})
+    configured.update_project("default", change(ledger_shards=2))
+    assert in_ledger()[key] == {**counted, "g": {"N": "-1"}}
+
+
+def test_change_that_is_never_written_marks_nothing(configured: Operator) -> None:
+    names = iter(range(100))
+    first = lambda: configured.update_project("default", change(name=str(next(names))))  # noqa: E731
+    with pytest.raises(Conflict, match="Try again"):
+        contender(Contended(records.TRIES, first)).update_project(
+            "default", change(ledger_shards=2)
+        )
+    assert (in_ledger(), generation("default")) == ({}, 0)
+
+
+def test_two_changes_of_a_divided_pool_at_once_are_two_generations(configured: Operator) -> None:
+    first = lambda: configured.update_project("default", change(ledger_shards=2))  # noqa: E731
+    contender(Contended(1, first)).update_project("default", change(limits={"rpm": 5}))
+    assert generation("default") == 2
+    assert {item["g"]["N"] for item in in_ledger().values()} == {"-2"}
+    project = configured.project("default")
+    assert (project["ledger_shards"], project["limits"]) == (2, {"rpm": 5})
+
+
+def test_generation_is_kept_by_an_import_raised_by_its_changes_and_never_told(
+    pooled: Pooled, configured: Operator
+) -> None:
+    pooled.update(ledger_shards=2, limits={"rpm": 5})
+    exported = configured.exported()
+    told = exported["tenant"] if pooled.pid is None else exported["projects"]["default"]
+    assert told["ledger_shards"] == 2
+    views = [exported, configured.project("default"), configured.tenant()]
+    assert "generation" not in json.dumps(views)
+
+    configured.switch_project("default", off=True)
+    configured.imported(parsed(ConfigurationFile, exported), dry_run=False)
+    assert generation(pooled.pid) == 1
+    told["limits"] = {"rpm": 6}
+    changed = configured.imported(parsed(ConfigurationFile, exported), dry_run=False)
+    assert generation(pooled.pid) == 2
+    assert [(each["before"], each["after"]) for each in changed] == [
+        ({"limits": {"rpm": 5}}, {"limits": {"rpm": 6}})
+    ]
+    del told["limits"], told["ledger_shards"]
+    configured.imported(parsed(ConfigurationFile, exported), dry_run=False)
+    assert generation(pooled.pid) == 3
+    assert {item["g"]["N"] for item in in_ledger().values()} == {"-3"}
+
+
+def test_trail_tells_of_shards_and_not_of_marks(pooled: Pooled, configured: Operator) -> None:
+    known = trail(configured)
+    pooled.update(ledger_shards=2)
+    pooled.update(ledger_shards=3)
+    told = [entry for name, entry in trail(configured).items() if name not in known]
+    assert sorted(json.dumps([entry.before, entry.after]) for entry in told) == [
+        '[{"ledger_shards": 2}, {"ledger_shards": 3}]',
+        '[{}, {"ledger_shards": 2}]',
+    ]
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_import_with_more_marks_than_a_transaction_holds_is_refused_and_its_parts_are_not(
+    configured: Operator, dry_run: bool
+) -> None:
+    configured.create_project(new_project("shop", ledger_shards=2))
+    fitting = (records.MOST_PARTS - records.MARKS - 1) // 2
+    projects: dict[str, Any] = {f"p{number}": {} for number in range(fitting)}
+    before = everything()
+    for too_much in (
+        {"default": {"ledger_shards": 2}, "shop": {"ledger_shards": 3}},
+        {**projects, "shop": {"ledger_shards": 3}},
+    ):
+        with pytest.raises(BadRequest, match=r"shop.*in parts"):
+            configured.imported(file(projects=too_much), dry_run=dry_run)
+        assert everything() == before
+    projects.popitem()
+    told = file(projects={**projects, "shop": {"ledger_shards": 3}})
+    assert len(configured.imported(told, dry_run=dry_run)) == fitting
+    assert generation("shop") == (0 if dry_run else 1)

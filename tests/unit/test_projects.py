@@ -7,7 +7,7 @@ import pytest
 from tests.unit.conftest import CANDIDATE, MODEL, UPSTREAM
 from weir.catalogue import Catalogue
 from weir.errors import BadRequest, Killed, NotReady, Refusal, Unauthenticated
-from weir.limits import PROJECT
+from weir.limits import PROJECT, Pool
 from weir.projects import Project
 
 KILLED = {"reason": "", "at": 1, "by": "x"}
@@ -126,4 +126,37 @@ def test_smallest_document_is_a_project_with_the_defaults() -> None:
     assert (found.name, found.models, found.default_model) == ("shop", None, None)
     assert (found.suspended, found.killed, found.system_prompt) == (False, False, None)
     assert found.limits == PROJECT
+    assert found.pool == Pool(PROJECT, shards=1, generation=0)
     assert "https://app.example.com" not in found.origins
+
+
+LIMITED = {"rpm", "requests_per_day", "tokens_per_day", "concurrent_streams"}
+NO_LIMIT: dict[str, Any] = dict.fromkeys(
+    [*LIMITED, "tpm", "tokens_per_month", "usd_per_month", "max_output_tokens"]
+)
+NO_TIER_LIMITS = {
+    name: {"number": number, "limits": NO_LIMIT}
+    for number, name in enumerate(("free", "pro", "max"), start=1)
+}
+
+
+@pytest.mark.parametrize(
+    ("told", "limited"),
+    [
+        ({}, LIMITED),
+        ({"user_limits": {"tpm": 0}}, {*LIMITED, "tpm"}),
+        ({"user_limits": NO_LIMIT}, LIMITED),
+        ({"user_limits": NO_LIMIT, "tiers": NO_TIER_LIMITS}, set()),
+        ({"user_limits": {"rpm": None}, "tiers": NO_TIER_LIMITS},
+         {"tokens_per_day", "concurrent_streams"}),
+        ({"tiers": {"team": {"number": 4, "limits": {"usd_per_month": 1}}}},
+         {*LIMITED, "nano_usd_per_month"}),
+        ({"limits": {"tokens_per_month": 5}}, LIMITED),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_limits_a_user_of_any_tier_is_counted_for_every_user(
+    told: dict[str, Any], limited: set[str]
+) -> None:
+    """And what limits all of them together alone is not, nor what limits a request."""
+    assert project(**told).limited_fields == limited

@@ -18,6 +18,7 @@ from weir.catalogue import Catalogue
 from weir.configuration import NewProject, ProjectChange, TenantDocument, parsed
 from weir.errors import Killed, OriginNotAllowed, Refusal, Unauthenticated
 from weir.events import Request
+from weir.limits import NANO, PROJECT, Limits, Pool
 from weir.origins import Origins
 from weir.projects import Project
 
@@ -382,3 +383,41 @@ def test_least_of_what_user_project_and_deployment_may_counts(
     configured.update_tenant(parsed(TenantDocument, {"limits": limits}))
     table.now += CACHED_FOR_S
     assert shown.of("default").most_output_tokens("free") == 400
+
+
+def test_pools_are_those_of_project_and_deployment_with_their_shards_and_generations(
+    shown: Snapshots, table: Watched, configured: Operator
+) -> None:
+    assert shown.of("default").project.pool == Pool(PROJECT)
+    assert shown.of("default").tenant_pool == Pool(Limits())
+    told = {"ledger_shards": 2, "limits": {"rpm": 7}}
+    for limit in (7, 8, 9):
+        told["limits"] = {"rpm": limit}
+        configured.update_project("default", parsed(ProjectChange, told))
+    for limit in (3, 4):
+        change = {"ledger_shards": 3, "limits": {"usd_per_month": limit}}
+        configured.update_tenant(parsed(TenantDocument, change))
+    table.now += CACHED_FOR_S
+    snapshot = shown.of("default")
+    assert snapshot.project.pool == Pool(Limits(rpm=9), 2, generation=3)
+    assert snapshot.project.pool.limits is snapshot.project.limits
+    assert snapshot.tenant_pool == Pool(Limits(nano_usd_per_month=4 * NANO), 3, generation=1)
+
+
+def test_what_was_forgotten_is_read_on_the_next_request_and_not_on_every_one(
+    shown: Snapshots, table: Watched, configured: Operator
+) -> None:
+    configured.create_project(parsed(NewProject, {"pid": "shop"}))
+    shown.of("shop", "jo")
+    shown.of("default", "jo")
+    configured.update_project("default", parsed(ProjectChange, {"limits": {"rpm": 1}}))
+    configured.update_tenant(parsed(TenantDocument, {"limits": {"rpm": 2}}))
+    shown.forget("default")
+    shown.forget("nobody")
+    table.asked.clear()
+    snapshot = shown.of("default", "jo")
+    assert (snapshot.project.pool.limits.rpm, snapshot.tenant_pool.limits.rpm) == (1, 2)
+    shown.of("default", "jo")
+    shop = items.subject("shop", "u#jo")
+    shown.of("shop", "jo")
+    assert table.asked == [[JO, *SHARED, items.project("default")], [JO], [shop]]

@@ -98,6 +98,7 @@ Reason = Annotated[Text, Field(max_length=300)]
 UserId = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_line)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
 Price = Annotated[int, Field(ge=0, le=10**9, description="nano-USD for one token")]
+Shards = Annotated[int, Field(ge=1, le=16)]
 Usd = Annotated[float, Field(ge=0, le=1_000_000), AfterValidator(_at_most_six_decimals)]
 
 
@@ -165,6 +166,11 @@ class ProjectChange(Document):
     user_limits: LimitsDocument | None = Field(
         default=None,
         description="of a user without a tier; those not named stay, null takes all back",
+    )
+    ledger_shards: Shards = Field(
+        default=1,
+        description="into how many items the counters of all its users together are divided; "
+        "more: more requests at the same moment",
     )
     status: Literal["active", "suspended"] = Field(
         default="active", description="suspended: its API keys and tokens are refused with 401"
@@ -289,6 +295,11 @@ class TenantDocument(Document):
     limits: LimitsDocument | None = Field(
         default=None,
         description="of all projects together; those not named stay, null takes all back",
+    )
+    ledger_shards: Shards = Field(
+        default=1,
+        description="into how many items the counters of all projects together are divided; "
+        "more: more requests at the same moment",
     )
 
 

@@ -56,6 +56,18 @@ class Limits:
         return told
 
 
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What all users of a project, or all projects, may use together. Its counters are divided into
+    `shards` items; `generation` counts how often divided ones have been given other limits or
+    another number of shards: whoever counts by an older one is refused until he has read again.
+    """
+
+    limits: Limits
+    shards: int = 1
+    generation: int = 0
+
+
 # Tokens without a tier (contract section 14: 60 requests a minute for the project, and a tenth of
 # them, at least 3, for each user).
 PROJECT = Limits(rpm=60)

@@ -1,20 +1,25 @@
 """A project as a request reads it: is it open, which pages may call, which models, which limits."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from weir.catalogue import Catalogue, Model
 from weir.errors import BadRequest, Killed, NotReady, Unauthenticated
-from weir.limits import FREE, PROJECT, WITHOUT_TIER, Limits, Tiers
+from weir.limits import FREE, PROJECT, WITHOUT_TIER, Limits, Pool, Tiers
 from weir.origins import Origins
 
 DEFAULT_MODEL_NAMES = (None, "", "default")
+# Every limit but that of one request, which needs no counter.
+_COUNTED = [field.name for field in fields(Limits) if field.name != "max_output_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """`models` None: the whole catalogue. `limits` are the project's own, all users together."""
+    """`models` None: the whole catalogue. `limits` are the project's own, all users together, and
+    `pool` what is needed to count by them. `limited_fields` names the limits of any of its users:
+    they are counted for each user, because his next token may have another tier.
+    """
 
     pid: str
     name: str
@@ -23,14 +28,20 @@ class Project:
     default_model: str | None
     system_prompt: str | None
     limits: Limits
+    pool: Pool
     limits_without_tier: Limits
     tiers: Tiers
+    limited_fields: frozenset[str]
     suspended: bool
     killed: bool
 
     @classmethod
     def from_document(cls, pid: str, told: Mapping[str, Any]) -> "Project":
         models = told.get("models")
+        limits = PROJECT.overridden(told.get("limits", {}))
+        without_tier = WITHOUT_TIER.overridden(told.get("user_limits", {}))
+        tiers = Tiers(told.get("tiers", {}))
+        of_users = [without_tier, *(tier.limits for tier in tiers.by_name.values())]
         return cls(
             pid=pid,
             name=told.get("name") or pid,
@@ -38,9 +49,15 @@ class Project:
             models=None if models is None else frozenset(models),
             default_model=told.get("default_model"),
             system_prompt=told.get("system_prompt"),
-            limits=PROJECT.overridden(told.get("limits", {})),
-            limits_without_tier=WITHOUT_TIER.overridden(told.get("user_limits", {})),
-            tiers=Tiers(told.get("tiers", {})),
+            limits=limits,
+            pool=Pool(limits, told.get("ledger_shards", 1), told.get("ledger_generation", 0)),
+            limits_without_tier=without_tier,
+            tiers=tiers,
+            limited_fields=frozenset(
+                name
+                for name in _COUNTED
+                if any(getattr(each, name) is not None for each in of_users)
+            ),
             suspended=told.get("status", "active") != "active",
             killed=told.get("killed") is not None,
         )

@@ -35,6 +35,7 @@ class Project(View):
     system_prompt: str | None
     limits: LimitsDocument
     user_limits: LimitsDocument
+    ledger_shards: int
     tiers: dict[str, TierDocument]
     killed: Off | None
     created_at: int
@@ -156,6 +157,7 @@ class KillSwitches(View):
 
 class Tenant(View):
     limits: LimitsDocument
+    ledger_shards: int
     killed: Off | None
 
 

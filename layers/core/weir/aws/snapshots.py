@@ -13,7 +13,7 @@ from weir.aws.table import Table
 from weir.catalogue import Catalogue
 from weir.errors import Killed, Unauthenticated
 from weir.freshness import Clock, is_due
-from weir.limits import Limits
+from weir.limits import Limits, Pool
 from weir.origins import Origins
 from weir.projects import Project
 
@@ -38,9 +38,13 @@ class Snapshot:
             raise ValueError("the catalogue cannot be read")
         return self.shared.catalogue
 
+    @property
+    def tenant_pool(self) -> Pool:
+        return self.shared.pool
+
     def most_output_tokens(self, tier: object) -> int | None:
         """That one request may ask for: the least of what user, project and deployment may."""
-        limits = (self.project.limits_of(tier), self.project.limits, self.shared.limits)
+        limits = (self.project.limits_of(tier), self.project.limits, self.shared.pool.limits)
         return min(
             (n.max_output_tokens for n in limits if n.max_output_tokens is not None), default=None
         )
@@ -81,6 +85,15 @@ class Snapshots:
             raise Killed("user")
         return Snapshot(project, self._shared)
 
+    def forget(self, pid: str) -> None:
+        """What is known is older than what somebody has counted by: the next request reads anew
+        what the project and the deployment may.
+        """
+        self._shared_at = float("-inf")
+        if pid in self._projects:
+            _, version, project = self._projects[pid]
+            self._projects[pid] = (float("-inf"), version, project)
+
     def readable_by(self) -> Origins:
         """Pages that may read an answer whose caller is not believed (yet): those of any project.
         Never fails: if they cannot be read, what was last known, and at first no page.
@@ -113,7 +126,7 @@ class _Shared:
 
     def __init__(self) -> None:
         self.killed = False
-        self.limits = Limits()
+        self.pool = Pool(Limits())
         self.origins = Origins()
         self.catalogue: Catalogue | None = Catalogue({})
         self.catalogue_version = 0
@@ -121,7 +134,11 @@ class _Shared:
     def renewed(self, tenant: Record, catalogue: Record, origins: Record) -> "_Shared":
         new = _Shared()
         new.killed = tenant.document.get("killed") is not None
-        new.limits = Limits().overridden(tenant.document.get("limits", {}))
+        new.pool = Pool(
+            Limits().overridden(tenant.document.get("limits", {})),
+            tenant.document.get("ledger_shards", 1),
+            tenant.document.get("ledger_generation", 0),
+        )
         new.origins = Origins.from_document(origins.document)
         new.catalogue, new.catalogue_version = self.catalogue, self.catalogue_version
         # Reading a long catalogue takes a millisecond: only when it has changed.

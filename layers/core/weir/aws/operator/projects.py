@@ -221,6 +221,7 @@ def _project_view(pid: str, document: Mapping[str, Any]) -> Document:
         "system_prompt": document.get("system_prompt"),
         "limits": document.get("limits", {}),
         "user_limits": document.get("user_limits", {}),
+        "ledger_shards": document.get("ledger_shards", 1),
         "tiers": document.get("tiers", {}),
         "killed": document.get("killed"),
         "created_at": document.get("created_at"),

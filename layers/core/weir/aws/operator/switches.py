@@ -81,7 +81,11 @@ class Switches(Records):
 
     def tenant(self) -> Document:
         document = self._read(items.TENANT).document
-        return {"limits": document.get("limits", {}), "killed": document.get("killed")}
+        return {
+            "limits": document.get("limits", {}),
+            "ledger_shards": document.get("ledger_shards", 1),
+            "killed": document.get("killed"),
+        }
 
     def admin_is_added(self, email: str) -> None:
         """Leaves its entry: Cognito, where that happens, keeps none."""
@@ -101,7 +105,7 @@ class Switches(Records):
         def change() -> None:
             before = self._read(items.TENANT)
             limits = merged_limits(before.document, told, "limits", unset)
-            document = {**before.document, "limits": limits}
+            document = {**before.document, **told, "limits": limits}
             document = {name: value for name, value in document.items() if value != {}}
             self._commit([Touched(items.TENANT, before, document, "tenant.update", "tenant")])
 

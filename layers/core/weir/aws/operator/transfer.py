@@ -6,7 +6,16 @@ from typing import Any
 from weir.aws import items
 from weir.aws.items import NO_RECORD
 from weir.aws.operator.models import with_its_key
-from weir.aws.operator.records import STATE, Document, Records, Touched, merged_limits, state
+from weir.aws.operator.records import (
+    MOST_PARTS,
+    STATE,
+    Document,
+    Records,
+    Touched,
+    merged_limits,
+    parts,
+    state,
+)
 from weir.configuration import FILE_FORMAT, ConfigurationFile, check_catalogue, check_project
 from weir.errors import BadRequest
 
@@ -65,8 +74,9 @@ class Transfer(Records):
             check_catalogue(after)
         touched = [Touched(items.CATALOGUE, catalogue, after, "catalogue.import", "catalogue")]
         if "tenant" in file.model_fields_set:
-            limits = merged_limits({}, file.tenant.stored(), "limits", None)
-            document = {**({"limits": limits} if limits else {}), **state(tenant.document)}
+            told = file.tenant.stored()
+            document = {**told, "limits": merged_limits({}, told, "limits", None)}
+            document = {n: v for n, v in document.items() if v != {}} | state(tenant.document)
             touched.append(Touched(items.TENANT, tenant, document, "tenant.import", "tenant"))
         documents = {pid: record.document for pid, record in projects.items()}
         for pid, project in file.projects.items():
@@ -82,6 +92,13 @@ class Transfer(Records):
             raise BadRequest(
                 f"The file changes {len(touched)} records; at most {MOST_RECORDS} fit into "
                 "one import. Import its projects in parts.",
+                param="projects",
+            )
+        if parts(touched) > MOST_PARTS:
+            divided = [each.target for each in touched if each.redivides]
+            raise BadRequest(
+                "The file changes limits that are counted in several shards, of "
+                f"{', '.join(divided)}: that is too much for one import. Import it in parts.",
                 param="projects",
             )
         return touched
