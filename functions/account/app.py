@@ -1,4 +1,6 @@
-"""What a caller may know about his own access: for now, which models there are."""
+"""What a caller may know and do about his own access: which models there are, what he has used and
+has left, and stopping a request of his that is still running.
+"""
 
 import json
 import os
@@ -9,9 +11,10 @@ from urllib.parse import unquote
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
-from weir import api_keys, callers
-from weir.aws import lean
+from weir import api_keys, callers, ledger
+from weir.aws import items, lean
 from weir.aws.key_use import KeyUse
+from weir.aws.ledger import Ledger
 from weir.aws.public_keys import PublicKeys
 from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshot, Snapshots
@@ -20,12 +23,14 @@ from weir.catalogue import Model
 from weir.errors import Internal, NotFound, Refusal, store_unavailable
 from weir.events import Request, answer_headers, refusal_answer
 from weir.settings import Deployment
+from weir.tokens import Claims
 
 logger = Logger(service="account")
 app = APIGatewayRestResolver()
 
 _deployment = Deployment.from_env(os.environ)
 _table = Table(lean.client("dynamodb"), _deployment.table_name)
+_ledger = Ledger(lean.client("dynamodb"), _deployment.table_name, time.time)
 _public_keys = PublicKeys(_table, time.time)
 _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
@@ -59,19 +64,54 @@ def model(name: str) -> Response[str]:
     return _answer(_view(name, found))
 
 
+@app.get("/v1/me")
+def me() -> Response[str]:
+    claims, snapshot = _user()
+    at, project = int(time.time()), snapshot.project
+    account = ledger.of_subject(
+        items.user(claims.uid), project.limits_of(claims.tier), project.limited_fields
+    )
+    used = _ledger.used_by(claims.pid, account.part, at)
+    return _answer(
+        {
+            "object": "me",
+            "user_id": claims.uid,
+            "project_id": claims.pid,
+            "tier": claims.tier,
+            **ledger.own_state(account, *used, at),
+        }
+    )
+
+
+@app.post("/v1/chat/completions/<completion_id>/cancel")
+def cancel(completion_id: str) -> Response[str]:
+    """It stops within about a second, at the provider, too; what it has used is charged."""
+    claims, _ = _user()
+    completion_id = unquote(completion_id)
+    if not _ledger.cancel(claims.pid, items.user(claims.uid), completion_id):
+        raise NotFound(f"You have no running request {completion_id[:200]!r}.")
+    return _answer({"id": completion_id, "object": "chat.completion.cancelled", "cancelled": True})
+
+
 def _believed() -> Snapshot:
     """Of the project whose user token, or whose API key (any scope), was sent."""
     request, now = _request(), int(time.time())
-    if api_keys.looks_like(request.bearer()):
-        request.refuse_browser()
-        key_hash = api_keys.unverified_hash(request.bearer())
-        key = api_keys.believe(_table.api_key(key_hash), key_hash)
-        _key_use.note(key, now)
-        return _snapshots.of(key.pid)
+    if not api_keys.looks_like(request.bearer()):
+        return _user()[1]
+    request.refuse_browser()
+    key_hash = api_keys.unverified_hash(request.bearer())
+    key = api_keys.believe(_table.api_key(key_hash), key_hash)
+    _key_use.note(key, now)
+    return _snapshots.of(key.pid)
+
+
+def _user() -> tuple[Claims, Snapshot]:
+    """Whose user token was sent, and his project."""
+    request, now = _request(), int(time.time())
     claims = callers.believe(request, _deployment, lambda kid: _public_keys.find(kid, now), now=now)
     snapshot = _snapshots.of(claims.pid, claims.uid)
     _refused_origins.check(request, snapshot.project, now)
-    return snapshot
+    return claims, snapshot
 
 
 def _default(snapshot: Snapshot) -> Model | None:

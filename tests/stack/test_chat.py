@@ -14,6 +14,9 @@ from tests.stack.provider import USAGE, FakeProvider, chunk
 ROUTE = "/v1/chat/completions"
 
 
+RECEIPT = {**USAGE, "cost_usd": 0.000017}  # 7 tokens at $1 for a million, 5 at $2
+
+
 def post(stack: Stack, token: str, body: Any, **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return stack.http.post(ROUTE, headers={"Authorization": f"Bearer {token}", **named}, json=body)

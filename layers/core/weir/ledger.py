@@ -317,26 +317,40 @@ def _remaining_headers(field: Field, left: int, wait_s: int) -> dict[str, str]:
     }
 
 
-def own_state(
-    account: Account, now: Used, minute: Used, month: Used, at: int
-) -> list[dict[str, Any]]:
-    """A user's limits with what is used and left of them, for GET /v1/me."""
+def own_state(account: Account, now: Used, minute: Used, month: Used, at: int) -> dict[str, Any]:
+    """A user's limits, with what is used (held by open requests included) and left of them, for GET
+    /v1/me. `budget` and `rate_limit` say two of them again, as contracts/ringside.md, section 4.14,
+    has them; null without such a limit.
+    """
     windows = {NOW: now, MINUTE: minute, MONTH: month}
-    told = []
+    told: dict[str, Any] = {"limits": [], "budget": None, "rate_limit": None}
     for field in FIELDS:
         limit = account.limit(field)
         if limit is None:
             continue
-        used = max(0, windows[field.window].get(attribute(field, at), 0))
-        told.append(
+        counters = windows[field.window]
+        used = max(0, counters.get(attribute(field, at), 0))
+        left, reset = max(0, limit - used), resets_at(field, at)
+        told["limits"].append(
             {
                 "limit_name": _public(field),
                 "limit": _amount(field, limit),
                 "used": _amount(field, used),
-                "left": _amount(field, max(0, limit - used)),
-                "resets_at": None if field.window == NOW else resets_at(field, at),
+                "left": _amount(field, left),
+                "resets_at": None if field.window == NOW else reset,
             }
         )
+        if field.limit == "rpm":
+            told["rate_limit"] = {"rpm": limit, "remaining": left, "reset_in": reset - at}
+        if field.unit == "nano_usd":
+            reserved = max(0, counters.get(HELD_USD, 0))
+            told["budget"] = {
+                "limit_usd": limit / NANO,
+                "spent_usd": (used - reserved) / NANO,
+                "reserved_usd": reserved / NANO,
+                "remaining_usd": left / NANO,
+                "resets_at": reset,
+            }
     return told
 
 
