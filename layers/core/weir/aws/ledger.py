@@ -127,11 +127,12 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """`oldest_s` is for how long the oldest had been due."""
+    """`oldest_s` is for how long the oldest had been due; `nano_usd`, what was charged."""
 
     settled: int
     failed: int
     oldest_s: int
+    nano_usd: int
 
 
 class Ledger:
@@ -452,24 +453,27 @@ class Ledger:
         """Settles at their worst case the reservations whose requests should have ended by `now`:
         their processes have died. Stops early when `until` says so.
         """
-        settled = failed = oldest_s = 0
+        settled = failed = oldest_s = nano_usd = 0
         for shard in range(items.OPEN_SHARDS):
             for item in self._due(f"OPEN#{shard}", now):
                 if until():
-                    return Swept(settled, failed, oldest_s)
+                    return Swept(settled, failed, oldest_s, nano_usd)
                 try:
-                    settled += self._sweep(item)
+                    charged = self._sweep(item)
+                    if charged is not None:
+                        settled, nano_usd = settled + 1, nano_usd + charged
                 except Exception:
                     log.exception("a reservation cannot be swept", extra={"key": item["sk"]["S"]})
                     failed += 1
                 oldest_s = max(oldest_s, now - int(item["sk"]["S"][:10]))
-        return Swept(settled, failed, oldest_s)
+        return Swept(settled, failed, oldest_s, nano_usd)
 
-    def _sweep(self, item: Item) -> bool:
+    def _sweep(self, item: Item) -> int | None:
+        """nano-USD that it is charged; None if there is nothing to settle."""
         if "doc" not in item:  # what _undo has left
             key = Key(item["pk"]["S"], item["sk"]["S"])
             self._client.delete_item(TableName=self._name, Key=key.item())
-            return False
+            return None
         reservation = Reservation.from_item(item)
         amounts = reservation.amounts
         row = {
@@ -482,7 +486,7 @@ class Ledger:
             "nano_usd": amounts.nano_usd,
         }
         worst = Settlement(amounts.tokens, amounts.nano_usd, answered=True)
-        return self.settle(reservation, worst, row, by="w")
+        return amounts.nano_usd if self.settle(reservation, worst, row, by="w") else None
 
     def _due(self, pk: str, now: int) -> Iterable[Item]:
         start: dict[str, Any] = {}
