@@ -98,7 +98,18 @@ class Store:
             "overhead_tokens": 500,
         }
         does.put_model(MODEL, parsed(ModelDocument, model))
-        project = {"pid": PROJECT, "origins": ORIGINS, "default_model": MODEL}
+        # As many counters as there are by default, and limits that no run reaches.
+        project = {
+            "pid": PROJECT,
+            "origins": ORIGINS,
+            "default_model": MODEL,
+            "limits": {"rpm": 10**9},
+            "user_limits": {
+                "rpm": 10**9,
+                "tokens_per_day": 10**12,
+                "concurrent_streams": 10**3,
+            },
+        }
         does.create_project(parsed(NewProject, project))
 
     def _client(self, service: str) -> Any:

@@ -273,6 +273,7 @@ def _lambda_environment(function: str, runtime_api: str, place: Place) -> dict[s
         "PYTHONDONTWRITEBYTECODE": "1",
         "TENANT_ID": store.TENANT,
         "TABLE_NAME": store.TABLE,
+        "STACK_NAME": "weir-bench",
         "PROVIDER_KEYS_SECRET": store.SECRET,
         "MAX_STREAM_S": "300",
     }

@@ -25,6 +25,7 @@ PAGE = ROOT / "docs" / "openapi.json"
 ENVIRONMENT = {
     "TENANT_ID": "tenant",
     "TABLE_NAME": "table",
+    "STACK_NAME": "stack",
     "COGNITO_CLIENT_ID": "client",
     "PROVIDER_KEYS_SECRET": "secret",
     "AWS_REGION": "us-east-1",

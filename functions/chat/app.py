@@ -315,7 +315,8 @@ def _tell(
     metrics = {
         "Requests": (1, COUNT),
         "Tokens": (row["input_tokens"] + row["output_tokens"], COUNT),
-        "CostUsd": (row["nano_usd"] / NANO, NO_UNIT),
+        # What could not be settled is charged, and counted, by the sweeper.
+        "CostUsd": (0 if failed else row["nano_usd"] / NANO, NO_UNIT),
         "AboveWorstCase": (int(above), COUNT),
         "SettlementFailures": (int(failed), COUNT),
     }
@@ -328,7 +329,8 @@ def _tell(
     }
     told = {**one.reservation.row, **row, "stream": one.asked.stream, "attempts": one.attempts}
     # As of now: a stream of minutes must not be counted where an alarm has looked already.
-    metric = emf("chat", int(time.time() * 1000), metrics, {"Model": one.model.name})
+    at_ms, named_by = int(time.time() * 1000), {"Model": one.model.name}
+    metric = emf("chat", _deployment.stack_name, at_ms, metrics, named_by)
     log.info("chat", extra={**named, **told, **metric})
 
 
@@ -393,12 +395,13 @@ def _headers(one: Chat) -> dict[str, str]:
 def _refuse(refusal: Refusal, request: Request) -> Answer:
     level = logging.ERROR if refusal.status >= 500 else logging.INFO
     counted = {"Refusals": (1, COUNT), "LedgerBusy": (int(isinstance(refusal, LedgerBusy)), COUNT)}
+    at_ms, named_by = int(time.time() * 1000), {"Code": refusal.code}
     told = {
         "status": refusal.status,
         "code": refusal.code,
         "details": refusal.details,
         "request_id": request.request_id,
-        **emf("chat", int(time.time() * 1000), counted, {"Code": refusal.code}),
+        **emf("chat", _deployment.stack_name, at_ms, counted, named_by),
     }
     log.log(level, "refused", extra=told)
     status, headers, body = refusal_answer(refusal, request, _snapshots.readable_by())

@@ -8,7 +8,8 @@ from aws_lambda_powertools import Logger
 
 from weir.aws import lean
 from weir.aws.ledger import Ledger
-from weir.metrics import COUNT, SECONDS, emf
+from weir.limits import NANO
+from weir.metrics import COUNT, NO_UNIT, SECONDS, emf
 from weir.settings import Deployment
 
 # So long may the last reservation take that was begun: conflicts and time-outs are tried again.
@@ -16,8 +17,8 @@ LAST_ONE_MS = 20_000
 
 logger = Logger(service="sweep")
 
-_table_name = Deployment.from_env(os.environ).table_name
-_ledger = Ledger(lean.client("dynamodb"), _table_name, time.time)
+_deployment = Deployment.from_env(os.environ)
+_ledger = Ledger(lean.client("dynamodb"), _deployment.table_name, time.time)
 
 
 class SweepFailed(Exception):
@@ -34,11 +35,13 @@ def handler(_event: dict[str, Any], context: Any) -> None:
     swept = _ledger.sweep(int(now), time_is_up)
     metrics = emf(
         "sweep",
+        _deployment.stack_name,
         int(now * 1000),
         {
             "SweptReservations": (swept.settled, COUNT),
             "SweepFailures": (swept.failed, COUNT),
             "OldestReservationSeconds": (swept.oldest_s, SECONDS),
+            "CostUsd": (swept.nano_usd / NANO, NO_UNIT),
         },
         {},
     )

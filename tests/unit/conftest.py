@@ -87,7 +87,7 @@ def public_key(signing_key: SigningKey) -> PublicKey:
 
 @pytest.fixture
 def deployment() -> Deployment:
-    return Deployment("tenant-1", "t")
+    return Deployment("tenant-1", "t", "weir-test")
 
 
 @pytest.fixture

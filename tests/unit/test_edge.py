@@ -235,6 +235,7 @@ FULL = {
     "TENANT_ID": "t",
     "PROJECT_ID": "p",
     "TABLE_NAME": "table",
+    "STACK_NAME": "weir-test",
     "SIGNING_KEY_SECRET": "arn:1",
     "PROVIDER_KEYS_SECRET": "arn:2",
     "COGNITO_CLIENT_ID": "client",
@@ -246,7 +247,7 @@ FULL = {
 
 
 NEEDS: dict[Any, list[str]] = {
-    Deployment: ["TENANT_ID", "TABLE_NAME"],
+    Deployment: ["TENANT_ID", "TABLE_NAME", "STACK_NAME"],
     TokenSettings: [
         "TENANT_ID",
         "PROJECT_ID",

@@ -35,7 +35,7 @@ def assert_is_emf(line: dict[str, Any]) -> None:
 
 
 def test_line_has_the_directive_and_each_value_beside_it() -> None:
-    told = emf("chat", AT_MS, METRICS, {})
+    told = emf("chat", "weir-a", AT_MS, METRICS, {})
     assert_is_emf(told)
     assert told == {
         "_aws": {
@@ -43,7 +43,7 @@ def test_line_has_the_directive_and_each_value_beside_it() -> None:
             "CloudWatchMetrics": [
                 {
                     "Namespace": "Weir",
-                    "Dimensions": [[]],
+                    "Dimensions": [["Stack"]],
                     "Metrics": [
                         {"Name": "Requests", "Unit": "Count"},
                         {"Name": "FirstByteMs", "Unit": "Milliseconds"},
@@ -53,6 +53,7 @@ def test_line_has_the_directive_and_each_value_beside_it() -> None:
             ],
         },
         "service": "chat",
+        "Stack": "weir-a",
         "Requests": 1,
         "FirstByteMs": 12.5,
         "CostUsd": 0.0,
@@ -60,25 +61,41 @@ def test_line_has_the_directive_and_each_value_beside_it() -> None:
 
 
 def test_metric_counts_under_its_dimensions_and_for_the_whole_deployment() -> None:
-    told = emf("chat", AT_MS, METRICS, {"Model": "m-large", "Project": "default"})
+    told = emf("chat", "weir-a", AT_MS, METRICS, {"Model": "m-large", "Project": "default"})
     assert_is_emf(told)
     (directive,) = told["_aws"]["CloudWatchMetrics"]
-    assert directive["Dimensions"] == [[], ["Model", "Project"]]
+    assert directive["Dimensions"] == [["Stack"], ["Stack", "Model", "Project"]]
     assert (told["Model"], told["Project"]) == ("m-large", "default")
 
 
+def test_deployments_of_one_account_are_counted_apart() -> None:
+    """CloudWatch adds up what has the same names and values, whoever has written it."""
+
+    def counted(stack: str) -> set[tuple[str, ...]]:
+        told = emf("chat", stack, AT_MS, METRICS, {"Model": "m-large"})
+        (directive,) = told["_aws"]["CloudWatchMetrics"]
+        return {tuple(told[name] for name in names) for names in directive["Dimensions"]}
+
+    assert counted("weir-a").isdisjoint(counted("weir-b"))
+
+
 def test_dimension_without_a_value_does_not_cost_the_line_its_metrics() -> None:
-    assert emf("chat", AT_MS, METRICS, {"Model": ""}) == emf("chat", AT_MS, METRICS, {})
+    assert emf("chat", "weir-a", AT_MS, METRICS, {"Model": ""}) == emf(
+        "chat", "weir-a", AT_MS, METRICS, {}
+    )
 
 
 @pytest.mark.parametrize("name", ["uid", "User", "Session", "sid"])
 def test_metric_of_a_single_user_or_session_cannot_be_made(name: str) -> None:
     with pytest.raises(ValueError, match=name):
-        emf("chat", AT_MS, METRICS, {"Model": "m-large", name: "42"})
+        emf("chat", "weir-a", AT_MS, METRICS, {"Model": "m-large", name: "42"})
 
 
 def written(logger: logging.Logger | Logger) -> dict[str, Any]:
-    line = {"outcome": "ok", **emf("chat", AT_MS, METRICS, dict.fromkeys(DIMENSIONS, "x"))}
+    line = {
+        "outcome": "ok",
+        **emf("chat", "weir-a", AT_MS, METRICS, dict.fromkeys(DIMENSIONS, "x")),
+    }
     logger.info("chat", extra=line)
     said = io.StringIO()
     for handler in logger.handlers:

@@ -13,11 +13,17 @@ import pytest
 from weir.aws.ledger import Swept
 
 APP = Path(__file__).parents[2] / "functions/sweep/app.py"
+ENVIRONMENT = {
+    "TENANT_ID": "t-1",
+    "TABLE_NAME": "t",
+    "STACK_NAME": "weir-test",
+    "AWS_REGION": "us-east-1",
+}
 
 
 @pytest.fixture
 def door(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    for name, value in {"TENANT_ID": "t-1", "TABLE_NAME": "t", "AWS_REGION": "us-east-1"}.items():
+    for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     spec = importlib.util.spec_from_file_location("door_sweep", APP)
     assert spec is not None
@@ -62,7 +68,7 @@ def said(door: ModuleType) -> dict[str, Any]:
 
 
 def test_sweep_says_in_one_line_what_it_did_and_cloudwatch_counts_it(door: ModuleType) -> None:
-    sweep(door, Swept(settled=3, failed=0, oldest_s=70))
+    sweep(door, Swept(settled=3, failed=0, oldest_s=70, nano_usd=250_000_000))
     line = said(door)
     assert (line["message"], line["level"]) == ("swept", "INFO")
     (directive,) = line["_aws"]["CloudWatchMetrics"]
@@ -70,16 +76,18 @@ def test_sweep_says_in_one_line_what_it_did_and_cloudwatch_counts_it(door: Modul
         ("SweptReservations", "Count", 3),
         ("SweepFailures", "Count", 0),
         ("OldestReservationSeconds", "Seconds", 70),
+        ("CostUsd", "None", 0.25),
     }
+    assert (directive["Dimensions"], line["Stack"]) == ([["Stack"]], "weir-test")
 
 
 def test_sweep_that_left_something_is_counted_first_and_then_an_error(door: ModuleType) -> None:
     with pytest.raises(door.SweepFailed, match=r"^2 "):
-        sweep(door, Swept(settled=1, failed=2, oldest_s=700))
+        sweep(door, Swept(settled=1, failed=2, oldest_s=700, nano_usd=1))
     assert said(door)["SweepFailures"] == 2
 
 
 def test_sweep_stops_while_there_is_time_for_what_it_has_begun(door: ModuleType) -> None:
     """Lambda would kill it in the middle, and what it did would not be counted."""
-    assert sweep(door, Swept(0, 0, 0), left_ms=30_000)[1] is False
-    assert sweep(door, Swept(0, 0, 0), left_ms=19_000)[1] is True
+    assert sweep(door, Swept(0, 0, 0, 0), left_ms=30_000)[1] is False
+    assert sweep(door, Swept(0, 0, 0, 0), left_ms=19_000)[1] is True

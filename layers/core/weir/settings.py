@@ -22,6 +22,7 @@ class Deployment:
 
     tid: str
     table_name: str
+    stack_name: str
 
     @property
     def issuer(self) -> str:
@@ -33,6 +34,7 @@ class Deployment:
         return cls(
             tid=_text(env, "TENANT_ID"),
             table_name=_text(env, "TABLE_NAME"),
+            stack_name=_text(env, "STACK_NAME"),
         )
 
 
