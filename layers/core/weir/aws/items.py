@@ -17,6 +17,10 @@ signing keys and audit entries in `codecs`. Standard library only: the preflight
     LEDGER#<pid>#<k>      …            the same of a project's k-th shard; no pid: of the tenant's
     OPEN#<n>              <due>#<id>   a reservation, which is settled once, or swept when it is due
     USAGE#<pid>#<s>       <ms>#<id>    what one request has used; no word of what was said
+    ROLLUP#<pid>#<day>    <h>#<h>      sums of usage rows: weir/usage.py, detail
+    ROLLUP#<pid>          <day>#<m>    … days, by model
+    ROLLUP#<pid>#<month>  <h>          … users
+    ROLLUP#<pid>#<day>#M  <HHMM>#<m>   … minutes, by model
     REFUSED#<pid>         <slot>       a page's origin that was refused; no pid: at a preflight
     AUDIT                 <ms>#<id>    who changed what
 
@@ -35,6 +39,8 @@ from typing import Any, NamedTuple
 from weir.origins import MOST_TOLD
 
 Item = dict[str, Any]
+
+DAYS, MINUTES = "days", "minutes"  # of weir.usage, which the preflight function need not import
 
 REFUSED_SLOTS = 64  # of a project: what is remembered is bounded, whoever asks for whatever
 REFUSED_FOR_S = 30 * 86_400
@@ -126,6 +132,15 @@ def reservation(reservation_id: str, due: int) -> Key:
 
 def usage(pid: str, subject_key: str, at_ms: int, reservation_id: str) -> Key:
     return Key(f"USAGE#{pid}#{subject_key}", f"{at_ms:013d}#{reservation_id}")
+
+
+def rollup(kind: str, pid: str, period: str, name: str = "") -> Key:
+    """`period` is a day, 20261121, or of users a month, 202611. Without `name` the key's beginning:
+    of days that of one day, of the others that of all.
+    """
+    if kind == DAYS:
+        return Key(f"ROLLUP#{pid}", f"{period}#{name}")
+    return Key(f"ROLLUP#{pid}#{period}{'#M' if kind == MINUTES else ''}", name)
 
 
 # ---------------------------------------------------------------- origins that were refused
