@@ -9,11 +9,13 @@ from typing import Any
 
 import httpx
 
-from tests.stack.conftest import ROOT, Stack
+from tests.stack.conftest import LIFTED, ROOT, Stack
 
 PASSWORD = "Correct-Horse-9"
 ADMIN = "operator@example.com"
 COUNTS_WITHIN_S = 6  # what a process may keep of the configuration, and a second
+# For a project of which more is asked in a minute than it may by default.
+UNLIMITED: dict[str, Any] = {name: dict.fromkeys(LIFTED) for name in ("limits", "user_limits")}
 
 
 def signed_in(

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.stack.admin import ADMIN, Admin, bearer, mint, model, soon
+from tests.stack.admin import ADMIN, UNLIMITED, Admin, bearer, mint, model, soon
 from tests.stack.conftest import ORIGIN, Stack, ask, envelope
 from tests.stack.provider import FakeProvider
 
@@ -101,6 +101,7 @@ FULL = {
     "limits": {"rpm": 1, "usd_per_month": 2.5},
     "user_limits": {"rpm": 2, "tpm": None},
     "status": "suspended",
+    "ledger_shards": 4,
 }
 
 
@@ -116,6 +117,7 @@ def test_patch_changes_what_it_names_and_leaves_the_rest(admin: Admin, field: st
         "limits": None,
         "user_limits": {"tpm": 5},
         "status": "active",
+        "ledger_shards": 1,
     }
     becomes = {**other, "limits": {}, "user_limits": {"rpm": 2, "tpm": 5}}
     before = admin.project("full", **FULL)
@@ -461,7 +463,7 @@ def elsewhere() -> Iterator[FakeProvider]:
 def test_key_is_never_sent_to_another_host_than_it_was_set_for(
     stack: Stack, admin: Admin, provider: FakeProvider, elsewhere: FakeProvider
 ) -> None:
-    admin.project("mover", default_model="moved")
+    admin.project("mover", default_model="moved", **UNLIMITED)
     token = mint(stack, admin.key("mover"))
     soon(lambda: chat(stack, token).status_code == 200)  # the new model is in the catalogue
     assert provider.headers[-1]["authorization"] == f"Bearer {CANARY}"

@@ -19,6 +19,7 @@ FUNCTIONS = {
     "account": "AccountFunction",
     "admin": "AdminFunction",
     "rotate": "RotateFunction",
+    "sweep": "SweepFunction",
 }
 FOLDERS = {"doctor": "preflight"}
 STOCK_RUNTIME = Path(__file__).with_name("stock-runtime")
@@ -123,6 +124,15 @@ def test_events_of_a_rotation_make_and_test_a_pending_version(stack: Stack) -> N
         SecretId=stack.outputs()["SigningKeySecretArn"], VersionId=version
     )
     assert set(json.loads(pending["SecretString"])) == {"current", "next"}
+
+
+def test_event_of_a_schedule_makes_one_sweep_whatever_it_says(stack: Stack, size: str) -> None:
+    with emulate(stack, "sweep") as rie:
+        answer = rie.invoke(read(f"sweep.{size}", stack))
+        said = [json.loads(line) for line in rie.log.splitlines() if '"swept"' in line]
+    assert json.loads(answer) is None, answer
+    (line,) = said
+    assert (line["SweepFailures"], line["Stack"]) == (0, "weir-local")
 
 
 def test_every_event_file_is_used() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.stack.admin import Admin, bearer, mint, model, soon
+from tests.stack.admin import UNLIMITED, Admin, bearer, mint, model, soon
 from tests.stack.conftest import Stack, ask, envelope, start
 from tests.stack.provider import FakeProvider
 
@@ -92,6 +92,7 @@ def side(admin: Admin, word: str) -> Side:
         models=[f"{word}-model", "shared-model"],
         default_model=f"{word}-model",
         system_prompt=prompt,
+        **UNLIMITED,
     )
     admin("PUT", f"projects/{word}/tiers/{tier}", {"rpm": 100})
     blocked = {"project": word, "user_id": f"{word}-bad", "reason": f"{word}-reason"}

@@ -62,7 +62,15 @@ def attempts(outputs: dict[str, str], kept: str) -> dict[str, tuple[str, str, di
 
 MAY = {
     "TokenFunction": {"get", "get many", "query", "put", "update", "read signing keys"},
-    "ChatFunction": {"get many", "query", "put", "read provider keys"},
+    "ChatFunction": {
+        "get",
+        "get many",
+        "query",
+        "put",
+        "update",
+        "delete",
+        "read provider keys",
+    },
     "PreflightFunction": {"get", "put"},
     "AccountFunction": {"get", "get many", "query", "put", "update"},
     "AdminFunction": {
@@ -77,6 +85,7 @@ MAY = {
         "write provider keys",
     },
     "RotateFunction": {"query", "put", "update", "read signing keys", "describe signing keys"},
+    "SweepFunction": {"query", "put", "update", "delete"},
 }
 
 

@@ -572,7 +572,7 @@ def test_alarms_name_whom_they_watch(resources: Resources) -> None:
     }
     ours = [name for name, (metric, *_) in ALARMS.items() if metric.startswith("Weir ")]
     assert watched == {
-        **dict.fromkeys(ours, {metrics.STACK: {"Ref": "AWS::StackName"}}),
+        **{name: {metrics.STACK: {"Ref": "AWS::StackName"}} for name in ours},
         "SweepErrorsAlarm": {"FunctionName": {"Ref": "SweepFunction"}},
         "ChatThrottlesAlarm": {"FunctionName": {"Ref": "ChatFunction"}},
         "ApiFailuresAlarm": {
