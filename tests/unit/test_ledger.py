@@ -175,11 +175,12 @@ def test_third_request_is_refused_by_the_limit_that_two_have_used_up(
     shards: int,
 ) -> None:
     free = Limits()
-    asked: dict[str, Any] = {
+    asks: dict[str, dict[str, Any]] = {
         "user": {"limits": limits},
         "project": {"limits": free, "project": Pool(limits, shards)},
         "tenant": {"limits": free, "tenant": Pool(limits, shards)},
-    }[scope]
+    }
+    asked = asks[scope]
     for who in ("u#ann", "u#bob"):
         ledger.admit(ask(subject="u#ann" if scope == "user" else who, **asked))
     before = every("")

@@ -44,6 +44,13 @@ _BUSY = {
     "ThrottlingError",
     "ProvisionedThroughputExceeded",
     "TransactionConflictException",
+}
+# AWS says them as if the request were wrong. But the client had sent it before, unheard: that may
+# have been carried out, or be so yet.
+_PASSING = {
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "ThrottlingException",
     "TransactionInProgressException",
 }
 
@@ -302,8 +309,7 @@ class Ledger:
             mark, mine = expression.name(_MARK), expression.value({"N": str(account.generation)})
             expression.condition(f"(attribute_not_exists({mark}) OR {mark} = {mine})")
         if window != NOW:
-            kept_s = MINUTE_KEPT_S if window == MINUTE else MONTH_KEPT_S
-            expression.set("ttl", at + kept_s)
+            expression.set("ttl", at + _kept_s(window))
         if any(field.code in "qd" for field in fields):
             expression.removed = ledger.other_days(at)
         return self._update(
@@ -328,9 +334,27 @@ class Ledger:
         wanted, refused = ledger.redistributed(account, window, used, amounts, at)
         if refused:
             return [_Over(account, field, total) for field, total in refused]
+        parts = self._moving(account, window, at, zip(keys, used, wanted, strict=True))
+        if parts:
+            try:
+                self._transact(parts, os.urandom(16).hex())
+            except Exception as error:
+                if _cancelled(error) is None:
+                    raise
+                return [_Busy(waits=True)]
+        return [_Busy(waits=False)]
+
+    def _moving(
+        self,
+        account: Account,
+        window: str,
+        at: int,
+        changes: Iterable[tuple[Key, Used, Mapping[str, int]]],
+    ) -> list[dict[str, Any]]:
+        """The writes by which each item, that has the first, comes to have the second."""
         marked = account.generation > 0 and window != MINUTE
         parts = []
-        for key, was, wants in zip(keys, used, wanted, strict=True):
+        for key, was, wants in changes:
             expression = _Expression()
             for name, value in wants.items():
                 expression.unchanged(name, was.get(name))
@@ -341,15 +365,10 @@ class Ledger:
                 if was.get(_MARK) != account.generation:
                     expression.set(_MARK, account.generation)
             if expression.sets:
+                if window != NOW:  # this may make the item
+                    expression.set("ttl", at + _kept_s(window))
                 parts.append(self._update(key, expression))
-        if parts:
-            try:
-                self._transact(parts, os.urandom(16).hex())
-            except Exception as error:
-                if _cancelled(error) is None:
-                    raise
-                return [_Busy(waits=True)]
-        return [_Busy(waits=False)]
+        return parts
 
     def _undo(self, reservation: Reservation) -> None:
         """Of an admission whose answer never came: whether it was carried out, is being so, or
@@ -410,8 +429,7 @@ class Ledger:
                 for name, value in added.items():
                     expression.take(name, value, None)
                 if window != NOW:
-                    kept_s = MINUTE_KEPT_S if window == MINUTE else MONTH_KEPT_S
-                    expression.set("ttl", at + kept_s)
+                    expression.set("ttl", at + _kept_s(window))
                 place = _place(reservation.pid, scope, part, window, at)
                 parts.append(self._update(place, expression))
         give_up, tries = self._monotonic() + SETTLE_S, 0
@@ -677,6 +695,10 @@ def _place(pid: str, scope: str, part: str, window: str, at: int) -> Key:
     return Key(items.ledger("" if scope == ledger.TENANT else pid, part), sk)
 
 
+def _kept_s(window: str) -> int:
+    return MINUTE_KEPT_S if window == MINUTE else MONTH_KEPT_S
+
+
 def _cancelled(error: Exception) -> Sequence[Mapping[str, Any]] | None:
     """Why a transaction was cancelled, part by part; None if it failed in another way."""
     reasons = reasons_of(error)
@@ -687,6 +709,8 @@ def _cancelled(error: Exception) -> Sequence[Mapping[str, Any]] | None:
 
 def _is_ours(error: Exception) -> bool:
     """No use in trying again: the request itself is wrong, or may not be made."""
+    if code_of(error) in _PASSING:
+        return False
     status = getattr(error, "status", None)
     return not isinstance(error, AwsError) or (status is not None and 400 <= status < 500)
 

@@ -1,0 +1,533 @@
+"""The ledger while calls fail, get lost, come late or collide: nobody pays for what he was refused,
+and whoever was served pays once.
+"""
+
+import contextlib
+import random
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.unit.small_dynamodb import SmallDynamoDB
+from tests.unit.test_ledger import NOON, SPENT, ask
+from weir.aws import items
+from weir.aws import ledger as aws_ledger
+from weir.aws.lean import AwsError
+from weir.aws.ledger import CONFLICTS_S, SETTLE_S, Ledger, Reservation, StaleConfiguration
+from weir.errors import LedgerBusy, LimitReached, QuotaExceeded
+from weir.ledger import Settlement
+from weir.limits import NANO, Limits, Pool
+
+CENT = NANO // 100  # the worst case of a request of `ask`
+LONG_AFTER = NOON + 3_600
+USER = Limits(
+    tpm=10**6,
+    requests_per_day=9,
+    tokens_per_day=10**6,
+    nano_usd_per_month=NANO,
+    concurrent_streams=2,
+)
+POOL = Limits(tokens_per_month=10**6, nano_usd_per_month=NANO, concurrent_streams=5)
+ROW = {"outcome": "completed", "nano_usd": SPENT.nano_usd, "output_tokens": 40, "input_tokens": 10}
+
+NOTHING = Settlement(0, 0, answered=False)
+TIMEOUT = AwsError("timed out")
+FAILURES = {
+    "timeout": TIMEOUT,
+    "500": AwsError("failed", 500, "InternalServerError"),
+    "throttled": AwsError("throttled", 400, "ThrottlingException"),
+    "in progress": AwsError("in progress", 400, "TransactionInProgressException"),
+}
+
+
+class Time:
+    """A monotonic clock that only sleeping and calling move on."""
+
+    def __init__(self) -> None:
+        self.s = 0.0
+
+    def __call__(self) -> float:
+        return self.s
+
+    def sleep(self, seconds: float) -> None:
+        self.s += seconds
+
+
+class Between:
+    """A client that lets something happen with each call: `around` is given the operation's name,
+    what is asked, and how to carry it out.
+    """
+
+    def __init__(self, store: SmallDynamoDB, around: Callable[..., Any]) -> None:
+        self._store, self._around = store, around
+        self.calls: list[str] = []
+
+    def __getattr__(self, operation: str) -> Callable[..., Any]:
+        carry_out = getattr(self._store, operation)
+
+        def call(**asked: Any) -> Any:
+            self.calls.append(operation)
+            return self._around(operation, asked, lambda: carry_out(**asked))
+
+        return call
+
+
+def ledger_of(client: Any, time: Time | None = None) -> Ledger:
+    time = time or Time()
+    return Ledger(client, "t", lambda: NOON, monotonic=time, sleep=time.sleep)
+
+
+def totals(store: SmallDynamoDB) -> dict[str, int]:
+    """Of all of the ledger's counters, whosever; and how much is open."""
+    found = {"open": 0, "streams": 0, "rows": 0, "rows_nano_usd": 0, "rows_tokens": 0}
+    for (pk, sk), item in store.items.items():
+        if pk.startswith("OPEN#"):
+            found["open"] += "doc" in item
+        elif pk.startswith("USAGE#"):
+            found["rows"] += 1
+            found["rows_nano_usd"] += int(item["nano_usd"]["N"])
+            found["rows_tokens"] += int(item["input_tokens"]["N"]) + int(item["output_tokens"]["N"])
+        else:
+            whose = "user" if "#u#" in pk else "project" if pk.startswith("LEDGER#p#") else "tenant"
+            found["streams"] += len(item.get("open", {}).get("SS", ()))
+            for name, value in item.items():
+                if "N" in value and name not in ("g", "ttl"):
+                    name = f"{whose} {sk.partition('#')[0]} {name}"
+                    found[name] = found.get(name, 0) + int(value["N"])
+    return found
+
+
+def assert_books_balance(store: SmallDynamoDB) -> int:
+    """Nothing is held by anybody, and everybody has used what the rows say. How many there are."""
+    found = totals(store)
+    assert found["open"] == found["streams"] == 0
+    for whose in ("user", "project", "tenant"):
+        assert found.get(f"{whose} MONTH nano_usd_reserved", 0) == 0
+        assert found.get(f"{whose} MONTH nano_usd", 0) == found["rows_nano_usd"]
+        assert found.get(f"{whose} NOW streams", 0) == 0
+    assert found.get("user MINUTE tokens", 0) == found["rows_tokens"]
+    assert found.get("user MONTH d21t", 0) == found["rows_tokens"]
+    assert found.get("user MONTH d21q", 0) == found["rows"]
+    assert found.get("project MONTH tokens", 0) == found["rows_tokens"]
+    return found["rows"]
+
+
+def crowded(store: SmallDynamoDB) -> None:
+    """The first request of a project whose money lies in the wrong shards, whichever it meets: it
+    must be moved before it can be admitted. All calls there are, are made.
+    """
+    for shard in range(4):
+        key = items.Key(items.ledger("p", str(shard)), items.month(NOON))
+        used = NANO // 4 if shard % 2 else -NANO // 4
+        store.items[key] = {**key.item(), "nano_usd": {"N": str(used)}}
+
+
+def one_of_all() -> Any:
+    """Dearer than one shard's share, so that room must be made for it in any shard."""
+    return ask(
+        limits=USER,
+        project=Pool(Limits(**{**POOL_TOLD, "nano_usd_per_month": 3 * CENT}), 4),
+        tenant=Pool(POOL),
+    )
+
+
+POOL_TOLD = {name: getattr(POOL, name) for name in Limits.__slots__}
+
+
+class OneFault:
+    """Fails the k-th call: before or after it was carried out."""
+
+    def __init__(self, k: int, error: Exception, *, carried_out: bool) -> None:
+        self._k, self._error, self._carried_out = k, error, carried_out
+        self.seen = 0
+
+    def __call__(self, _operation: str, _asked: Any, carry_out: Callable[[], Any]) -> Any:
+        self.seen += 1
+        if self.seen - 1 != self._k:
+            return carry_out()
+        if self._carried_out:
+            carry_out()
+        raise self._error
+
+    @property
+    def struck(self) -> bool:
+        return self.seen > self._k
+
+
+def live(ledger: Ledger) -> Reservation | None:
+    """What the door does. None: the caller was told that it failed."""
+    try:
+        reservation = ledger.admit(one_of_all())
+    except (AwsError, LedgerBusy):
+        return None
+    try:
+        ledger.settle(reservation, SPENT, ROW)
+    except AwsError:
+        return reservation
+    return reservation
+
+
+@pytest.mark.parametrize("carried_out", [False, True], ids=["not carried out", "carried out"])
+@pytest.mark.parametrize("error", FAILURES.values(), ids=FAILURES)
+def test_whichever_call_fails_the_request_is_settled_once_or_never_was(
+    error: Exception, carried_out: bool
+) -> None:
+    outcomes = set()
+    for k in range(20):
+        store, fault = SmallDynamoDB(), OneFault(k, error, carried_out=carried_out)
+        client = Between(store, fault)
+        served = live(ledger_of(client))
+        ledger_of(store).sweep(LONG_AFTER, lambda: False)
+        rows = assert_books_balance(store)
+        assert rows == (1 if served else 0), f"call {k} of {client.calls}"
+        outcomes.add(bool(served))
+        if served:
+            assert totals(store)["rows_nano_usd"] == SPENT.nano_usd
+        if not fault.struck:
+            assert k >= 5  # refused, read, moved, admitted, settled
+            break
+    else:
+        pytest.fail("it never came to an end")
+    assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize("carried_out", [False, True], ids=["not carried out", "carried out"])
+def test_whichever_two_calls_fail_nobody_pays_twice_and_whoever_was_refused_pays_nothing(
+    carried_out: bool,
+) -> None:
+    for first in range(6):
+        for second in range(first + 1, 12):
+            store = SmallDynamoDB()
+            seen = 0
+
+            def around(
+                _operation: str,
+                _asked: Any,
+                carry_out: Callable[[], Any],
+                bad: tuple[int, int] = (first, second),
+            ) -> Any:
+                nonlocal seen
+                seen += 1
+                if seen - 1 not in bad:
+                    return carry_out()
+                if carried_out:
+                    carry_out()
+                raise TIMEOUT
+
+            served = live(ledger_of(Between(store, around)))
+            ledger_of(store).sweep(LONG_AFTER, lambda: False)
+            assert assert_books_balance(store) == (1 if served else 0), (first, second)
+
+
+@pytest.mark.parametrize("when", range(5))
+@pytest.mark.parametrize("error", [FAILURES["timeout"], FAILURES["in progress"]])
+def test_admission_that_comes_after_it_was_given_up_holds_and_costs_nothing(
+    when: int, error: Exception
+) -> None:
+    """It arrives before the `when`-th of the calls that undo it, or after all of them."""
+    store = SmallDynamoDB()
+    late: list[Callable[[], Any]] = []
+    codes: list[str | None] = []
+
+    def around(operation: str, _asked: Any, carry_out: Callable[[], Any]) -> Any:
+        if operation == "transact_write_items" and len(client.calls) == 1:
+            late.append(carry_out)
+            raise error
+        if late and len(client.calls) == when + 2:
+            arrive()
+        return carry_out()
+
+    def arrive() -> None:
+        try:
+            late.pop()()
+        except AwsError as refused:
+            codes.append(refused.code)
+
+    client = Between(store, around)
+    with pytest.raises(AwsError):
+        ledger_of(client).admit(ask(limits=USER, project=Pool(POOL), tenant=Pool(POOL)))
+    if late:
+        arrive()
+    assert codes in ([], ["TransactionCanceledException"])
+    assert assert_books_balance(store) == 0
+    ledger_of(store).sweep(LONG_AFTER, lambda: False)
+    assert assert_books_balance(store) == 0
+    assert not [key for key in store.items if key[0].startswith("OPEN#")]
+
+
+def test_settling_that_was_carried_out_twice_counts_once() -> None:
+    """Its first try was slow, and arrives when the second has been answered."""
+    store = SmallDynamoDB()
+    late: list[Callable[[], Any]] = []
+    reservation = ledger_of(store).admit(ask(limits=USER, project=Pool(POOL), tenant=Pool(POOL)))
+
+    def around(_operation: str, _asked: Any, carry_out: Callable[[], Any]) -> Any:
+        if not late:
+            late.append(carry_out)
+            raise TIMEOUT
+        return carry_out()
+
+    assert ledger_of(Between(store, around)).settle(reservation, SPENT, ROW)
+    late[0]()
+    assert assert_books_balance(store) == 1
+
+
+def test_throttled_settling_is_tried_again_before_the_worst_case_is_charged() -> None:
+    store, time = SmallDynamoDB(), Time()
+    reservation = ledger_of(store).admit(ask(limits=USER, project=Pool(POOL), tenant=Pool(POOL)))
+
+    def around(_operation: str, _asked: Any, carry_out: Callable[[], Any]) -> Any:
+        if time.s < SETTLE_S / 2:
+            raise FAILURES["throttled"]
+        return carry_out()
+
+    assert ledger_of(Between(store, around), time).settle(reservation, SPENT, ROW)
+    assert assert_books_balance(store) == 1
+    assert totals(store)["rows_nano_usd"] == SPENT.nano_usd
+
+
+def test_settling_gives_up_on_a_store_that_stays_away_and_the_sweeper_settles() -> None:
+    store, time = SmallDynamoDB(), Time()
+    reservation = ledger_of(store).admit(ask(limits=USER, project=Pool(POOL), tenant=Pool(POOL)))
+
+    def around(_operation: str, _asked: Any, carry_out: Callable[[], Any]) -> Any:
+        raise TIMEOUT
+
+    with pytest.raises(AwsError):
+        ledger_of(Between(store, around), time).settle(reservation, SPENT, ROW)
+    assert SETTLE_S <= time.s <= SETTLE_S + 1
+    ledger_of(store).sweep(LONG_AFTER, lambda: False)
+    assert assert_books_balance(store) == 1
+    assert totals(store)["rows_nano_usd"] == CENT
+
+
+def test_what_is_wrong_with_the_request_itself_is_told_at_once() -> None:
+    def around(_operation: str, _asked: Any, carry_out: Callable[[], Any]) -> Any:
+        raise AwsError("no", 400, "AccessDeniedException")
+
+    store = SmallDynamoDB()
+    client = Between(store, around)
+    with pytest.raises(AwsError, match="no"):
+        ledger_of(client).admit(ask())
+    reservation = ledger_of(store).admit(ask())
+    with pytest.raises(AwsError, match="no"):
+        ledger_of(client).settle(reservation, SPENT, ROW)
+    assert len(client.calls) == 2
+
+
+@pytest.mark.parametrize("carried_out", [False, True], ids=["not carried out", "carried out"])
+def test_sweep_whose_calls_fail_is_completed_by_the_next(carried_out: bool) -> None:
+    for k in range(40):
+        store = SmallDynamoDB()
+        for number in range(3):
+            ledger_of(store).admit(
+                ask(subject=f"u#{number}", limits=USER, project=Pool(POOL), tenant=Pool(POOL))
+            )
+        fault = OneFault(k, TIMEOUT, carried_out=carried_out)
+        with contextlib.suppress(AwsError):  # the list could not be read
+            ledger_of(Between(store, fault)).sweep(LONG_AFTER, lambda: False)
+        ledger_of(store).sweep(LONG_AFTER, lambda: False)
+        assert assert_books_balance(store) == 3
+        assert totals(store)["rows_nano_usd"] == 3 * CENT
+        if not fault.struck:
+            return
+    pytest.fail("it never came to an end")
+
+
+# ---------------------------------------------------------------- collisions
+
+
+class Conflicts:
+    """Answers a part of all transactions as DynamoDB does if others are at the same items."""
+
+    def __init__(self, seed: int, part: float, time: Time) -> None:
+        self._random, self._part, self._time = random.Random(seed), part, time
+
+    def __call__(self, operation: str, asked: Any, carry_out: Callable[[], Any]) -> Any:
+        self._time.s += 0.005
+        if operation == "transact_write_items" and self._random.random() < self._part:
+            reasons = [{"Code": "None"} for _ in asked["TransactItems"]]
+            for _ in range(self._random.randint(1, 3)):
+                reasons[self._random.randrange(len(reasons))] = {"Code": "TransactionConflict"}
+            raise AwsError("conflict", 400, "TransactionCanceledException", reasons)
+        return carry_out()
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("shards", [1, 4, 16])
+@pytest.mark.parametrize("field", ["nano_usd_per_month", "concurrent_streams", "tokens_per_month"])
+def test_half_of_all_calls_in_conflict_refuse_nobody_who_fits_and_admit_nobody_who_does_not(
+    seed: int, shards: int, field: str
+) -> None:
+    most = 7
+    each = {"nano_usd_per_month": CENT, "tokens_per_month": 100, "concurrent_streams": 1}[field]
+    pool = Pool(Limits(**{field: most * each}), shards)
+    store, time, chance = SmallDynamoDB(), Time(), random.Random(seed)
+    ledger = ledger_of(Between(store, Conflicts(seed, 0.5, time)), time)
+    holding: list[Reservation] = []
+    spent = refused = 0
+    for number in range(60):
+        if holding and chance.random() < 0.3:
+            reservation, settled = holding.pop(chance.randrange(len(holding))), NOTHING
+            if chance.random() < 0.2:
+                worst = reservation.amounts
+                settled = Settlement(worst.tokens, worst.nano_usd, answered=True)
+                spent += field != "concurrent_streams"
+            assert ledger.settle(reservation, settled, None)
+        began = time.s
+        try:
+            holding.append(ledger.admit(ask(subject=f"u#{number}", limits=Limits(), project=pool)))
+        except (QuotaExceeded, LimitReached):
+            assert len(holding) + spent == most
+            refused += 1
+        except LedgerBusy:
+            assert time.s - began > CONFLICTS_S
+        assert len(holding) + spent <= most
+    assert refused
+
+
+def test_ledger_is_busy_after_a_second_of_conflicts_and_nothing_is_held() -> None:
+    store, time = SmallDynamoDB(), Time()
+    ledger = ledger_of(Between(store, Conflicts(1, 1.0, time)), time)
+    with pytest.raises(LedgerBusy) as told:
+        ledger.admit(ask(limits=USER, project=Pool(POOL, 4), tenant=Pool(POOL)))
+    assert CONFLICTS_S < time.s < CONFLICTS_S + 0.5
+    assert told.value.headers["Retry-After"] == "1"
+    assert not store.items
+
+
+@pytest.mark.parametrize("code", ["TransactionConflict", "ThrottlingError"])
+def test_conflict_beside_a_limit_that_refuses_is_a_refusal(code: str) -> None:
+    """Conditions that fail are told of the item as it is: no later try could pass them."""
+    store = SmallDynamoDB()
+    ledger_of(store).admit(ask(limits=Limits(rpm=1)))
+
+    def around(_operation: str, _asked: Any, carry_out: Callable[[], Any]) -> Any:
+        try:
+            return carry_out()
+        except AwsError as error:
+            reasons = [dict(each) for each in error.reasons]
+            reasons[0]["Code"] = code
+            raise AwsError("cancelled", 400, error.code, reasons) from None
+
+    with pytest.raises(LimitReached):
+        ledger_of(Between(store, around)).admit(ask(limits=Limits(rpm=1)))
+
+
+# ---------------------------------------------------------------- others in between
+
+
+def test_stale_caller_never_undoes_an_operators_mark() -> None:
+    """It is set between the read and the write of one who makes room."""
+    store = SmallDynamoDB()
+    crowded(store)
+
+    def around(operation: str, _asked: Any, carry_out: Callable[[], Any]) -> Any:
+        answer = carry_out()
+        if operation == "batch_get_item":
+            mark(store, 2)
+        return answer
+
+    one = ask(limits=Limits(), project=Pool(Limits(nano_usd_per_month=3 * CENT), 4, 1))
+    with pytest.raises(StaleConfiguration):
+        ledger_of(Between(store, around)).admit(one)
+    of_pool = [item for (pk, _), item in store.items.items() if pk.startswith("LEDGER#p#")]
+    marks = {item["g"]["N"] for item in of_pool if not item["pk"]["S"].startswith("LEDGER#p#u#")}
+    assert marks == {"-2"}
+
+
+def mark(store: SmallDynamoDB, generation: int) -> None:
+    """As the operator does (weir/aws/operator/records.py)."""
+    for shard in range(items.MOST_SHARDS):
+        for window in (items.NOW, items.month(NOON)):
+            store.update_item(
+                Key=items.Key(items.ledger("p", str(shard)), window).item(),
+                UpdateExpression="SET g = :g",
+                ExpressionAttributeValues={":g": {"N": str(-generation)}},
+            )
+
+
+class Crowd:
+    """Callers who come between each other's calls, an operator among them who changes the limits
+    and shards of their project.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(seed)
+        self._depth = 0
+        self._pools = [Pool(Limits(nano_usd_per_month=12 * CENT, concurrent_streams=8), 4)]
+        self.store = SmallDynamoDB()
+        self._ledger = ledger_of(Between(self.store, self._around))
+        self._open: list[Reservation] = []
+        self._spent = 0
+        self.admitted = 0
+
+    def admit(self) -> None:
+        """With what is configured, or was a moment ago."""
+        pool = self._chance.choice(self._pools[-2:])
+        self._depth += 1
+        one = ask(subject=f"u#{self._chance.random()}", limits=Limits(), project=pool)
+        with contextlib.suppress(StaleConfiguration, QuotaExceeded, LimitReached, LedgerBusy):
+            self._open.append(self._ledger.admit(one))
+            self.admitted += 1
+        self._depth -= 1
+
+    def something(self) -> None:
+        what = self._chance.random()
+        if what < 0.5:
+            self.admit()
+        elif what < 0.9:
+            self._settle()
+        elif what > 0.95:
+            self._change()
+
+    def _settle(self) -> None:
+        if not self._open:
+            return
+        one = self._open.pop(self._chance.randrange(len(self._open)))
+        if self._chance.random() < 0.7:
+            self._ledger.settle(one, NOTHING, None)
+        else:
+            self._ledger.settle(one, SPENT, ROW)
+            self._spent += SPENT.nano_usd
+
+    def _change(self) -> None:
+        most, shards = self._chance.choice([4, 8, 12, 20]), self._chance.choice([2, 3, 4, 16])
+        limits = Limits(nano_usd_per_month=most * CENT, concurrent_streams=8)
+        self._pools.append(Pool(limits, shards, len(self._pools)))
+        mark(self.store, len(self._pools) - 1)
+
+    def _around(self, _operation: str, _asked: Any, carry_out: Callable[[], Any]) -> Any:
+        if self._depth == 1 and self._chance.random() < 0.4:
+            self.something()
+        before = self._used()
+        answer = carry_out()
+        most = self._pools[-1].limits.nano_usd_per_month
+        assert most is not None
+        assert self._used() <= max(before, most)  # whoever is the one who was admitted
+        return answer
+
+    def _used(self) -> int:
+        return totals(self.store).get("project MONTH nano_usd", 0)
+
+    def check(self) -> None:
+        found = totals(self.store)
+        held = sum(each.amounts.nano_usd for each in self._open)
+        assert found.get("project MONTH nano_usd", 0) == held + self._spent
+        assert found.get("project MONTH nano_usd_reserved", 0) == held
+        assert found.get("project NOW streams", 0) == len(self._open) <= 8
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_callers_between_each_others_calls_never_admit_more_than_the_newest_limit(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aws_ledger, "os", SimpleNamespace(urandom=random.Random(seed).randbytes))
+    crowd = Crowd(seed)
+    for _ in range(50):
+        crowd.admit()
+        crowd.something()
+        crowd.check()
+    assert crowd.admitted > 5
