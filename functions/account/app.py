@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
+from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 
 from weir import api_keys, callers, ledger
 from weir.aws import items, lean
@@ -135,6 +136,12 @@ def _view(name: str, model: Model) -> dict[str, Any]:
 @app.exception_handler(Refusal)  # type: ignore[untyped-decorator]
 def refuse(refusal: Refusal) -> Response[str]:
     return _refuse(refusal)
+
+
+@app.not_found
+def refuse_unknown_path(_error: NotFoundError) -> Response[str]:
+    """A name or an id with a character that no name and no id has."""
+    return _refuse(NotFound("There is nothing of that name."))
 
 
 @app.exception_handler(Exception)  # type: ignore[untyped-decorator]

@@ -1,10 +1,13 @@
-"""Doors in process, for what the running stack cannot show: Bedrock, no keys, a failing store."""
+"""Doors in process, for what the running stack cannot show: Bedrock, no keys, a failing store, a
+configuration that is older than the counters.
+"""
 
 import importlib.util
 import json
+import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -13,11 +16,13 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.unit.conftest import MODEL, NOW, ORIGIN, PROVIDER_KEYS, minted
+from tests.unit.conftest import CANDIDATE, MODEL, NOW, ORIGIN, PROVIDER_KEYS, UPSTREAM, minted
 from weir import tokens
 from weir.aws import lean
 from weir.aws.clients import client
+from weir.aws.ledger import StaleConfiguration
 from weir.aws.operator import Operator
+from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Table
 from weir.configuration import (
     LimitsDocument,
@@ -27,6 +32,7 @@ from weir.configuration import (
     UpstreamDocument,
     parsed,
 )
+from weir.errors import NotReady, Refusal, UpstreamBusy, UpstreamRejected, UpstreamUnavailable
 from weir.keyring import SigningKey
 from weir.limits import Tier
 from weir.upstreams import bedrock
@@ -65,7 +71,8 @@ class MotoInPlaceOfLean:
             try:
                 return method(**asked)
             except ClientError as error:
-                raise lean.AwsError(f"{name} failed", 400, lean.code_of(error)) from error
+                code, reasons = lean.code_of(error), lean.reasons_of(error)
+                raise lean.AwsError(f"{name} failed", 400, code, reasons) from error
 
         return call
 
@@ -73,6 +80,7 @@ class MotoInPlaceOfLean:
 @pytest.fixture
 def load(configured: Operator, monkeypatch: pytest.MonkeyPatch) -> Load:
     monkeypatch.setattr(lean, "client", MotoInPlaceOfLean)
+    monkeypatch.setattr(lean, "new_client", MotoInPlaceOfLean)
 
     def door(name: str, **env: str) -> ModuleType:
         for variable, value in {**BASE, **env}.items():
@@ -241,6 +249,280 @@ def test_chat_whose_table_is_gone_is_a_503(load: Load, signing_key: SigningKey) 
     assert (status, json.loads(body)["error"]["code"]) == (503, "store_unavailable")
 
 
+# ---------------------------------------------------------------- a chat, admitted and settled
+
+USAGE = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
+PROMPT, WORDS = "prompt-canary", "answer-canary"
+
+
+class Scripted:
+    """A provider's answer, as the relay reads one."""
+
+    secret = b"provider-secret"
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = list(pieces)
+
+    def receive(self, timeout_s: float) -> bytes:
+        return self._pieces.pop(0) if self._pieces else b""
+
+    def close(self) -> None:
+        pass
+
+
+def whole() -> Scripted:
+    choice = {"index": 0, "message": {"content": WORDS}, "finish_reason": "stop"}
+    return Scripted(json.dumps({"choices": [choice], "usage": USAGE}).encode())
+
+
+def streamed() -> Scripted:
+    begins = {"choices": [{"index": 0, "delta": {"content": WORDS}}]}
+    ends = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    return Scripted(
+        *(b"data: " + json.dumps(each).encode() + b"\n\n" for each in (begins, ends)),
+        b"data: [DONE]\n\n",
+    )
+
+
+Upstreams = dict[str, Callable[[], Scripted] | Refusal]
+
+
+def asks(door: ModuleType, monkeypatch: pytest.MonkeyPatch, answers: Upstreams) -> list[str]:
+    """Which upstreams the door opens, and what each answers or fails with."""
+    opened: list[str] = []
+
+    def open_(upstream: Any, body: bytes, *, stream: bool) -> Scripted:
+        opened.append(upstream.name)
+        answer = answers[upstream.name]
+        if isinstance(answer, Refusal):
+            raise answer
+        return answer()
+
+    monkeypatch.setattr(door, "_open", open_)
+    return opened
+
+
+def say(
+    door: ModuleType, signing_key: SigningKey, *, request_id: str | None = None, **more: Any
+) -> tuple[int, dict[str, str], bytes, Iterator[bytes]]:
+    asked = chat_event(door, signing_key)
+    asked["body"] = json.dumps({"messages": [{"role": "user", "content": PROMPT}], **more})
+    if request_id is not None:
+        asked["headers"]["X-Client-Request-Id"] = request_id
+    answer: tuple[int, dict[str, str], bytes, Iterator[bytes]] = door.handler(asked, CONTEXT)
+    return answer
+
+
+def rows(prefix: str) -> list[dict[str, Any]]:
+    found = client("dynamodb").scan(TableName="t")["Items"]
+    return [
+        {name: next(iter(value.values())) for name, value in item.items()}
+        for item in found
+        if item["pk"]["S"].startswith(prefix)
+    ]
+
+
+def chat_line(caplog: pytest.LogCaptureFixture, message: str = "chat") -> dict[str, Any]:
+    (line,) = [vars(r) for r in caplog.records if (r.name, r.msg) == ("chat", message)]
+    return line
+
+
+@pytest.fixture
+def heard(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO, "chat")
+    return caplog
+
+
+def test_request_is_settled_at_what_it_took_and_its_one_log_line_has_no_word_of_it(
+    load: Load,
+    signing_key: SigningKey,
+    monkeypatch: pytest.MonkeyPatch,
+    heard: pytest.LogCaptureFixture,
+) -> None:
+    door = load("chat", **CHAT_DOOR)
+    asks(door, monkeypatch, {"main": whole})
+    status, headers, body, rest = say(door, signing_key)
+    assert (status, list(rest)) == (200, [])
+    assert json.loads(body)["usage"] == {**USAGE, "cost_usd": 4e-06}  # 20 · 100 + 5 · 400 nano
+    assert headers["X-Weir-Upstreams"] == "main=ok"
+    assert headers["RateLimit-Policy"] == '"rpm";q=6;w=60, "tokens_per_day";q=1000000;w=86400'
+    (row,) = rows("USAGE#")
+    assert (row["nano_usd"], row["outcome"], row["upstream"]) == ("4000", "completed", "main")
+    assert rows("OPEN#") == []
+    line = chat_line(heard)
+    assert (line["CostUsd"], line["Requests"], line["SettlementFailures"]) == (4e-06, 1, 0)
+    assert (line["Stack"], line["Model"]) == ("weir-test", "m-large")
+    for secret in (PROMPT, WORDS, "provider-secret"):
+        assert secret not in repr([vars(record) for record in heard.records])
+        assert secret not in repr(rows(""))
+
+
+def test_settlement_that_fails_does_not_touch_the_answer_and_is_counted(
+    load: Load,
+    signing_key: SigningKey,
+    monkeypatch: pytest.MonkeyPatch,
+    heard: pytest.LogCaptureFixture,
+) -> None:
+    door = load("chat", **CHAT_DOOR)
+    asks(door, monkeypatch, {"main": streamed})
+
+    def fail(*_: Any) -> bool:
+        raise lean.AwsError("transact_write_items failed", 500, "InternalServerError")
+
+    monkeypatch.setattr(door._ledger, "settle", fail)
+    status, _, first, rest = say(door, signing_key, stream=True)
+    text = first + b"".join(rest)
+    assert (status, text.endswith(b"data: [DONE]\n\n")) == (200, True)
+    line = chat_line(heard)
+    # What it cost is counted by the sweeper, which settles it.
+    assert (line["SettlementFailures"], line["CostUsd"]) == (1, 0)
+    assert line["nano_usd"] > 0
+    assert len(rows("OPEN#")) == 1, "the sweeper's"
+
+
+def candidates(operator: Operator, *names: str) -> None:
+    """`m-large` is answered by these, in this order; each is dearer than the one before."""
+    for name in names:
+        operator.put_upstream(name, parsed(UpstreamDocument, UPSTREAM))
+    told = [
+        {**CANDIDATE, "upstream": name, "output_nano_usd": 400 * place}
+        for place, name in enumerate(names, 1)
+    ]
+    operator.put_model("m-large", parsed(ModelDocument, {**MODEL, "candidates": told}))
+
+
+def test_candidates_are_asked_in_order_until_one_answers_and_its_prices_count(
+    load: Load, configured: Operator, signing_key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidates(configured, "a", "b", "c", "d")
+    door = load("chat", **CHAT_DOOR)
+    broken, keyless = UpstreamUnavailable("no"), NotReady("no", code="upstream_not_configured")
+    opened = asks(door, monkeypatch, {"a": broken, "b": keyless, "c": whole, "d": whole})
+    status, headers, *_, rest = say(door, signing_key)
+    assert (status, list(rest), opened) == (200, [], ["a", "b", "c"])
+    assert headers["X-Weir-Upstreams"] == "a=upstream_unavailable, b=upstream_not_configured, c=ok"
+    (row,) = rows("USAGE#")
+    assert (row["upstream"], row["nano_usd"]) == ("c", str(20 * 100 + 5 * 1200))
+
+
+@pytest.mark.parametrize(
+    ("failures", "asked", "expected"),
+    [
+        (
+            [UpstreamUnavailable("no"), UpstreamBusy("no")],
+            ["a", "b"],
+            (503, "upstream_rate_limited"),
+        ),
+        ([UpstreamRejected("bad field"), UpstreamBusy("no")], ["a"], (400, "validation_error")),
+    ],
+    ids=["nobody answers", "the request itself is wrong"],
+)
+def test_request_that_nobody_answered_costs_nothing(
+    load: Load,
+    configured: Operator,
+    signing_key: SigningKey,
+    monkeypatch: pytest.MonkeyPatch,
+    failures: list[Refusal],
+    asked: list[str],
+    expected: tuple[int, str],
+) -> None:
+    candidates(configured, "a", "b")
+    configured.update_project(
+        "default", parsed(ProjectChange, {"user_limits": {"usd_per_month": 1}})
+    )
+    door = load("chat", **CHAT_DOOR)
+    opened = asks(door, monkeypatch, dict(zip("ab", failures, strict=True)))
+    status, _, body, _ = say(door, signing_key)
+    assert ((status, json.loads(body)["error"]["code"]), opened) == (expected, asked)
+    (month,) = [r for r in rows("LEDGER#default#u#u") if r["sk"].startswith("MONTH#")]
+    counted = {n: v for n, v in month.items() if n not in ("pk", "sk", "ttl")}
+    assert set(counted.values()) == {"0"}
+    (row,) = rows("USAGE#")
+    assert (row["nano_usd"], row["outcome"]) == ("0", expected[1])
+    assert rows("OPEN#") == []
+
+
+def test_request_by_limits_that_have_changed_is_judged_by_the_new_ones(
+    load: Load, signing_key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What this process knows may be five seconds old; the counters know better."""
+    table = Table(client("dynamodb"), "t")
+    keys = ProviderKeys(client("secretsmanager"), PROVIDER_KEYS)
+    operator = Operator(table, keys, actor="of today, as the counters are")
+    operator.update_project("default", parsed(ProjectChange, {"ledger_shards": 2}))
+    door = load("chat", **CHAT_DOOR)
+    asks(door, monkeypatch, {"main": whole})
+
+    def status_of(change: dict[str, Any]) -> tuple[int, str | None]:
+        operator.update_project("default", parsed(ProjectChange, change))
+        status, _, body, rest = say(door, signing_key)
+        list(rest)
+        return status, json.loads(body).get("error", {}).get("details", {}).get("limit_name")
+
+    assert status_of({"limits": {"requests_per_day": 9}}) == (200, None)
+    assert status_of({"limits": {"requests_per_day": 1}}) == (402, "requests_per_day")
+    assert status_of({"limits": {"requests_per_day": 3}, "ledger_shards": 4}) == (200, None)
+
+
+def test_request_whose_configuration_stays_behind_is_told_to_come_again(
+    load: Load,
+    signing_key: SigningKey,
+    monkeypatch: pytest.MonkeyPatch,
+    heard: pytest.LogCaptureFixture,
+) -> None:
+    door = load("chat", **CHAT_DOOR)
+    opened = asks(door, monkeypatch, {"main": whole})
+    tried = []
+
+    def admit(asked: Any) -> None:
+        tried.append(asked)
+        raise StaleConfiguration
+
+    monkeypatch.setattr(door._ledger, "admit", admit)
+    status, headers, body, _ = say(door, signing_key)
+    assert (status, json.loads(body)["error"]["code"]) == (503, "ledger_busy")
+    assert headers["Retry-After"] == "1"
+    assert (len(tried), opened) == (2, [])
+    line = chat_line(heard, "refused")
+    assert (line["LedgerBusy"], line["Refusals"], line["Code"]) == (1, 1, "ledger_busy")
+
+
+def test_id_of_a_request_that_is_open_is_a_conflict_until_it_ends(
+    load: Load, signing_key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = load("chat", **CHAT_DOOR)
+    asks(door, monkeypatch, {"main": streamed})
+    *_, rest = say(door, signing_key, request_id="mine", stream=True)
+    status, headers, body, _ = say(door, signing_key, request_id="mine", stream=True)
+    assert (status, json.loads(body)["error"]["code"]) == (409, "conflict")
+    assert headers["x-should-retry"] == "false"
+    assert list(rest)[-1].endswith(b"data: [DONE]\n\n")
+    status, *_, rest = say(door, signing_key, request_id="mine", stream=True)
+    assert (status, bool(list(rest))) == (200, True)
+
+
+def test_refusal_by_a_limit_says_which_and_when_to_come_again_and_logs_no_word(
+    load: Load,
+    configured: Operator,
+    signing_key: SigningKey,
+    monkeypatch: pytest.MonkeyPatch,
+    heard: pytest.LogCaptureFixture,
+) -> None:
+    configured.update_project("default", parsed(ProjectChange, {"user_limits": {"rpm": 0}}))
+    door = load("chat", **CHAT_DOOR)
+    opened = asks(door, monkeypatch, {"main": whole})
+    status, headers, body, _ = say(door, signing_key)
+    error = json.loads(body)["error"]
+    assert (status, error["code"], opened) == (429, "rate_limited", [])
+    assert error["details"]["limit_name"] == "rpm"
+    assert 1 <= int(headers["Retry-After"]) <= 60
+    assert headers["RateLimit"] == f'"rpm";r=0;t={headers["Retry-After"]}'
+    assert rows("OPEN#") == []
+    line = chat_line(heard, "refused")
+    assert (line["Refusals"], line["Code"], line["Stack"]) == (1, "rate_limited", "weir-test")
+    assert PROMPT not in repr([vars(record) for record in heard.records])
+
+
 # ---------------------------------------------------------------- which page may call
 
 
@@ -349,6 +631,126 @@ def test_models_are_told_to_nobody_else(
         answer = door.handler(get(path, credential, origin), CONTEXT)
         assert (answer["statusCode"], json.loads(answer["body"])["error"]["code"]) == (status, code)
         assert "m-large" not in answer["body"]
+
+
+# ---------------------------------------------------------------- GET /v1/me, cancelling
+
+
+def cancelling(completion_id: str, credential: str, origin: str | None = None) -> dict[str, Any]:
+    asked = get(f"/v1/chat/completions/{completion_id}/cancel", credential, origin)
+    asked["httpMethod"] = asked["requestContext"]["httpMethod"] = "POST"
+    return asked
+
+
+def test_user_sees_his_limits_and_what_is_left_of_them(
+    load: Load, configured: Operator, signing_key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, Any] = {"user_limits": {"usd_per_month": 2, "tokens_per_day": None}}
+    configured.update_project("default", parsed(ProjectChange, told))
+    chat, door = load("chat", **CHAT_DOOR), load("account")
+    asks(chat, monkeypatch, {"main": streamed})
+    *_, rest = say(chat, signing_key, stream=True)
+    token = minted(signing_key, now=int(door.time.time()))
+    answer = door.handler(get("/v1/me", token, ORIGIN), CONTEXT)
+    assert answer["statusCode"] == 200
+    assert answer["multiValueHeaders"]["Access-Control-Allow-Origin"] == [ORIGIN]
+    me = json.loads(answer["body"])
+    assert (me["object"], me["user_id"], me["project_id"], me["tier"]) == (
+        "me",
+        "u",
+        "default",
+        None,
+    )
+    limits = {one["limit_name"]: one for one in me["limits"]}
+    assert set(limits) == {"concurrent_streams", "rpm", "usd_per_month"}
+    assert limits["concurrent_streams"] == {
+        "limit_name": "concurrent_streams",
+        "limit": 3,
+        "used": 1,
+        "left": 2,
+        "resets_at": None,
+    }
+    assert limits["rpm"]["used"] + limits["rpm"]["left"] == me["rate_limit"]["rpm"] == 6
+    budget = me["budget"]
+    assert (budget["limit_usd"], budget["spent_usd"]) == (2, 0)
+    assert budget["reserved_usd"] > 0.0004  # 1,024 tokens of output, and the prompt
+    assert budget["remaining_usd"] == 2 - budget["reserved_usd"]
+    list(rest)
+    after = json.loads(door.handler(get("/v1/me", token), CONTEXT)["body"])
+    assert after["budget"]["reserved_usd"] == 0
+    assert 0 < after["budget"]["spent_usd"] < budget["reserved_usd"]
+    assert after["limits"][0]["used"] == 0
+
+
+def test_running_request_is_cancelled_by_its_id_and_only_while_it_runs(
+    load: Load, signing_key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat, door = load("chat", **CHAT_DOOR), load("account")
+    asks(chat, monkeypatch, {"main": streamed})
+    *_, rest = say(chat, signing_key, request_id="mine", stream=True)
+    token = minted(signing_key, now=int(door.time.time()))
+    for _ in range(2):
+        answer = door.handler(cancelling("mine", token), CONTEXT)
+        assert answer["statusCode"] == 200
+        told = {"id": "mine", "object": "chat.completion.cancelled", "cancelled": True}
+        assert json.loads(answer["body"]) == told
+    assert chat._watched().is_cancelled("default", "u#u", "mine")
+    list(rest)
+    assert not chat._watched().is_cancelled("default", "u#u", "mine")
+    assert door.handler(cancelling("mine", token), CONTEXT)["statusCode"] == 404
+
+
+@pytest.mark.parametrize(
+    "completion_id",
+    ["nobody", "a/b", "a%2Fb", 'q"', "#", "a?b", "..", "%", "\U0001f980", "x" * 3000],
+)
+def test_whatever_is_no_running_request_is_not_found(
+    load: Load, signing_key: SigningKey, completion_id: str
+) -> None:
+    door = load("account")
+    Table(client("dynamodb"), "t").publish(signing_key.public(created_at=NOW))
+    token = minted(signing_key, now=int(door.time.time()))
+    asked = cancelling(completion_id, token, ORIGIN)
+    for answer in (
+        door.handler(asked, CONTEXT),
+        door.handler(get(f"/v1/models/{completion_id}", token, ORIGIN), CONTEXT),
+    ):
+        assert (answer["statusCode"], json.loads(answer["body"])["code"]) == (404, "not_found")
+        assert answer["multiValueHeaders"]["Access-Control-Allow-Origin"] == [ORIGIN]
+        assert len(answer["body"]) < 1_000
+    assert rows("LEDGER#") == []
+
+
+@pytest.mark.parametrize(
+    ("credential", "origin", "status", "code"),
+    [
+        ("behest_sk_live_" + "0" * 32, None, 401, "invalid_token"),
+        ("behest_sk_live_" + "0" * 32, ORIGIN, 403, "api_key_in_browser"),
+        ("rubbish", None, 401, "invalid_token"),
+        ("TOKEN", "https://evil.example", 403, "origin_not_allowed"),
+        ("BLOCKED", None, 403, "forbidden"),
+    ],
+)
+def test_nobody_else_sees_or_cancels_anything(
+    load: Load,
+    configured: Operator,
+    signing_key: SigningKey,
+    credential: str,
+    origin: str | None,
+    status: int,
+    code: str,
+) -> None:
+    door = load("account")
+    Table(client("dynamodb"), "t").publish(signing_key.public(created_at=NOW))
+    if credential == "BLOCKED":
+        configured.switch_user("default", "u", off=True, reason="abuse")
+    if credential.isupper():
+        credential = minted(signing_key, now=int(door.time.time()))
+    for asked in (get("/v1/me", credential, origin), cancelling("mine", credential, origin)):
+        answer = door.handler(asked, CONTEXT)
+        assert (answer["statusCode"], json.loads(answer["body"])["error"]["code"]) == (status, code)
+        assert "limits" not in answer["body"]
+        assert "abuse" not in answer["body"]
 
 
 # ---------------------------------------------------------------- the admin API
@@ -509,7 +911,7 @@ def test_store_of_the_admin_api_that_fails_is_a_503_and_its_bug_a_500(
     assert "division" not in answer["body"]
 
 
-@pytest.mark.parametrize("name", ["account", "admin", "chat", "token", "rotate"])
+@pytest.mark.parametrize("name", ["account", "admin", "chat", "token", "rotate", "sweep"])
 def test_door_without_its_settings_does_not_start(
     load: Load, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
