@@ -20,9 +20,14 @@ from typing import Any, NamedTuple
 from weir.limits import NANO
 
 DETAIL, DAYS, USERS, MINUTES = "detail", "days", "users", "minutes"
+DAY_S = 86_400
 
 # What a detail's rows have in common; the names are those of a row's attributes.
 DIMENSIONS = ("subject", "model", "session_id", "thread_id", "tag")
+
+# More than any request takes. What is beyond would make sums that DynamoDB cannot hold.
+MOST_COUNT = 10**18
+MOST_AT_MS = 10**13 - 1  # a row's key has 13 digits for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ class Row:
 
     @classmethod
     def of(cls, attributes: Mapping[str, Any]) -> "Row":
-        """Raises KeyError, TypeError or ValueError for what is none."""
+        """Raises KeyError, TypeError or ValueError for what is none. What is one can be added."""
         counted = {
             "requests": 1,
             "failed": int(attributes["outcome"] != "completed"),
@@ -90,9 +95,14 @@ class Row:
         told = {name: _text(attributes[name]) for name in DIMENSIONS if attributes.get(name)}
         if "subject" not in told or "model" not in told:
             raise KeyError("subject and model")
-        return cls(
-            _text(attributes["pid"]), _count(attributes["at_ms"]), told, Totals(**counted, **taken)
-        )
+        at_ms = _count(attributes["at_ms"], MOST_AT_MS)
+        return cls(_text(attributes["pid"]), at_ms, told, Totals(**counted, **taken))
+
+    @property
+    def month_began(self) -> int:
+        """Unix seconds: the first moment of its month, UTC."""
+        day = self.at_ms // 1000 // DAY_S
+        return (day - time.gmtime(day * DAY_S).tm_mday + 1) * DAY_S
 
     def places(self) -> dict[Place, Mapping[str, str]]:
         """Where it is added, with what the sum says of itself."""
@@ -124,8 +134,8 @@ def digest(*parts: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:32]
 
 
-def _count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+def _count(value: object, most: int = MOST_COUNT) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
         raise ValueError(f"not a count: {value!r}")
     return value
 

@@ -14,17 +14,37 @@ from weir import usage
 from weir.aws import items
 from weir.aws.items import Item, Key
 from weir.aws.lean import code_of, reasons_of
-from weir.usage import DAYS, DETAIL, MINUTES, TOTALS, USERS, Place, Row, Totals
+from weir.usage import (
+    DAY_S,
+    DAYS,
+    DETAIL,
+    DIMENSIONS,
+    MINUTES,
+    TOTALS,
+    USERS,
+    Place,
+    Row,
+    Totals,
+)
 
 log = logging.getLogger(__name__)
 
 MOST_PARTS = 100  # of one transaction
 TRIES = 8
 MOST_WAIT_S = 0.4
+LONGEST_MONTH_S = 31 * DAY_S
+
+_BUSY = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
+_BUSY_ALL = {"TransactionConflictException", "TransactionInProgressException"}
+_NEEDED = ("pid", "at_ms", "outcome", "estimated", *DIMENSIONS, *TOTALS)
 
 
 class Crowded(Exception):
     """Others were adding to the same sums for too long."""
+
+
+class Unreadable(Exception):
+    """What stands where a usage row should is none."""
 
 
 class Usage:
@@ -44,9 +64,11 @@ class Usage:
 
     def add(self, rows: Mapping[Key, Row], kept_until: Callable[[Row], int]) -> int:
         """How many were added; the others had been before, or are gone. As many as fit go into one
-        transaction. `kept_until`: Unix seconds, for `ttl`. Raises AwsError, Crowded.
+        transaction. `kept_until`: Unix seconds, for `ttl`; of two rows of one month the same, or
+        the first to be added decides. Raises AwsError, Crowded; what it has added stays added.
         """
-        added, waiting = 0, list(rows.items())
+        # Those with the same sums side by side: more of them fit.
+        added, waiting = 0, sorted(rows.items(), key=lambda each: each[0])
         while waiting:
             batch = _fitting(waiting)
             waiting = waiting[len(batch) :]
@@ -58,31 +80,47 @@ class Usage:
     ) -> int:
         left = list(batch)
         for tried in range(1, TRIES + 1):
-            if not left:
-                return 0
-            parts = [self._marking(key) for key, _ in left]
-            until = max(kept_until(row) for _, row in left)
-            parts += [
-                self._adding(place, told, totals, until)
-                for place, (told, totals) in usage.added_up(row for _, row in left).items()
-            ]
             try:
+                # Never with the token of another try, which may have had other rows.
                 self._client.transact_write_items(
-                    TransactItems=parts, ClientRequestToken=os.urandom(16).hex()
+                    TransactItems=self._parts(left, kept_until),
+                    ClientRequestToken=os.urandom(16).hex(),
                 )
                 return len(left)
             except Exception as error:
-                reasons = reasons_of(error)
-                if not reasons and code_of(error) != "TransactionConflictException":
+                codes = [reason.get("Code") for reason in reasons_of(error)]
+                if not (codes or code_of(error) in _BUSY_ALL):
                     raise
-                done = [reason.get("Code") == "ConditionalCheckFailed" for reason in reasons]
-                before, left = (
-                    len(left),
-                    [each for at, each in enumerate(left) if not (at < len(done) and done[at])],
-                )
-                if len(left) == before:  # somebody else is at the same sums
+                marks = codes[: len(left)] or [None] * len(left)
+                if "ConditionalCheckFailed" in marks:
+                    left = [
+                        each
+                        for each, code in zip(left, marks, strict=True)
+                        if code != "ConditionalCheckFailed"
+                    ]
+                    if not left:
+                        return 0
+                elif codes and _BUSY.isdisjoint(codes):
+                    raise
+                else:  # somebody else is at the same sums
                     self._sleep(os.urandom(1)[0] / 255 * min(MOST_WAIT_S, 0.02 * 2**tried))
         raise Crowded
+
+    def _parts(
+        self, rows: Sequence[tuple[Key, Row]], kept_until: Callable[[Row], int]
+    ) -> list[dict[str, Any]]:
+        until: dict[Place, int] = {}
+        for _, row in rows:
+            for place in row.places():
+                until[place] = max(until.get(place, 0), kept_until(row))
+        sums = usage.added_up(row for _, row in rows)
+        return [
+            *(self._marking(key) for key, _ in rows),
+            *(
+                self._adding(place, told, totals, until[place])
+                for place, (told, totals) in sums.items()
+            ),
+        ]
 
     def _marking(self, key: Key) -> dict[str, Any]:
         return {
@@ -103,7 +141,8 @@ class Usage:
         names_to = {f"#a{at}": name for at, name in enumerate(names)}
         to = {name: placeholder for placeholder, name in names_to.items()}
         values: Item = {":ttl": {"N": str(until)}}
-        sets = [f"{to['ttl']} = :ttl"]
+        # Rows come late and in any order: none of them shortens how long a sum is kept.
+        sets = [f"{to['ttl']} = if_not_exists({to['ttl']}, :ttl)"]
         for at, (name, text) in enumerate(told.items()):
             values[f":t{at}"] = {"S": text}
             sets.append(f"{to[name]} = :t{at}")
@@ -120,6 +159,28 @@ class Usage:
                 "ExpressionAttributeValues": values,
             }
         }
+
+    def missing(self, before_ms: int) -> Iterator[Item]:
+        """Rows of requests that began before `before_ms` and were never added. Reads all of the
+        table. `client` must be botocore's.
+        """
+        start: dict[str, Any] = {}
+        while True:
+            answer = self._client.scan(
+                TableName=self._name,
+                FilterExpression=(
+                    "begins_with(pk, :usage) AND sk < :before AND attribute_not_exists(summed)"
+                ),
+                ExpressionAttributeValues={
+                    ":usage": {"S": "USAGE#"},
+                    ":before": {"S": f"{before_ms:013d}"},
+                },
+                **start,
+            )
+            yield from answer["Items"]
+            if "LastEvaluatedKey" not in answer:
+                return
+            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
     # ------------------------------------------------------------ reading
 
@@ -162,6 +223,8 @@ class Usage:
     def _query(self, pk: str, first: str | None = None, last: str | None = None) -> Iterator[Item]:
         condition, values = "pk = :pk", {":pk": {"S": pk}}
         if first is not None and last is not None:
+            if first > last:  # DynamoDB refuses that
+                return
             condition += " AND sk BETWEEN :first AND :last"
             values |= {":first": {"S": first}, ":last": {"S": last}}
         start: dict[str, Any] = {}
@@ -176,6 +239,22 @@ class Usage:
             if "LastEvaluatedKey" not in answer:
                 return
             start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+
+def row_of(item: Item) -> tuple[Key, Row]:
+    """A usage row, from the table or its stream. Raises Unreadable."""
+    try:
+        told = attributes_of({name: item[name] for name in _NEEDED if name in item})
+        return Key(item["pk"]["S"], item["sk"]["S"]), Row.of(told)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Unreadable(type(error).__name__) from error  # never with what stands there
+
+
+def kept(for_s: int) -> Callable[[Row], int]:
+    """For Usage.add: so many seconds after a month's end its sums may go. All of them at once, so
+    that it does not matter which of its rows is added first.
+    """
+    return lambda row: row.month_began + LONGEST_MONTH_S + for_s
 
 
 def attributes_of(item: Item) -> dict[str, Any]:

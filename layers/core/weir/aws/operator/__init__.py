@@ -5,6 +5,7 @@
     models     the catalogue: models, upstreams, providers' keys
     switches   what is switched off: the deployment, a project, a model, a user
     transfer   export and import
+    recounts   usage rows that the sums lack
 
 Each verb reads what is there, checks the change against it, and writes it in one transaction
 together with its entry in the audit trail. If somebody else has changed the same record meanwhile,
@@ -13,11 +14,12 @@ it is done again from what is there then.
 
 from weir.aws.operator.models import Models
 from weir.aws.operator.projects import Projects
+from weir.aws.operator.recounts import Recounts
 from weir.aws.operator.switches import Switches
 from weir.aws.operator.transfer import Transfer
 
 __all__ = ["Operator"]
 
 
-class Operator(Projects, Models, Switches, Transfer):
+class Operator(Projects, Models, Switches, Transfer, Recounts):
     """Everything that one actor may do."""
