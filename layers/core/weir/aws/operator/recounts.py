@@ -31,7 +31,7 @@ class Recounts(Records):
         all of the table. `usage` must have botocore's client; `kept_s` is for sums that are not
         there yet. Raises what calls to AWS fail with, and Crowded: what was added stays added.
         """
-        kept_until = kept(kept_s)
+        before_ms, kept_until = int((self._clock() - older_than_s) * 1000), kept(kept_s)
         added, waiting, unreadable = 0, dict[Key, Row](), list[Key]()
         for item in usage.missing(before_ms):
             try:
