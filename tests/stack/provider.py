@@ -1,4 +1,8 @@
-"""A model provider that misbehaves on request: the last message says how, as a JSON object."""
+"""A model provider that misbehaves on request: the last message says how, as a JSON object.
+
+`does` is done to every request instead, whatever its message says. `steps` are done one after the
+other; a step {"point": name} lets happen what a test has put into `points`.
+"""
 
 import contextlib
 import json
@@ -36,6 +40,8 @@ class FakeProvider(ThreadingHTTPServer):
         self.headers: list[dict[str, str]] = []
         self.busy = 0  # requests that are being answered
         self.left = threading.Event()  # a peer hung up before its answer had ended
+        self.does: dict[str, Any] = {}
+        self.points: dict[str, Callable[[], object]] = {}
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     def handle_error(self, *_: Any) -> None:
@@ -58,6 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
             how = json.loads(asked["messages"][-1]["content"])
         except (ValueError, TypeError):
             how = {}
+        how = self.server.does or how
         behave = BEHAVIOURS[how.get("do", "stream" if asked.get("stream") else "whole")]
         self.server.busy += 1
         try:
@@ -120,6 +127,8 @@ def _stream(to: _Handler, how: dict[str, Any]) -> None:
 
 
 def _whole(to: _Handler, how: dict[str, Any]) -> None:
+    if "point" in how:
+        to.server.points[how["point"]]()
     message = {"role": "assistant", "content": how.get("text", "Hello!")}
     body = {
         "id": "theirs",
@@ -168,6 +177,29 @@ def _frames(to: _Handler, how: dict[str, Any]) -> None:
     to.end()
 
 
+def _steps(to: _Handler, how: dict[str, Any]) -> None:
+    """The head leaves with the first thing that is sent, and not before."""
+    begun = False
+    for step in how["steps"]:
+        ((what, value),) = step.items()
+        if what == "point":
+            to.server.points[value]()
+            continue
+        if not begun:
+            to.begin()
+            begun = True
+        if what == "text":
+            to.send(chunk(value))
+        elif what == "finish":
+            to.send(chunk(None, value))
+        elif what == "usage":
+            told = {"id": "theirs", "choices": [], "usage": USAGE}
+            to.send(b"data: " + json.dumps(told).encode() + b"\n\n")
+        elif what == "done":
+            to.send(b"data: [DONE]\n\n")
+    to.end()
+
+
 BEHAVIOURS: dict[str, Callable[[_Handler, dict[str, Any]], None]] = {
     "stream": _stream,
     "whole": _whole,
@@ -178,4 +210,5 @@ BEHAVIOURS: dict[str, Callable[[_Handler, dict[str, Any]], None]] = {
     "cut": _cut,
     "silent": _silent,
     "frames": _frames,
+    "steps": _steps,
 }
