@@ -54,7 +54,7 @@ _settings = ChatSettings.from_env(os.environ)
 _deployment = _settings.deployment
 _dynamodb = lean.client("dynamodb")
 _table = Table(_dynamodb, _deployment.table_name)
-_ledger = Ledger(_dynamodb, _deployment.table_name, time.time)
+_ledger = Ledger(_dynamodb, _deployment.table_name, time.time, usage_kept_s=_settings.usage_kept_s)
 _public_keys = PublicKeys(_table, time.time)
 _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)

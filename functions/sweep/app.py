@@ -10,15 +10,21 @@ from weir.aws import lean
 from weir.aws.ledger import Ledger
 from weir.limits import NANO
 from weir.metrics import COUNT, NO_UNIT, SECONDS, emf
-from weir.settings import Deployment
+from weir.settings import SweepSettings
 
 # So long may the last reservation take that was begun: conflicts and time-outs are tried again.
 LAST_ONE_MS = 20_000
 
 logger = Logger(service="sweep")
 
-_deployment = Deployment.from_env(os.environ)
-_ledger = Ledger(lean.client("dynamodb"), _deployment.table_name, time.time)
+_settings = SweepSettings.from_env(os.environ)
+_deployment = _settings.deployment
+_ledger = Ledger(
+    lean.client("dynamodb"),
+    _deployment.table_name,
+    time.time,
+    usage_kept_s=_settings.usage_kept_s,
+)
 
 
 class SweepFailed(Exception):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 MAX_CHAT_BODY_BYTES = 4_000_000  # with a user token; Lambda's own limit is 6 MB for the whole event
 MAX_MINT_BODY_BYTES = 64_000
 MAX_ADMIN_BODY_BYTES = 1_000_000
+DAY_S = 86_400
 
 
 class SettingsError(Exception):
@@ -63,6 +64,7 @@ class ChatSettings:
     provider_keys_secret: str
     max_stream_s: int
     region: str
+    usage_kept_s: int
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "ChatSettings":
@@ -71,7 +73,30 @@ class ChatSettings:
             provider_keys_secret=_text(env, "PROVIDER_KEYS_SECRET"),
             max_stream_s=_integer(env, "MAX_STREAM_S", 1, 840),
             region=_text(env, "AWS_REGION"),
+            usage_kept_s=_usage_kept_s(env),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class SweepSettings:
+    deployment: Deployment
+    usage_kept_s: int
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "SweepSettings":
+        return cls(Deployment.from_env(env), _usage_kept_s(env))
+
+
+@dataclass(frozen=True, slots=True)
+class MeterSettings:
+    deployment: Deployment
+    rollups_kept_s: int
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "MeterSettings":
+        # A sum must outlive the rows that may still come to it.
+        days = _integer(env, "ROLLUP_RETENTION_DAYS", 31, 3650)
+        return cls(Deployment.from_env(env), days * DAY_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +127,12 @@ class RotateSettings:
         )
 
 
+def _usage_kept_s(env: Mapping[str, str]) -> int:
+    """No row may go before it was added up, for which the table's stream leaves a day."""
+    # CloudFormation cannot multiply: the template's days come as days.
+    return _integer(env, "USAGE_RETENTION_DAYS", 7, 3650, default="90") * DAY_S
+
+
 def _text(env: Mapping[str, str], name: str) -> str:
     value = env.get(name, "").strip()
     if not value:
@@ -109,8 +140,10 @@ def _text(env: Mapping[str, str], name: str) -> str:
     return value
 
 
-def _integer(env: Mapping[str, str], name: str, lowest: int, highest: int) -> int:
-    text = _text(env, name)
+def _integer(
+    env: Mapping[str, str], name: str, lowest: int, highest: int, default: str = ""
+) -> int:
+    text = env.get(name, default).strip() or _text(env, name)
     if not text.isascii() or not text.isdigit() or not lowest <= int(text) <= highest:
         raise SettingsError(f"{name} must be an integer of {lowest} to {highest}, not {text!r}.")
     return int(text)

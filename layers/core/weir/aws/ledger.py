@@ -36,6 +36,7 @@ SETTLE_S = 5.0  # how long settling does: the sweeper would charge the worst cas
 MOST_WAIT_S = 0.2
 MINUTE_KEPT_S = 2 * 3600
 MONTH_KEPT_S = 75 * 86_400
+USAGE_KEPT_S = 90 * 86_400  # unless the operator wants it otherwise
 SWEPT_AT_ONCE = 100
 
 _MARK = "g"
@@ -149,6 +150,7 @@ class Ledger:
         table_name: str,
         clock: Callable[[], float],
         *,
+        usage_kept_s: int = USAGE_KEPT_S,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -156,6 +158,7 @@ class Ledger:
         self._client = client
         self._name = table_name
         self._clock = clock
+        self._usage_kept_s = usage_kept_s
         self._monotonic = monotonic
         self._sleep = sleep
 
@@ -465,7 +468,8 @@ class Ledger:
             "subject": reservation.subject,
             "completion_id": reservation.completion_id,
         }
-        return {**key.item(), **_typed({**named, **told})}
+        ends = at_ms // 1000 + self._usage_kept_s
+        return {**key.item(), **_typed({**named, **told, "ttl": ends})}
 
     def sweep(self, now: int, until: Callable[[], bool]) -> Swept:
         """Settles at their worst case the reservations whose requests should have ended by `now`:
