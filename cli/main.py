@@ -22,6 +22,7 @@ from . import (
     switches,
     text,
     upstreams,
+    usage,
 )
 from .console import Console, command, operator_of
 from .deployment import DEFAULT_STACK, CommandError, find
@@ -34,6 +35,7 @@ _IN_ORDER = (
     limits,
     models,
     upstreams,
+    usage,
     switches,
     files,
     people,
