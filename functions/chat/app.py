@@ -28,6 +28,7 @@ from weir.errors import (
     NotReady,
     Refusal,
     TooLarge,
+    UpstreamRejected,
     store_unavailable,
 )
 from weir.events import Request, answer_headers, refusal_answer
@@ -46,6 +47,16 @@ LAMBDA_MARGIN_S = 5
 # After the longest answer its process is given up, and the sweeper settles for it.
 SWEPT_AFTER_S = 60
 STOPPED_OR_WHOLE = {"completed", "cancelled", "stream_deadline_exceeded", "upstream_timeout"}
+# What an upstream may be blamed for.
+UPSTREAM_ERRORS = {
+    "upstream_unavailable",
+    "upstream_error",
+    "upstream_invalid_response",
+    "upstream_credentials_refused",
+    "upstream_rate_limited",
+    "upstream_quota_exceeded",
+    "upstream_timeout",
+}
 MAX_LABEL = 128  # characters of a session or thread that are kept with the usage
 
 log = logging.getLogger("chat")
@@ -319,6 +330,7 @@ def _tell(
         "CostUsd": (0 if failed else row["nano_usd"] / NANO, NO_UNIT),
         "AboveWorstCase": (int(above), COUNT),
         "SettlementFailures": (int(failed), COUNT),
+        "Fallbacks": (int(len(one.attempts) > 1), COUNT),
     }
     if row["first_byte_ms"] is not None:
         metrics["FirstByteMs"] = (row["first_byte_ms"], MILLISECONDS)
@@ -332,6 +344,22 @@ def _tell(
     at_ms, named_by = int(time.time() * 1000), {"Model": one.model.name}
     metric = emf("chat", _deployment.stack_name, at_ms, metrics, named_by)
     log.info("chat", extra={**named, **told, **metric})
+    _tell_failures(one, outcome, at_ms)
+
+
+def _tell_failures(one: Chat, outcome: relay.Outcome, at_ms: int) -> None:
+    """A line for each upstream that failed, before its answer or within it."""
+    for attempt in one.attempts:
+        name, _, code = attempt.rpartition("=")
+        code = outcome.outcome if code == "ok" else code
+        if code in UPSTREAM_ERRORS:
+            counted, named_by = {"UpstreamErrors": (1, COUNT)}, {"Upstream": name}
+            told = {
+                "code": code,
+                "request_id": one.request.request_id,
+                **emf("chat", _deployment.stack_name, at_ms, counted, named_by),
+            }
+            log.warning("upstream failed", extra=told)
 
 
 def _ms(seconds: float | None) -> int | None:
@@ -395,7 +423,9 @@ def _headers(one: Chat) -> dict[str, str]:
 def _refuse(refusal: Refusal, request: Request) -> Answer:
     level = logging.ERROR if refusal.status >= 500 else logging.INFO
     counted = {"Refusals": (1, COUNT), "LedgerBusy": (int(isinstance(refusal, LedgerBusy)), COUNT)}
-    at_ms, named_by = int(time.time() * 1000), {"Code": refusal.code}
+    # A provider's own code is any word that it likes: a metric of each would have no end.
+    code = type(refusal).code if isinstance(refusal, UpstreamRejected) else refusal.code
+    at_ms, named_by = int(time.time() * 1000), {"Code": code}
     told = {
         "status": refusal.status,
         "code": refusal.code,

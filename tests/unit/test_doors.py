@@ -392,7 +392,11 @@ def candidates(operator: Operator, *names: str) -> None:
 
 
 def test_candidates_are_asked_in_order_until_one_answers_and_its_prices_count(
-    load: Load, configured: Operator, signing_key: SigningKey, monkeypatch: pytest.MonkeyPatch
+    load: Load,
+    configured: Operator,
+    signing_key: SigningKey,
+    monkeypatch: pytest.MonkeyPatch,
+    heard: pytest.LogCaptureFixture,
 ) -> None:
     candidates(configured, "a", "b", "c", "d")
     door = load("chat", **CHAT_DOOR)
@@ -403,6 +407,43 @@ def test_candidates_are_asked_in_order_until_one_answers_and_its_prices_count(
     assert headers["X-Weir-Upstreams"] == "a=upstream_unavailable, b=upstream_not_configured, c=ok"
     (row,) = rows("USAGE#")
     assert (row["upstream"], row["nano_usd"]) == ("c", str(20 * 100 + 5 * 1200))
+    assert chat_line(heard)["Fallbacks"] == 1
+    failure = chat_line(heard, "upstream failed")  # a missing key is not the upstream's fault
+    assert (failure["Upstream"], failure["code"]) == ("a", "upstream_unavailable")
+    assert (failure["UpstreamErrors"], failure["Stack"]) == (1, "weir-test")
+
+
+def test_upstream_that_breaks_off_its_answer_is_counted_and_one_that_answers_is_not(
+    load: Load,
+    signing_key: SigningKey,
+    monkeypatch: pytest.MonkeyPatch,
+    heard: pytest.LogCaptureFixture,
+) -> None:
+    door = load("chat", **CHAT_DOOR)
+    begun = {"choices": [{"index": 0, "delta": {"content": WORDS}}]}
+    answers: Upstreams = {"main": streamed}
+    asks(door, monkeypatch, answers)
+    for answer in (streamed, lambda: Scripted(b"data: " + json.dumps(begun).encode() + b"\n\n")):
+        answers["main"] = answer
+        *_, rest = say(door, signing_key, stream=True)
+        list(rest)
+    failure = chat_line(heard, "upstream failed")
+    assert (failure["Upstream"], failure["code"]) == ("main", "upstream_error")
+    assert [vars(r)["Fallbacks"] for r in heard.records if r.msg == "chat"] == [0, 0]
+
+
+def test_word_that_a_provider_refuses_with_is_no_dimension_of_a_metric(
+    load: Load,
+    signing_key: SigningKey,
+    monkeypatch: pytest.MonkeyPatch,
+    heard: pytest.LogCaptureFixture,
+) -> None:
+    door = load("chat", **CHAT_DOOR)
+    asks(door, monkeypatch, {"main": UpstreamRejected("no", code="their-own-word")})
+    status, _, body, _ = say(door, signing_key)
+    assert (status, json.loads(body)["error"]["code"]) == (400, "their-own-word")
+    line = chat_line(heard, "refused")
+    assert (line["Code"], line["code"]) == ("validation_error", "their-own-word")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ NAMESPACE = "Weir"
 COUNT, SECONDS, MILLISECONDS, NO_UNIT = "Count", "Seconds", "Milliseconds", "None"
 
 # Each combination of values is a metric of its own, and costs as one: never a user or a session.
-DIMENSIONS = frozenset(("Project", "Model", "Code"))
+DIMENSIONS = frozenset(("Project", "Model", "Code", "Upstream"))
 STACK = "Stack"  # of every metric: two deployments in one account must not be counted together
 
 
