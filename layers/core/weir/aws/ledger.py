@@ -336,6 +336,10 @@ class Ledger:
             raise StaleConfiguration
         wanted, refused = ledger.redistributed(account, window, used, amounts, at)
         if refused:
+            # The items are read one after the other. What was settled or moved meanwhile is in both
+            # of two, and adds up to more than there ever was: nobody is refused because of that.
+            if self.read(keys) != found:
+                return [_Busy(waits=True)]
             return [_Over(account, field, total) for field, total in refused]
         parts = self._moving(account, window, at, zip(keys, used, wanted, strict=True))
         if parts:
