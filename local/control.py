@@ -3,6 +3,7 @@ outside:
 
     POST /rotate                               one rotation of the signing keys, now
     POST /schedules                            every function that has a schedule once, now
+    POST /streams                              what changed in the table, to whom it concerns, now
     POST /functions/<LogicalId>/invocations    one event to one function; its answer as it gave it
 
     curl --unix-socket .local/control.sock -X POST http://weir/rotate
@@ -21,15 +22,21 @@ from local.pool import Busy, Pool
 from local.rotation import RotationFailed, Rotations
 from local.sandbox import InvocationFailed, Stream
 from local.schedules import Schedules
+from local.streams import Streams
 
 MAX_EVENT = 6 * 1024 * 1024
 
 
 class Control:
     def __init__(
-        self, pools: Mapping[str, Pool], rotations: Rotations, schedules: Schedules
+        self,
+        pools: Mapping[str, Pool],
+        rotations: Rotations,
+        schedules: Schedules,
+        streams: Streams | None = None,
     ) -> None:
         self._pools, self._rotations, self._schedules = pools, rotations, schedules
+        self._streams = streams
 
     async def __call__(self, exchange: Exchange) -> None:
         call = (exchange.method, *exchange.target.strip("/").split("/"))
@@ -41,6 +48,8 @@ class Control:
                 await _answer(exchange, 500, {"error": str(error)})
         elif call == ("POST", "schedules"):
             await self._run_schedules(exchange)
+        elif call == ("POST", "streams") and self._streams is not None:
+            await _answer(exchange, 200, {"records": await self._streams.run_now()})
         elif len(call) == 4 and call[1] == "functions" and call[2] in self._pools:
             await self._invoke(exchange, self._pools[call[2]], event)
         else:

@@ -45,6 +45,7 @@ from local.rotation import RotationFailed, Rotations
 from local.sandbox import InvocationFailed
 from local.schedules import Schedules
 from local.settings import ROOT, Settings, Upstream
+from local.streams import Streams
 from weir.errors import Refusal
 
 MODEL = "smollm2-135m"
@@ -110,7 +111,8 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     logs = _prepare(asked.directory)
     source = template.load(ROOT / "template.yaml")
-    scheduled = template.schedules(source)  # what is not understood is told before anything starts
+    # What is not understood is told before anything starts.
+    scheduled, sources = template.schedules(source), template.event_sources(source)
     upstream = await _upstream(asked, running)
     seed.model_entry(upstream)  # without a price nothing needs to start
     endpoint = await _embedded_aws(asked, running)
@@ -119,6 +121,7 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     _make_pools(asked, running, source, stack, logs)
     rotations = Rotations(template.rotations(source), running.pools, stack)
     schedules = Schedules(scheduled, running.pools, stack, _log_to(logs / "schedules.log"))
+    streams = Streams(sources, running.pools, stack, _log_to(logs / "streams.log"))
     env_file = asked.directory / "env"
     kept = read_env(env_file) or {}
     _, _, _, credentials = await asyncio.gather(
@@ -127,15 +130,16 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
             [
                 pool
                 for name, pool in running.pools.items()
-                # Nobody waits for what a schedule runs.
-                if not (rotations.uses(name) or schedules.uses(name))
+                # Nobody waits for what a schedule or a stream runs.
+                if not any(by.uses(name) for by in (rotations, schedules, streams))
             ]
         ),
         _model_ready(running),
         asyncio.to_thread(_set_up, asked, stack, upstream, origins, kept),
     )
     first_use.write_env(env_file, first_use.env_values(stack, url, origins[0], credentials))
-    await _open(running, stack, listener, asked.directory, rotations, schedules)
+    commands = control.Control(running.pools, rotations, schedules, streams)
+    await _open(running, stack, listener, asked.directory, commands)
     model = f"{upstream.model}, " + (
         f"at {upstream.base_url}" if asked.upstream else "embedded: real, but small and not clever"
     )
@@ -143,7 +147,7 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     told = first_use.banner(url, page_url, credentials, model, env_file)
     print(told, flush=True)
     print(f"Ready after {time.monotonic() - began:.1f} s.", flush=True)
-    on_time = asyncio.ensure_future(schedules.run())
+    on_time = asyncio.gather(schedules.run(), streams.run())
     try:
         await asyncio.gather(_until_one_dies(running), on_time)
     finally:
@@ -273,8 +277,7 @@ async def _open(
     stack: Stack,
     listener: socket.socket,
     directory: Path,
-    rotations: Rotations,
-    schedules: Schedules,
+    commands: control.Control,
 ) -> None:
     api = template.read_api(stack.processed, stack.parameters)
     authorizers = {
@@ -287,7 +290,6 @@ async def _open(
     place = Place(stack.account, stack.resources[api.logical_id], api.stage, REGION, deployment)
     say = _log_to(directory / "logs/gateway.log")
     gateway = Gateway(api, place, running.pools, authorizers, say)
-    commands = control.Control(running.pools, rotations, schedules)
     for handler, socket_ in (
         (commands, control.listen(directory / "control.sock")),
         (gateway, listener),

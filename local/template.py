@@ -1,5 +1,5 @@
-"""Reads template.yaml: as the file stands (functions, layers, rotation, schedules), and as SAM
-translates it (the API).
+"""Reads template.yaml: as the file stands (functions, layers, rotation, schedules, streams), and as
+SAM translates it (the API).
 
 What this file does not know it refuses, with the offending text: a route that the local gateway
 would treat otherwise than API Gateway must not go unnoticed.
@@ -7,6 +7,7 @@ would treat otherwise than API Gateway must not go unnoticed.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,6 +154,129 @@ def _every_s(where: str, expression: Any) -> int:
     if match is None or (match[1] == "1") == bool(match[3]):
         raise NotUnderstood(f"{where}: Schedule: {expression!r}")
     return int(match[1]) * UNIT_S[match[2]]
+
+
+@dataclass(frozen=True)
+class EventSource:
+    """Logical ids: which function is told what changes in which table. A record must match one of
+    `patterns`. `retries` after the first try; then where it was is told to the queue `failures`.
+    `bisects`, `reports`: as their properties in the template.
+    """
+
+    function: str
+    table: str
+    patterns: tuple[dict[str, Any], ...]
+    batch_size: int
+    retries: int
+    bisects: bool
+    reports: bool
+    failures: str | None
+
+
+# Sources that stand elsewhere than with their function, and those of other kinds.
+OTHER_SOURCES = ("AWS::Lambda::EventSourceMapping", "AWS::Pipes::Pipe")
+OTHER_PULLS = ("Kinesis", "SQS", "MSK", "MQ", "SelfManagedKafka", "DocumentDB")
+
+
+def event_sources(template: Template) -> list[EventSource]:
+    found = []
+    for logical_id, resource in template["Resources"].items():
+        if resource["Type"] in OTHER_SOURCES:
+            raise NotUnderstood(f"{logical_id}: {resource['Type']}")
+        if resource["Type"] != "AWS::Serverless::Function":
+            continue
+        for name, event in resource["Properties"].get("Events", {}).items():
+            where = f"{logical_id}: {name}"
+            if event["Type"] in OTHER_PULLS:
+                raise NotUnderstood(f"{where}: {event['Type']}")
+            if event["Type"] == "DynamoDB":
+                found.append(_event_source(logical_id, where, event["Properties"]))
+    return found
+
+
+def _event_source(function: str, where: str, properties: dict[str, Any]) -> EventSource:
+    _only(
+        properties,
+        {
+            "Stream",
+            "StartingPosition",
+            "BatchSize",
+            "MaximumBatchingWindowInSeconds",
+            "ParallelizationFactor",
+            "FilterCriteria",
+            "FunctionResponseTypes",
+            "BisectBatchOnFunctionError",
+            "MaximumRetryAttempts",
+            "DestinationConfig",
+        },
+        where,
+    )
+    # There is nothing here from before the start; and one batch after the other.
+    for name, does in {"StartingPosition": "TRIM_HORIZON", "ParallelizationFactor": 1}.items():
+        if properties.get(name, does) != does:
+            raise NotUnderstood(f"{where}: {name}: {properties[name]!r}")
+    # Without an end to its tries one record would stop everything, which is for AWS to refuse.
+    numbers = {"BatchSize": 100, "MaximumRetryAttempts": None}
+    for name, default in numbers.items():
+        if not isinstance(properties.get(name, default), int):
+            raise NotUnderstood(f"{where}: {name}: {properties.get(name)!r}")
+    responses = properties.get("FunctionResponseTypes", [])
+    if responses not in ([], ["ReportBatchItemFailures"]):
+        raise NotUnderstood(f"{where}: FunctionResponseTypes: {responses!r}")
+    return EventSource(
+        function,
+        _logical_id(f"{where}: Stream", properties["Stream"], "StreamArn"),
+        _patterns(where, properties.get("FilterCriteria", {})),
+        properties.get("BatchSize", 100),
+        properties["MaximumRetryAttempts"],
+        properties.get("BisectBatchOnFunctionError", False),
+        bool(responses),
+        _failures(where, properties.get("DestinationConfig")),
+    )
+
+
+def _logical_id(where: str, value: Any, attribute: str) -> str:
+    got = value.get("Fn::GetAtt") if isinstance(value, dict) else None
+    if not isinstance(got, list) or got[1:] != [attribute]:
+        raise NotUnderstood(f"{where}: {value!r}")
+    return str(got[0])
+
+
+def _failures(where: str, config: Any) -> str | None:
+    if config is None:
+        return None
+    told = config.get("OnFailure", {})
+    if set(config) != {"OnFailure"} or told.get("Type") != "SQS":
+        raise NotUnderstood(f"{where}: DestinationConfig: {config!r}")
+    return _logical_id(f"{where}: Destination", told.get("Destination"), "Arn")
+
+
+def _patterns(where: str, criteria: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Without any, everything matches."""
+    found = []
+    for one in criteria.get("Filters", [{"Pattern": "{}"}]):
+        try:
+            pattern = json.loads(one["Pattern"])
+        except (KeyError, TypeError, ValueError):
+            raise NotUnderstood(f"{where}: FilterCriteria: {one!r}") from None
+        if not _is_pattern(pattern):
+            raise NotUnderstood(f"{where}: FilterCriteria: {one['Pattern']}")
+        found.append(pattern)
+    return tuple(found)
+
+
+def _is_pattern(told: Any) -> bool:
+    """Nested members; at their ends what a text may be, or may begin with."""
+    return isinstance(told, dict) and all(
+        _is_pattern(value) or (isinstance(value, list) and value and all(map(_is_rule, value)))
+        for value in told.values()
+    )
+
+
+def _is_rule(rule: Any) -> bool:
+    return isinstance(rule, str) or (
+        isinstance(rule, dict) and set(rule) == {"prefix"} and isinstance(rule["prefix"], str)
+    )
 
 
 # --- the API, as SAM translates it --------------------------------------------------------------
