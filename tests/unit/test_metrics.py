@@ -118,6 +118,6 @@ def test_streaming_runtimes_log_line_keeps_it_whole() -> None:
 
 
 def test_powertools_log_line_keeps_it_whole() -> None:
-    line = written(Logger(service="sweep", stream=io.StringIO(), logger_handler=None))
+    line = written(Logger(service="none of ours", stream=io.StringIO(), logger_handler=None))
     assert_is_emf(line)
     assert line["message"] == "chat"
