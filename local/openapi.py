@@ -92,6 +92,16 @@ PARAMETERS = {
     "dry_run": "true: only tell what would change, and change nothing.",
     "limit": "The most entries that one answer may have.",
     "cursor": "The last answer's `next_cursor`: goes on from there.",
+    "month": "Such as 202611, instead of `from` and `to`.",
+    "from": "A date, a date and time, or Unix seconds; UTC. Absent: the first of the month.",
+    "to": "The same. A bare date counts in full. Absent: now.",
+    "granularity": "Of the breakdown. A window has at most 400 days, 31 by hour, 2 by minute.",
+    "group_by": "By what to add up in `data`, dearest first.",
+    "user_id": "Of this user only.",
+    "session_id": "Of this session only.",
+    "thread_id": "Of this thread only.",
+    "model": "Of this model only, by its name in the catalogue.",
+    "tag": "Of this tag only.",
 }
 # The bodies of PATCH. A client that filled in a default would take back what it does not name.
 CHANGES = ("ProjectChange", "TenantDocument")

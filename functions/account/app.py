@@ -1,10 +1,11 @@
 """What a caller may know and do about his own access: which models there are, what he has used and
-has left, and stopping a request of his that is still running.
+has left, usage added up, and stopping a request of his that is still running.
 """
 
 import json
 import os
 import time
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import unquote
 
@@ -12,7 +13,7 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 
-from weir import api_keys, callers, ledger
+from weir import api_keys, callers, ledger, usage_query
 from weir.aws import items, lean
 from weir.aws.key_use import KeyUse
 from weir.aws.ledger import Ledger
@@ -20,11 +21,13 @@ from weir.aws.public_keys import PublicKeys
 from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshot, Snapshots
 from weir.aws.table import Table
+from weir.aws.usage import Usage
 from weir.catalogue import Model
 from weir.errors import Internal, NotFound, Refusal, store_unavailable
 from weir.events import Request, answer_headers, refusal_answer
 from weir.settings import Deployment
 from weir.tokens import Claims
+from weir.usage_query import Asked, Found
 
 logger = Logger(service="account")
 app = APIGatewayRestResolver()
@@ -32,6 +35,7 @@ app = APIGatewayRestResolver()
 _deployment = Deployment.from_env(os.environ)
 _table = Table(lean.client("dynamodb"), _deployment.table_name)
 _ledger = Ledger(lean.client("dynamodb"), _deployment.table_name, time.time)
+_usage = Usage(lean.client("dynamodb"), _deployment.table_name)
 _public_keys = PublicKeys(_table, time.time)
 _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
@@ -94,14 +98,58 @@ def cancel(completion_id: str) -> Response[str]:
     return _answer({"id": completion_id, "object": "chat.completion.cancelled", "cancelled": True})
 
 
+@app.get("/v1/usage")
+def usage() -> Response[str]:
+    asked, pid, found = _found(usage_query.OF_USAGE)
+    if not asked.csv:
+        return _answer(usage_query.document(asked, pid, found))
+    text, cursor = usage_query.table(asked, found)
+    named = {
+        "Content-Type": "text/csv; charset=utf-8; header=present",
+        "Content-Disposition": 'attachment; filename="usage.csv"',
+    }
+    if cursor:
+        named["X-Next-Cursor"] = cursor
+    headers = answer_headers(_request(), _snapshots.readable_by(), named)
+    return Response(200, body=usage_query.refuse_too_long(text), headers=headers)
+
+
+@app.get("/v1/billing/usage")
+def billing() -> Response[str]:
+    asked, pid, found = _found(usage_query.OF_BILLING, group_by="model")
+    return _answer(usage_query.billing(asked, pid, found))
+
+
+def _found(names: Collection[str], group_by: str | None = None) -> tuple[Asked, str, Found]:
+    """What was asked, of which project, and what is known. A user of role `user` sees himself."""
+    request, now_ms = _request(), int(time.time() * 1000)
+    if api_keys.looks_like(request.bearer()):
+        pid, only = _of_key(api_keys.READ).project.pid, None
+    else:
+        claims, _ = _user()
+        pid, only = claims.pid, None if claims.role == "admin" else claims.uid
+    asked = usage_query.understand(
+        request.query,
+        now_ms,
+        only=only,
+        names=names,
+        group_by=group_by,
+        accept=request.headers.get("accept", ""),
+    )
+    return asked, pid, usage_query.find(asked, pid, _usage, now_ms)
+
+
 def _believed() -> Snapshot:
     """Of the project whose user token, or whose API key (any scope), was sent."""
+    return _of_key() if api_keys.looks_like(_request().bearer()) else _user()[1]
+
+
+def _of_key(scope: str | None = None) -> Snapshot:
+    """Of the project whose API key was sent. None: whatever its scopes."""
     request, now = _request(), int(time.time())
-    if not api_keys.looks_like(request.bearer()):
-        return _user()[1]
     request.refuse_browser()
     key_hash = api_keys.unverified_hash(request.bearer())
-    key = api_keys.believe(_table.api_key(key_hash), key_hash)
+    key = api_keys.believe(_table.api_key(key_hash), key_hash, scope)
     _key_use.note(key, now)
     return _snapshots.of(key.pid)
 
@@ -163,5 +211,5 @@ def _request() -> Request:
 
 
 def _answer(body: Any) -> Response[str]:
-    text = json.dumps(body, separators=(",", ":"))
+    text = usage_query.refuse_too_long(json.dumps(body, separators=(",", ":")))
     return Response(200, body=text, headers=answer_headers(_request(), _snapshots.readable_by()))

@@ -4,7 +4,8 @@ Its document is generated from this file: docs/openapi.json (`make openapi`).
 """
 
 import os
-from typing import Annotated, Any, TypeVar
+import time
+from typing import Annotated, Any, Literal, TypeVar
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
@@ -13,11 +14,12 @@ from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValida
 from aws_lambda_powertools.event_handler.openapi.params import Path, Query
 from pydantic import Field, StringConstraints
 
-from weir import configuration, views
+from weir import configuration, usage_query, views
 from weir.aws import clients
 from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Table
+from weir.aws.usage import Usage
 from weir.cognito import believe_admin
 from weir.errors import BadRequest, Internal, NotFound, Refusal, TooLarge, store_unavailable
 from weir.events import Request, answer_headers, no_name_twice, parse_json, refusal_answer
@@ -30,9 +32,22 @@ app = APIGatewayRestResolver(enable_validation=True)
 
 _settings = AdminSettings.from_env(os.environ)
 _table = Table(clients.client("dynamodb"), _settings.deployment.table_name)
+_usage = Usage(clients.client("dynamodb"), _settings.deployment.table_name)
 _provider_keys = ProviderKeys(clients.client("secretsmanager"), _settings.provider_keys_secret)
 
-QUERIES = {"origin", "dry_run", "limit", "cursor"}
+OF_USAGE = {
+    "month",
+    "from",
+    "to",
+    "granularity",
+    "group_by",
+    "user_id",
+    "session_id",
+    "thread_id",
+    "model",
+    "tag",
+}
+QUERIES = {"origin", "dry_run", "limit", "cursor", *OF_USAGE}
 MAX_ANSWER_BYTES = 4_500_000
 
 # No page may read an answer: an operator's session is worth too much for a page that others made.
@@ -43,6 +58,7 @@ ModelName = Annotated[configuration.ModelName, Path()]
 UpstreamName = Annotated[configuration.UpstreamName, Path()]
 TierName = Annotated[configuration.TierName, Path()]
 KeyId = Annotated[str, Path(), StringConstraints(pattern=r"^key_[0-9a-f]{16}$")]
+Asked = Annotated[str | None, Query(), Field(max_length=255)]
 Cursor = Annotated[str, StringConstraints(pattern=r"^[0-9]{13}#[0-9a-f]{8}$")]
 
 
@@ -317,6 +333,50 @@ def switch(asked: configuration.KillSwitch) -> Response[None]:
 def erase_user(pid: Pid, whom: configuration.EraseUser) -> views.Erased:
     """Remove what a user has said and been told. It cannot be undone."""
     return views.Erased(removed=_operator().erase_user(pid, whom.user_id))
+
+
+# ---------------------------------------------------------------- usage
+
+
+@app.get("/admin/v1/projects/<pid>/usage", tags=["usage"])
+def show_usage(
+    pid: Pid,
+    month: Annotated[str | None, Query(), Field(pattern=r"^[0-9]{4}-?[0-9]{2}$")] = None,
+    from_: Annotated[str | None, Query(alias="from"), Field(max_length=255)] = None,
+    to: Asked = None,
+    granularity: Annotated[Literal["minute", "hour", "day"], Query()] = "day",
+    group_by: Annotated[
+        Literal["user", "customer", "session", "thread", "model", "tag", "day"] | None, Query()
+    ] = None,
+    user_id: Asked = None,
+    session_id: Asked = None,
+    thread_id: Asked = None,
+    model: Asked = None,
+    tag: Asked = None,
+    limit: Annotated[int, Query(), Field(ge=1, le=10_000)] = 1_000,
+    cursor: Annotated[str | None, Query(), Field(max_length=8_000)] = None,
+) -> views.Usage:
+    """What a project's requests took, added up. A few seconds behind the requests."""
+    _operator().project(pid)
+    told = {
+        "month": month,
+        "from": from_,
+        "to": to,
+        "granularity": granularity,
+        "group_by": group_by,
+        "user_id": user_id,
+        "session_id": session_id,
+        "thread_id": thread_id,
+        "model": model,
+        "tag": tag,
+        "limit": str(limit),
+        "cursor": cursor,
+    }
+    query = {name: [value] for name, value in told.items() if value is not None}
+    now_ms = int(time.time() * 1000)
+    asked = usage_query.understand(query, now_ms, only=None)
+    found = usage_query.find(asked, pid, _usage, now_ms)
+    return _view(views.Usage, **usage_query.document(asked, pid, found))
 
 
 # ---------------------------------------------------------------- the deployment

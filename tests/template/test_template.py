@@ -33,6 +33,8 @@ BROWSER_ROUTES = {
     "/v1/models": "GET",
     "/v1/models/{name}": "GET",
     "/v1/me": "GET",
+    "/v1/usage": "GET",
+    "/v1/billing/usage": "GET",
     "/v1/cors": "GET",
 }
 ADMIN_ROUTE = "/admin/v1/{proxy+}"
@@ -441,6 +443,11 @@ def test_chat_makes_sure_in_its_transaction_that_nobody_has_blocked_the_user(
 def test_sweeper_reads_open_reservations_and_nothing_else(resources: Resources) -> None:
     reads = {"BatchGetItem", "GetItem", "Query", "Scan"}
     assert table_keys(resources, "SweepFunction", reads) == {"Query": ["OPEN#*"]}
+
+
+def test_account_lists_public_keys_and_usage_and_nothing_else(resources: Resources) -> None:
+    asked = table_keys(resources, "AccountFunction", {"Query", "Scan"})
+    assert asked == {"Query": ["KEYRING", "ROLLUP#*", "USAGE#*"]}
 
 
 def test_preflight_which_everybody_may_call_reads_what_all_projects_share(

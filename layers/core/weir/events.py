@@ -7,7 +7,7 @@ format of a Lambda function for proxy integration".
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,9 @@ from weir.origins import Origins
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`headers` has lower-case names; `claims` is what API Gateway's authorizer verified."""
+    """`headers` has lower-case names; `claims` is what API Gateway's authorizer verified; `query`
+    has all values of each name.
+    """
 
     request_id: str
     method: str
@@ -27,6 +29,7 @@ class Request:
     body: bytes = b""
     claims: Mapping[str, str] = field(default_factory=dict)
     authorizations: int = 1
+    query: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> "Request":
@@ -43,6 +46,8 @@ class Request:
             authorizations=sum(
                 len(values) for name, values in several.items() if name.lower() == "authorization"
             ),
+            query=event.get("multiValueQueryStringParameters")
+            or {n: [value] for n, value in (event.get("queryStringParameters") or {}).items()},
         )
 
     @property

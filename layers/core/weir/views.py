@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from weir.configuration import (
     CandidateDocument,
@@ -223,3 +223,56 @@ class Erased(View):
     """How many items of each kind were removed."""
 
     removed: dict[str, int]
+
+
+class Counted(View):
+    """Of so many requests: `failed` did not complete, of `estimated` the provider told no usage.
+    `cached_tokens` are a part of `input_tokens`, `reasoning_tokens` of `output_tokens`; `tokens`
+    are input and output.
+    """
+
+    requests: int
+    failed: int
+    estimated: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    tokens: int
+    cost_usd: float
+
+
+class CountedBucket(Counted):
+    """`timestamp` is when the minute, hour or day begins."""
+
+    timestamp: str
+
+
+class CountedGroup(Counted):
+    """`key` null: of those that have none."""
+
+    key: str | None
+
+
+class Usage(View):
+    """From `from` to before `to`. Minutes, hours and days without usage are left out. `data` is
+    empty without `group_by`; with it, it is what `has_more` and `next_cursor` are about.
+    """
+
+    object: Literal["usage"]
+    project_id: str
+    user_id: str | None
+    customer_id: str | None
+    from_: str = Field(alias="from")
+    to: str
+    granularity: Literal["minute", "hour", "day"]
+    group_by: Literal["user", "customer", "session", "thread", "model", "tag", "day"] | None
+    totals: Counted
+    breakdown: list[CountedBucket]
+    data: list[CountedGroup]
+    has_more: bool
+    next_cursor: str | None
+    total_cost_usd: float
+    total_requests: int
+    prompt_tokens: int
+    completion_tokens: int
