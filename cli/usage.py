@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from weir.aws import items
-from weir.aws.usage import Usage
+from weir.aws.operator.recounts import ROLLUPS_KEPT_S
+from weir.aws.usage import Crowded, Usage
 from weir.limits import NANO
 from weir.usage import TOTALS, Totals
 
+from . import flags
 from .console import Console
 from .deployment import CommandError
 from .flags import Commands
@@ -37,7 +39,7 @@ ATTRIBUTES = {
 }
 OVERVIEW_TOP, TABLE_TOP = 5, 20
 NONE = "(none)"
-DAY = timedelta(days=1)
+DAY, DAY_S = timedelta(days=1), 86_400
 Named = tuple[str, Totals]
 
 
@@ -75,6 +77,20 @@ def add_to(commands: Commands) -> None:
         metavar="FILE|-",
         help="write a table as comma-separated values, by day unless --by says otherwise; "
         "- is stdout",
+    )
+    verbs = Commands(parser, flags.shared())
+    parser.set_defaults(run=show_usage)  # without a verb
+    repair = verbs.command(
+        "repair",
+        repair_usage,
+        "add up what was given up, once its cause is mended; reads the whole table",
+    )
+    repair.add_argument(
+        "--kept-days",
+        metavar="N",
+        type=_count,
+        default=ROLLUPS_KEPT_S // DAY_S,
+        help="how long sums are kept: the stack's RollupRetentionDays (default: %(default)s)",
     )
 
 
@@ -260,9 +276,27 @@ def show_usage(console: Console, asked: argparse.Namespace) -> None:
         _show_projects(console, readers, times)
 
 
+def repair_usage(console: Console, asked: argparse.Namespace) -> int:
+    """Exit code 1 if there are rows that cannot be added."""
+    try:
+        done = console.operator.recount(_usage(console), kept_s=asked.kept_days * DAY_S)
+    except Crowded:
+        raise CommandError(
+            "Requests of this moment add to the same sums. What was added stays added: repeat it."
+        ) from None
+    told = {"added": done.added, "unreadable": [key._asdict() for key in done.unreadable]}
+    lines = [f"Added: {done.added:,}. Requests of the last hour are left alone."]
+    lines += [printable(f"Cannot be read: pk {pk}, sk {sk}") for pk, sk in done.unreadable]
+    console.show(told, *lines)
+    return 1 if done.unreadable else 0
+
+
+def _usage(console: Console) -> Usage:
+    return Usage(console.deployment.client("dynamodb"), console.deployment.outputs["TableName"])
+
+
 def _readers(console: Console, asked: argparse.Namespace) -> list[Reader]:
-    deployment = console.deployment
-    usage = Usage(deployment.client("dynamodb"), deployment.outputs["TableName"])
+    usage = _usage(console)
     subject = None if asked.user is None else items.user(asked.user)
     if asked.project:
         pids = [console.operator.project(asked.project)["pid"]]

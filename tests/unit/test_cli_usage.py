@@ -21,7 +21,7 @@ from weir.aws import items
 from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Table
-from weir.aws.usage import Usage
+from weir.aws.usage import Crowded, Usage
 from weir.configuration import NewProject, parsed
 from weir.usage import Row, Totals
 
@@ -29,6 +29,11 @@ from .conftest import make_table
 
 PARSER = cli.main.parser()
 TODAY = date(2026, 11, 21)
+TYPED: dict[type, Callable[[Any], dict[str, Any]]] = {
+    str: lambda value: {"S": value},
+    int: lambda value: {"N": str(value)},
+    bool: lambda value: {"BOOL": value},
+}
 COMMAND = "=cmd|' /C calc'!A0"  # a name that a spreadsheet would carry out
 
 
@@ -116,14 +121,22 @@ def weir(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Said:
     monkeypatch.setattr(cli.usage, "_today", lambda: TODAY)
     monkeypatch.setenv("NO_COLOR", "1")
 
-    def run(*words: str, columns: int | None = None, encoding: str = "utf-8", code: int = 0) -> str:
+    def run(
+        *words: str,
+        columns: int | None = None,
+        encoding: str = "utf-8",
+        code: int = 0,
+        errors: bool | None = None,
+    ) -> str:
         said = Screen(encoding) if columns else io.StringIO()
-        errors = io.StringIO()
+        complaints = io.StringIO()
         monkeypatch.setenv("COLUMNS", str(columns or 0))
         monkeypatch.setattr("sys.stdout", said)
-        monkeypatch.setattr("sys.stderr", errors)
-        assert cli.main.main(("usage", *words)) == code, errors.getvalue()
-        return said.getvalue() if code == 0 else errors.getvalue().splitlines()[-1]
+        monkeypatch.setattr("sys.stderr", complaints)
+        assert cli.main.main(("usage", *words)) == code, complaints.getvalue()
+        if code if errors is None else errors:
+            return complaints.getvalue().splitlines()[-1]
+        return said.getvalue()
 
     return run
 
@@ -328,6 +341,46 @@ def test_twelve_thousand_users_are_a_short_list(
     assert len(lines(said)) < 30
     assert listed(said, "USER")[0] == "u11999"
     assert "(11,980 more)" in said
+
+
+# ---------------------------------------------------------------- repair
+
+
+def test_repair_adds_what_was_given_up_once_and_says_what_it_cannot_read(
+    weir: Said, deployment: Deployment
+) -> None:
+    dynamodb = deployment.client("dynamodb")
+    key = items.usage("quiet", items.user("ann"), 1_700_000_000_000, "lost")
+    attributes = {
+        **{"pid": "quiet", "subject": items.user("ann"), "model": "m", "outcome": "completed"},
+        **{"at_ms": 1_700_000_000_000, "estimated": False, "nano_usd": 17_000, "cached_tokens": 0},
+        **{"input_tokens": 7, "output_tokens": 5, "reasoning_tokens": 0},
+    }
+    lost = {name: TYPED[type(value)](value) for name, value in attributes.items()}
+    dynamodb.put_item(TableName="t", Item={**key.item(), **lost})
+    try:
+        left = "Requests of the last hour are left alone.\n"
+        # The others were marked without anything in them.
+        assert weir("repair") == f"Added: 1. {left}"
+        assert weir("repair") == f"Added: 0. {left}"
+        asked = ("--project", "quiet", "--month", "2023-11", "--json")
+        assert json.loads(weir(*asked))["total"]["cost_usd"] == 0.000017
+        dynamodb.put_item(TableName="t", Item=items.usage("quiet", "u#x", 1, "odd").item())
+        said = weir("repair", code=1, errors=False)
+        assert lines(said)[1] == "Cannot be read: pk USAGE#quiet#u#x, sk 0000000000001#odd"
+    finally:
+        for each in (key, items.usage("quiet", "u#x", 1, "odd")):
+            dynamodb.delete_item(TableName="t", Key=each.item())
+
+
+def test_repair_among_many_requests_says_to_repeat_it(
+    weir: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crowded(*_: Any, **__: Any) -> None:
+        raise Crowded
+
+    monkeypatch.setattr(Operator, "recount", crowded)
+    assert "What was added stays added: repeat it." in weir("repair", code=1)
 
 
 # ---------------------------------------------------------------- CSV
