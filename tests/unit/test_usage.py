@@ -5,12 +5,14 @@ Rules first, then the shell over a table. Many rows at once: tests/stack/test_us
 
 import itertools
 import random
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from tests.unit.small_dynamodb import SmallDynamoDB
 from weir import usage
 from weir.aws import items
 from weir.aws import usage as shell
@@ -198,13 +200,55 @@ def test_sum_is_told_with_its_money_in_usd() -> None:
 Before = Callable[[int, Sequence[dict[str, Any]]], None]
 
 
+class Small(SmallDynamoDB):
+    """With what sums use beyond the ledger. For many parts moto is too slow: a second for each."""
+
+    def transact_write_items(self, **asked: Any) -> dict[str, Any]:
+        parts = [
+            {kind: self._plain(of) for kind, of in part.items()} for part in asked["TransactItems"]
+        ]
+        return super().transact_write_items(**{**asked, "TransactItems": parts})
+
+    def _plain(self, of: dict[str, Any]) -> dict[str, Any]:
+        text = of["UpdateExpression"]
+        found = re.search(r"(#\w+) = if_not_exists\(\1, (:\w+)\), ", text)
+        if found is None:
+            return of
+        name, value = found.groups()
+        key = of["Key"]["pk"]["S"], of["Key"]["sk"]["S"]
+        names, values = dict(of["ExpressionAttributeNames"]), dict(of["ExpressionAttributeValues"])
+        if names[name] in self.items.get(key, {}):
+            del names[name], values[value]
+            plain = text.replace(found[0], "")
+        else:
+            plain = text.replace(found[0], f"{name} = {value}, ")
+        return {
+            **of,
+            "UpdateExpression": plain,
+            "ExpressionAttributeNames": names,
+            "ExpressionAttributeValues": values,
+        }
+
+
+@pytest.fixture
+def small() -> Small:
+    return Small()
+
+
+@pytest.fixture
+def store(aws: None) -> Any:
+    return client("dynamodb")
+
+
 class Watched:
     """A client before which something may happen: `before` gets the number of the transaction.
     `after`: the same when it has been carried out.
     """
 
-    def __init__(self, before: Before | None = None, after: Before | None = None) -> None:
-        self._client = client("dynamodb")
+    def __init__(
+        self, store: Any, before: Before | None = None, after: Before | None = None
+    ) -> None:
+        self._client = store
         self._before, self._after = before, after
         self.sizes: list[int] = []
         self.tokens: list[str] = []
@@ -218,7 +262,6 @@ class Watched:
         self.tokens.append(asked["ClientRequestToken"])
         if self._before:
             self._before(len(self.sizes), parts)
-        # moto has no idempotency, and refuses nothing for the lack of it.
         answer = self._client.transact_write_items(**asked)
         if self._after:
             self._after(len(self.sizes), parts)
@@ -230,25 +273,25 @@ def cancelled(*codes: str | None) -> AwsError:
     return AwsError("cancelled", 400, "TransactionCanceledException", reasons)
 
 
-def adding(watched: Watched | None = None) -> Usage:
-    return Usage(watched or client("dynamodb"), "t", sleep=lambda seconds: None)
+def adding(store: Any) -> Usage:
+    return Usage(store, "t", sleep=lambda seconds: None)
 
 
-def put(rows: Iterable[dict[str, Any]]) -> dict[Key, Row]:
+def put(store: Any, rows: Iterable[dict[str, Any]]) -> dict[Key, Row]:
     """Into the table; as they come out of its stream."""
     found = {}
     for each in rows:
-        client("dynamodb").put_item(TableName="t", Item=each)
+        store.put_item(TableName="t", Item=each)
         key, row = row_of(each)
         found[key] = row
     return found
 
 
-def sums() -> dict[str, dict[str, Any]]:
+def sums(store: Any) -> dict[str, dict[str, Any]]:
     """All of them, as they lie in the table."""
     return {
         f"{each['pk']['S']} {each['sk']['S']}": each
-        for each in client("dynamodb").scan(TableName="t")["Items"]
+        for each in store.scan(TableName="t")["Items"]
         if each["pk"]["S"].startswith("ROLLUP#")
     }
 
@@ -257,9 +300,9 @@ def expected(rows: Mapping[Key, Row]) -> dict[Place, Totals]:
     return {place: totals for place, (_, totals) in usage.added_up(rows.values()).items()}
 
 
-def kept_sums(rows: Mapping[Key, Row]) -> dict[Place, Totals]:
+def kept_sums(store: Any, rows: Mapping[Key, Row]) -> dict[Place, Totals]:
     """What the table has of the places where these rows belong; and it has no others."""
-    there = sums()
+    there = sums(store)
     found = {}
     for place in expected(rows):
         key = items.rollup(*place)
@@ -288,10 +331,9 @@ def some_rows(count: int, seed: int = 1) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.usefixtures("aws")
-def test_sum_says_of_whom_it_is_and_when_it_may_go() -> None:
-    assert adding().add(put([item(tag="night")]), lambda row: 12345) == 1
-    there = sums()
+def test_sum_says_of_whom_it_is_and_when_it_may_go(store: Any) -> None:
+    assert adding(store).add(put(store, [item(tag="night")]), lambda row: 12345) == 1
+    there = sums(store)
     detail = there.pop(next(key for key in there if "#20261121 " in key))
     assert {name: detail[name]["S"] for name in usage.DIMENSIONS if name in detail} == {
         "subject": "u#ann",
@@ -309,43 +351,40 @@ def test_sum_says_of_whom_it_is_and_when_it_may_go() -> None:
         assert each["ttl"] == {"N": "12345"}
 
 
-@pytest.mark.usefixtures("aws")
-def test_rows_that_come_twice_in_any_order_and_any_parts_are_added_once() -> None:
-    rows = put(some_rows(60))
+def test_rows_that_come_twice_in_any_order_and_any_parts_are_added_once(small: Small) -> None:
+    rows = put(small, some_rows(60))
     chance, order = random.Random(2), list(rows)
-    usage_ = adding()
+    usage_ = adding(small)
     added = 0
     for _ in range(3):
         chance.shuffle(order)
         for start in range(0, len(order), 7):
             added += usage_.add({key: rows[key] for key in order[start : start + 7]}, KEPT)
     assert added == 60
-    assert kept_sums(rows) == expected(rows)
+    assert kept_sums(small, rows) == expected(rows)
 
 
-@pytest.mark.usefixtures("aws")
-def test_no_transaction_has_more_than_100_parts_and_no_row_is_left_out() -> None:
+def test_no_transaction_has_more_than_100_parts_and_no_row_is_left_out(small: Small) -> None:
     """The worst batch: every row has sums of its own."""
     rows = put(
-        item(subject=f"u#{at}", model=f"m-{at}", at_ms=NOON_MS + 60_000 * at) for at in range(100)
+        small,
+        (item(subject=f"u#{n}", model=f"m-{n}", at_ms=NOON_MS + 60_000 * n) for n in range(100)),
     )
-    watched = Watched()
+    watched = Watched(small)
     assert adding(watched).add(rows, KEPT) == 100
     assert watched.sizes == [100] * 5
-    assert kept_sums(rows) == expected(rows)
+    assert kept_sums(small, rows) == expected(rows)
 
 
-@pytest.mark.usefixtures("aws")
-def test_rows_of_one_user_share_one_transaction() -> None:
-    watched = Watched()
-    adding(watched).add(put(item() for _ in range(96)), KEPT)
+def test_rows_of_one_user_share_one_transaction(small: Small) -> None:
+    watched = Watched(small)
+    adding(watched).add(put(small, (item() for _ in range(96))), KEPT)
     assert watched.sizes == [100]
 
 
-@pytest.mark.usefixtures("aws")
-def test_whoever_meets_others_at_the_same_sums_tries_again_under_a_new_name() -> None:
+def test_whoever_meets_others_at_the_same_sums_tries_again_under_a_new_name(small: Small) -> None:
     """A transaction's token may not be used for other words."""
-    rows = put(some_rows(10))
+    rows = put(small, some_rows(10))
 
     def conflict(number: int, parts: Sequence[dict[str, Any]]) -> None:
         if number == 1:
@@ -353,107 +392,98 @@ def test_whoever_meets_others_at_the_same_sums_tries_again_under_a_new_name() ->
         if number == 2:
             raise AwsError("in progress", 400, "TransactionInProgressException")
 
-    watched = Watched(before=conflict)
+    watched = Watched(small, before=conflict)
     assert adding(watched).add(rows, KEPT) == 10
     assert len(set(watched.tokens)) == 3
     assert all(len(token) <= 36 for token in watched.tokens)
-    assert kept_sums(rows) == expected(rows)
+    assert kept_sums(small, rows) == expected(rows)
 
 
-@pytest.mark.usefixtures("aws")
-def test_conflict_without_end_is_told_and_nothing_is_added() -> None:
+def test_conflict_without_end_is_told_and_nothing_is_added(small: Small) -> None:
     def conflict(number: int, parts: Sequence[dict[str, Any]]) -> None:
         raise cancelled("TransactionConflict", *[None] * (len(parts) - 1))
 
-    watched = Watched(before=conflict)
+    watched = Watched(small, before=conflict)
     with pytest.raises(Crowded):
-        adding(watched).add(put([item()]), KEPT)
+        adding(watched).add(put(small, [item()]), KEPT)
     assert len(watched.sizes) == shell.TRIES
-    assert not sums()
+    assert not sums(small)
 
 
-@pytest.mark.usefixtures("aws")
-def test_rows_that_somebody_else_adds_meanwhile_are_left_to_him() -> None:
-    rows = put(some_rows(10))
+def test_rows_that_somebody_else_adds_meanwhile_are_left_to_him(small: Small) -> None:
+    rows = put(small, some_rows(10))
     theirs = dict(list(rows.items())[:6])
 
     def race(number: int, parts: Sequence[dict[str, Any]]) -> None:
         if number == 1:
-            adding().add(theirs, KEPT)
+            adding(small).add(theirs, KEPT)
 
-    assert adding(Watched(before=race)).add(rows, KEPT) == 4
-    assert kept_sums(rows) == expected(rows)
+    assert adding(Watched(small, before=race)).add(rows, KEPT) == 4
+    assert kept_sums(small, rows) == expected(rows)
 
 
-@pytest.mark.usefixtures("aws")
-def test_lost_answer_is_an_error_and_asking_again_adds_nothing_twice() -> None:
-    rows = put(some_rows(10))
+def test_lost_answer_is_an_error_and_asking_again_adds_nothing_twice(small: Small) -> None:
+    rows = put(small, some_rows(10))
 
     def lose(number: int, parts: Sequence[dict[str, Any]]) -> None:
         raise AwsError("TransactWriteItems failed: TimeoutError")
 
     with pytest.raises(AwsError):
-        adding(Watched(after=lose)).add(rows, KEPT)
-    assert adding().add(rows, KEPT) == 0
-    assert kept_sums(rows) == expected(rows)
+        adding(Watched(small, after=lose)).add(rows, KEPT)
+    assert adding(small).add(rows, KEPT) == 0
+    assert kept_sums(small, rows) == expected(rows)
 
 
-@pytest.mark.usefixtures("aws")
-def test_store_that_fails_half_way_leaves_the_rest_for_the_next_time() -> None:
-    rows = put(item(subject=f"u#{at}", model=f"m-{at}") for at in range(50))
+def test_store_that_fails_half_way_leaves_the_rest_for_the_next_time(small: Small) -> None:
+    rows = put(small, (item(subject=f"u#{at}", model=f"m-{at}") for at in range(50)))
 
     def fail(number: int, parts: Sequence[dict[str, Any]]) -> None:
         if number == 2:
             raise AwsError("HTTP 500", 500, "InternalServerError")
 
     with pytest.raises(AwsError):
-        adding(Watched(before=fail)).add(rows, KEPT)
-    before = sum(totals.requests for totals in kept_sums(rows).values())
+        adding(Watched(small, before=fail)).add(rows, KEPT)
+    before = sum(totals.requests for totals in kept_sums(small, rows).values())
     assert 0 < before < 4 * 50
-    assert adding().add(rows, KEPT) == 50 - before // 4
-    assert kept_sums(rows) == expected(rows)
+    assert adding(small).add(rows, KEPT) == 50 - before // 4
+    assert kept_sums(small, rows) == expected(rows)
 
 
-@pytest.mark.usefixtures("aws")
-def test_part_that_dynamodb_refuses_is_an_error_at_once_and_not_tried_in_vain() -> None:
+def test_part_that_dynamodb_refuses_is_an_error_at_once_and_not_tried_in_vain(small: Small) -> None:
     def refuse(number: int, parts: Sequence[dict[str, Any]]) -> None:
         raise cancelled(*[None] * (len(parts) - 1), "ValidationError")
 
-    watched = Watched(before=refuse)
+    watched = Watched(small, before=refuse)
     with pytest.raises(AwsError):
-        adding(watched).add(put([item()]), KEPT)
+        adding(watched).add(put(small, [item()]), KEPT)
     assert len(watched.sizes) == 1
 
 
-@pytest.mark.usefixtures("aws")
-def test_row_that_is_gone_is_not_made_anew_and_not_added() -> None:
-    rows = put([item(), item()])
+def test_row_that_is_gone_is_not_made_anew_and_not_added(store: Any) -> None:
+    rows = put(store, [item(), item()])
     gone = next(iter(rows))
-    client("dynamodb").delete_item(TableName="t", Key=gone.item())
-    assert adding().add(rows, KEPT) == 1
-    assert "Item" not in client("dynamodb").get_item(TableName="t", Key=gone.item())
-    assert {totals.requests for totals in kept_sums(rows).values()} == {1}
+    store.delete_item(TableName="t", Key=gone.item())
+    assert adding(store).add(rows, KEPT) == 1
+    assert "Item" not in store.get_item(TableName="t", Key=gone.item())
+    assert {totals.requests for totals in kept_sums(store, rows).values()} == {1}
 
 
-@pytest.mark.usefixtures("aws")
-def test_late_row_does_not_shorten_how_long_a_sum_is_kept() -> None:
+def test_late_row_does_not_shorten_how_long_a_sum_is_kept(store: Any) -> None:
     for until in (2_000, 1_000):
-        adding().add(put([item()]), lambda row, until=until: until)  # type: ignore[misc]
-    assert {each["ttl"]["N"] for each in sums().values()} == {"2000"}
+        adding(store).add(put(store, [item()]), lambda row, until=until: until)  # type: ignore[misc]
+    assert {each["ttl"]["N"] for each in sums(store).values()} == {"2000"}
 
 
-@pytest.mark.usefixtures("aws")
-def test_each_sum_is_kept_by_its_own_rows_not_by_those_beside_it() -> None:
+def test_each_sum_is_kept_by_its_own_rows_not_by_those_beside_it(small: Small) -> None:
     november, december = ms(2026, 11, 30), ms(2026, 12, 1)
-    adding().add(put([item(at_ms=november), item(at_ms=december)]), KEPT)
-    for name, each in sums().items():
+    adding(small).add(put(small, [item(at_ms=november), item(at_ms=december)]), KEPT)
+    for name, each in sums(small).items():
         of = november if "202611" in name else december
         assert int(each["ttl"]["N"]) == KEPT(Row.of(attributes(at_ms=of)))
 
 
-@pytest.mark.usefixtures("aws")
-def test_nothing_to_add_asks_the_store_for_nothing() -> None:
-    watched = Watched()
+def test_nothing_to_add_asks_the_store_for_nothing(small: Small) -> None:
+    watched = Watched(small)
     assert adding(watched).add({}, KEPT) == 0
     assert not watched.sizes
 
@@ -461,27 +491,26 @@ def test_nothing_to_add_asks_the_store_for_nothing() -> None:
 # ---------------------------------------------------------------- reading
 
 
-@pytest.mark.usefixtures("aws")
-def test_days_are_read_from_the_first_to_the_last_and_with_both() -> None:
-    rows = put(item(at_ms=ms(2026, 11, day)) for day in (19, 20, 21, 22, 23))
-    adding().add(rows, KEPT)
-    found = [day for day, model, _ in adding().days("default", "20261120", "20261122")]
+def test_days_are_read_from_the_first_to_the_last_and_with_both(store: Any) -> None:
+    rows = put(store, (item(at_ms=ms(2026, 11, day)) for day in (19, 20, 21, 22, 23)))
+    adding(store).add(rows, KEPT)
+    found = [day for day, model, _ in adding(store).days("default", "20261120", "20261122")]
     assert found == ["20261120", "20261121", "20261122"]
-    assert not list(adding().days("default", "20261122", "20261120"))
-    assert not list(adding().days("other", "20261120", "20261122"))
+    assert not list(adding(store).days("default", "20261122", "20261120"))
+    assert not list(adding(store).days("other", "20261120", "20261122"))
 
 
-@pytest.mark.usefixtures("aws")
-def test_what_was_added_is_read_by_user_minute_and_group() -> None:
+def test_what_was_added_is_read_by_user_minute_and_group(store: Any) -> None:
     rows = put(
+        store,
         [
             item(),
             item(at_ms=NOON_MS + 60_000, subject="u#bob", thread_id="t-9"),
             item(at_ms=NOON_MS + 60_000, subject="u#bob", model="m-small"),
-        ]
+        ],
     )
-    adding().add(rows, KEPT)
-    reading = adding()
+    adding(store).add(rows, KEPT)
+    reading = adding(store)
     users = {subject: totals.requests for subject, totals in reading.users("default", "202611")}
     assert users == {"u#ann": 1, "u#bob": 2}
     minutes = [(m, model, t.requests) for m, model, t in reading.minutes("default", "20261121")]
@@ -492,13 +521,12 @@ def test_what_was_added_is_read_by_user_minute_and_group() -> None:
     assert {told["subject"] for told in bobs} == {"u#bob"}
 
 
-@pytest.mark.usefixtures("aws")
-def test_rows_of_a_subject_are_read_up_to_before_the_end() -> None:
-    put(item(at_ms=NOON_MS + more, input_tokens=more) for more in (0, 1, 2))
-    put([item(subject="u#bob")])
-    found = adding().rows("default", "u#ann", NOON_MS, NOON_MS + 2)
+def test_rows_of_a_subject_are_read_up_to_before_the_end(store: Any) -> None:
+    put(store, (item(at_ms=NOON_MS + more, input_tokens=more) for more in (0, 1, 2)))
+    put(store, [item(subject="u#bob")])
+    found = adding(store).rows("default", "u#ann", NOON_MS, NOON_MS + 2)
     assert [row["input_tokens"] for row in found] == [0, 1]
-    assert not list(adding().rows("default", "u#ann", NOON_MS + 2, NOON_MS))
+    assert not list(adding(store).rows("default", "u#ann", NOON_MS + 2, NOON_MS))
 
 
 def test_row_in_the_stream_needs_only_what_is_added() -> None:
@@ -522,34 +550,33 @@ def test_item_that_is_no_usage_row_is_unreadable_and_not_repeated(wrong: dict[st
 # ---------------------------------------------------------------- what was given up
 
 
-@pytest.mark.usefixtures("aws")
-def test_recount_adds_what_was_given_up_and_nothing_twice(operator: Operator) -> None:
+def test_recount_adds_what_was_given_up_and_nothing_twice(operator: Operator, store: Any) -> None:
     """The operator's clock stands at 2027-01-15."""
-    rows = put(some_rows(30))
-    adding().add(dict(list(rows.items())[:10]), KEPT)
-    assert operator.recount(adding()).added == 20
-    assert operator.recount(adding()) == (0, [])
-    assert kept_sums(rows) == expected(rows)
+    rows = put(store, some_rows(9))
+    adding(store).add(dict(list(rows.items())[:3]), KEPT)
+    assert operator.recount(adding(store)).added == 6
+    assert operator.recount(adding(store)) == (0, [])
+    assert kept_sums(store, rows) == expected(rows)
 
 
 def test_recount_leaves_alone_what_may_yet_be_added_and_tells_what_cannot(
-    operator: Operator,
+    operator: Operator, store: Any
 ) -> None:
     now_ms = int(operator._clock() * 1000)
-    put([item(at_ms=now_ms - 3_601_000), item(at_ms=now_ms - 3_599_000)])
+    put(store, [item(at_ms=now_ms - 3_601_000), item(at_ms=now_ms - 3_599_000)])
     broken = {**item(), "nano_usd": {"S": "much"}}
-    client("dynamodb").put_item(TableName="t", Item=broken)
-    told = operator.recount(adding())
+    store.put_item(TableName="t", Item=broken)
+    told = operator.recount(adding(store))
     assert (told.added, told.unreadable) == (1, [Key(broken["pk"]["S"], broken["sk"]["S"])])
-    assert operator.recount(adding(), older_than_s=0).added == 1
+    assert operator.recount(adding(store), older_than_s=0).added == 1
 
 
-def test_recount_reads_every_page_of_the_table(operator: Operator) -> None:
-    rows = put(some_rows(12))
+def test_recount_reads_every_page_of_the_table(operator: Operator, store: Any) -> None:
+    rows = put(store, some_rows(6))
 
     class Paged(Watched):
         def scan(self, **asked: Any) -> Any:
-            return client("dynamodb").scan(**asked, Limit=5)
+            return store.scan(**asked, Limit=2)
 
-    assert operator.recount(adding(Paged())).added == 12
-    assert kept_sums(rows) == expected(rows)
+    assert operator.recount(adding(Paged(store))).added == 6
+    assert kept_sums(store, rows) == expected(rows)
