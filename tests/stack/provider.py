@@ -136,7 +136,7 @@ def _whole(to: _Handler, how: dict[str, Any]) -> None:
         "created": 1,
         "model": "fake-large",
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        "usage": USAGE,
+        "usage": how.get("usage", USAGE),
     }
     to.answer(200, "application/json", json.dumps(body).encode())
 

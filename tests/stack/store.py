@@ -67,7 +67,8 @@ class StoreProxy(ThreadingHTTPServer):
         self.target = ""
         self.calls: list[Call] = []
         self.busy = 0  # calls that are under way
-        self.in_the_way = False  # of every second transaction of a process is another one
+        self.in_the_way = False  # another transaction, of half of those of a process
+        self._conflicts: set[str] = set()
         self._before: dict[str, Callable[[], bool]] = {}
         self._after: dict[str, Happening] = {}
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
@@ -87,6 +88,17 @@ class StoreProxy(ThreadingHTTPServer):
     def after(self, kind: str, happens: Happening) -> None:
         """Once, when the next call of this kind has been carried out and is not yet answered."""
         self._after[kind] = happens
+
+    def conflict(self, kind: str) -> None:
+        """Once: another transaction is in the way of the next one of this kind."""
+        self._conflicts.add(kind)
+
+    def is_in_the_way(self, call: Call, number: int) -> bool:
+        """`number` counts the transactions of a process."""
+        if call.kind in self._conflicts:
+            self._conflicts.remove(call.kind)
+            return True
+        return self.in_the_way and number % 4 < 2  # not every other one: what comes in turns passes
 
     def passes(self, call: Call) -> bool:
         return self._before.pop(call.kind, lambda: True)()
@@ -138,10 +150,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _conflict(self, call: Call) -> tuple[int, bytes] | None:
         """AWS: DynamoDB API Reference, TransactWriteItems, cancellation reasons."""
-        if not self.server.in_the_way or call.operation != "TransactWriteItems":
+        if call.operation != "TransactWriteItems":
             return None
-        self.transactions += 1
-        if self.transactions % 2 == 0:
+        self.transactions += self.server.in_the_way
+        if not self.server.is_in_the_way(call, self.transactions):
             return None
         reasons = [{"Code": "None"} for _ in call.asked["TransactItems"]]
         reasons[-1] = {"Code": "TransactionConflict"}
@@ -202,6 +214,21 @@ def kill_chat(stack: Stack) -> None:
 # ---------------------------------------------------------------- the books
 
 
+_tables: dict[str, tuple[Any, str]] = {}  # by endpoint: making a client takes longer than its calls
+
+
+def table(stack: Stack) -> tuple[Any, str]:
+    """A client as the embedded AWS's root, and the table's name."""
+    endpoint = stack.env["COGNITO_ENDPOINT"]
+    if endpoint not in _tables:
+        _tables[endpoint] = stack.aws("dynamodb"), stack.outputs()["TableName"]
+    return _tables[endpoint]
+
+
+def _is_the_ledgers(item: dict[str, Any]) -> bool:
+    return str(item["pk"]["S"]).startswith(("LEDGER#", "OPEN#", "USAGE#"))
+
+
 def _plain(item: dict[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for name, typed in item.items():
@@ -215,9 +242,9 @@ class Books:
 
     def __init__(self, stack: Stack) -> None:
         self.items: list[dict[str, Any]] = []
-        pages = stack.aws("dynamodb").get_paginator("scan")
-        for page in pages.paginate(TableName=stack.outputs()["TableName"], ConsistentRead=True):
-            self.items += map(_plain, page["Items"])
+        client, name = table(stack)
+        for page in client.get_paginator("scan").paginate(TableName=name, ConsistentRead=True):
+            self.items += [_plain(item) for item in page["Items"] if _is_the_ledgers(item)]
 
     def of(self, prefix: str, sk: str = "") -> list[dict[str, Any]]:
         found = [i for i in self.items if i["pk"].startswith(prefix) and i["sk"].startswith(sk)]

@@ -18,7 +18,7 @@ import pytest
 from tests.stack.admin import Admin, bearer, mint, model
 from tests.stack.conftest import Stack, ask, envelope
 from tests.stack.provider import USAGE, FakeProvider
-from tests.stack.store import Books, StoreProxy, balanced, kill_chat, start_behind
+from tests.stack.store import Books, StoreProxy, balanced, kill_chat, start_behind, table
 from weir.aws.ledger import Ledger, Swept
 
 PID = "killed"
@@ -61,8 +61,7 @@ class Place:
         kill_chat(self.stack)
 
     def ledger(self) -> Ledger:
-        name = self.stack.outputs()["TableName"]
-        return Ledger(self.stack.aws("dynamodb"), name, time.time)
+        return Ledger(*table(self.stack), time.time)
 
     def sweep(self, later_s: int = LONG_AFTER_S) -> Swept:
         return self.ledger().sweep(int(time.time()) + later_s, lambda: False)
@@ -318,19 +317,16 @@ def test_request_that_is_swept_while_it_settles_is_settled_once(place: Place) ->
 def test_killed_while_another_is_in_the_way_of_its_settling_is_swept(place: Place) -> None:
     """Its first try to settle was a conflict, and there is no second."""
     uid = next(place.users)
-    place.proxy.in_the_way = True
-    tries = threading.Event()
+    tried = threading.Event()
 
     def at_first() -> None:
-        place.proxy.before("settle", place.kill, lost=True)  # for the next try
-        tries.set()
+        place.proxy.before("settle", place.kill, lost=True)  # the next try
+        tried.set()
 
-    place.proxy.before("settle", at_first)
-    try:
-        seen = request(place, uid, ask({"do": "steps", "steps": GOOD}, stream=True, max_tokens=100))
-    finally:
-        place.proxy.in_the_way = False
-    assert tries.is_set()
+    place.proxy.conflict("settle")
+    place.proxy.after("settle", at_first)
+    seen = request(place, uid, ask({"do": "steps", "steps": GOOD}, stream=True, max_tokens=100))
+    assert tried.is_set()
     assert "[DONE]" in seen.text
     assert place.sweep().settled == 1
     assert balanced(place.stack).row(PID, uid)["outcome"] == "abandoned"
@@ -385,15 +381,15 @@ def run_schedules(stack: Stack) -> None:
 
 def make_due(stack: Stack) -> None:
     """As if time had passed: a reservation's deadline is in its key."""
-    client, table = stack.aws("dynamodb"), stack.outputs()["TableName"]
+    client, name = table(stack)
     for item in Books(stack).of("OPEN#"):
         overdue = f"{int(time.time()) - 30:010d}{item['sk'][10:]}"
         key = {"pk": {"S": item["pk"]}, "sk": {"S": item["sk"]}}
         moved = {**key, "sk": {"S": overdue}, "doc": {"S": item["doc"]}}
         client.transact_write_items(
             TransactItems=[
-                {"Delete": {"TableName": table, "Key": key}},
-                {"Put": {"TableName": table, "Item": moved}},
+                {"Delete": {"TableName": name, "Key": key}},
+                {"Put": {"TableName": name, "Item": moved}},
             ]
         )
 
