@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from weir import usage, usage_query
 from weir.errors import BadRequest, Forbidden, Refusal, TooLarge
+from weir.events import Request
 from weir.limits import NANO
 from weir.usage import DAYS, DETAIL, MINUTES, USERS, Row, Totals
 from weir.usage_query import (
@@ -315,6 +316,22 @@ def test_parameter_may_be_there_twice_if_it_says_the_same() -> None:
     with pytest.raises(BadRequest) as told:
         understand({"tag": ["a", "b"]}, NOON, only=None)
     assert told.value.param == "tag"
+
+
+@pytest.mark.parametrize(
+    ("event", "query"),
+    [
+        ({"multiValueQueryStringParameters": {"tag": ["a", "b"]}}, {"tag": ["a", "b"]}),
+        ({"queryStringParameters": {"tag": "a"}}, {"tag": ["a"]}),
+        ({"queryStringParameters": None, "multiValueQueryStringParameters": None}, {}),
+        ({}, {}),
+    ],
+)
+def test_every_value_of_a_query_reaches_the_request(
+    event: dict[str, Any], query: dict[str, list[str]]
+) -> None:
+    plain = {"requestContext": {"requestId": "r"}, "httpMethod": "GET", "path": "/v1/usage"}
+    assert Request.from_event({**plain, **event}).query == query
 
 
 def test_value_that_is_no_text_is_no_bug() -> None:
