@@ -21,6 +21,7 @@ FUNCTIONS = {
     "AdminFunction": "admin",
     "RotateFunction": "rotate",
     "SweepFunction": "sweep",
+    "MeterFunction": "meter",
 }
 # Every path that a page may call, and how.
 BROWSER_ROUTES = {
@@ -205,7 +206,7 @@ def test_functions_own_policy_stays_far_below_lambdas_20_kb(
         for p in of_type(resources, "AWS::Lambda::Permission").values()
         if function in json.dumps(p["Properties"]["FunctionName"])
     ]
-    assert permissions
+    assert bool(permissions) == (function != "MeterFunction"), "which reads a stream by itself"
     arn = f"arn:aws-us-gov:lambda:ap-southeast-1:123456789012:function:{'f' * 64}"
     statements = [
         {
@@ -373,6 +374,12 @@ RIGHTS = {
         "kms:Decrypt",
         "kms:GenerateDataKey",
     },
+    "MeterFunction": {
+        "dynamodb:UpdateItem",
+        "sqs:SendMessage",
+        "kms:Decrypt",
+        "kms:GenerateDataKey",
+    },
 }
 
 
@@ -404,6 +411,7 @@ MAY_WRITE = {
         "BatchWriteItem": ["PROJECT#*", "SUBJECT#*", "CONTENT#*"],
     },
     "SweepFunction": dict.fromkeys(("PutItem", "UpdateItem", "DeleteItem"), OF_THE_LEDGER),
+    "MeterFunction": {"UpdateItem": ["USAGE#*", "ROLLUP#*"]},
 }
 
 
@@ -546,7 +554,10 @@ ALARMS: dict[str, tuple[str, int, str, Any]] = {
     "SpendAlarm": ("Weir CostUsd", 3600, "g", {"Ref": "SpendAlarmUsdPerHour"}),
     "ChatThrottlesAlarm": ("AWS/Lambda Throttles", 300, "ge", 1),
     "ApiFailuresAlarm": ("AWS/ApiGateway 5XXError", 300, "ge", 5),
+    "UsageGivenUpAlarm": ("AWS/SQS ApproximateNumberOfMessagesVisible", 300, "ge", 1),
+    "UsageLateAlarm": ("AWS/Lambda IteratorAge", 300, "g", 3_600_000),
 }
+GAUGES = {"UsageGivenUpAlarm", "UsageLateAlarm"}  # of which a sum would mean nothing
 COMPARISONS = {"g": "GreaterThanThreshold", "ge": "GreaterThanOrEqualToThreshold"}
 
 
@@ -555,13 +566,14 @@ def test_alarms_are_exactly_these(resources: Resources) -> None:
 
 
 @pytest.mark.parametrize("name", ALARMS)
-def test_alarm_sums_its_metric_and_tells_the_topic_what_to_do(
+def test_alarm_counts_its_metric_and_tells_the_topic_what_to_do(
     resources: Resources, name: str
 ) -> None:
     alarm = resources[name]["Properties"]
     metric, period, comparison, threshold = ALARMS[name]
     assert f"{alarm['Namespace']} {alarm['MetricName']}" == metric
-    assert (alarm["Statistic"], alarm["Period"], alarm["EvaluationPeriods"]) == ("Sum", period, 1)
+    assert alarm["Statistic"] == ("Maximum" if name in GAUGES else "Sum")
+    assert (alarm["Period"], alarm["EvaluationPeriods"]) == (period, 1)
     assert alarm["ComparisonOperator"] == COMPARISONS[comparison]
     assert alarm["Threshold"] == threshold
     assert alarm["TreatMissingData"] == "notBreaching"
@@ -586,6 +598,8 @@ def test_alarms_name_whom_they_watch(resources: Resources) -> None:
             "ApiName": resources["Api"]["Properties"]["Body"]["info"]["title"],
             "Stage": {"Ref": "StageName"},
         },
+        "UsageGivenUpAlarm": {"QueueName": {"Fn::GetAtt": ["MeterFailures", "QueueName"]}},
+        "UsageLateAlarm": {"FunctionName": {"Ref": "MeterFunction"}},
     }
 
 
