@@ -114,18 +114,8 @@ def assert_books_balance(store: SmallDynamoDB) -> int:
     return found["rows"]
 
 
-def crowded(store: SmallDynamoDB) -> None:
-    """The first request of a project whose money lies in the wrong shards, whichever it meets: it
-    must be moved before it can be admitted. All calls there are, are made.
-    """
-    for shard in range(4):
-        key = items.Key(items.ledger("p", str(shard)), items.month(NOON))
-        used = NANO // 4 if shard % 2 else -NANO // 4
-        store.items[key] = {**key.item(), "nano_usd": {"N": str(used)}}
-
-
 def one_of_all() -> Any:
-    """Dearer than one shard's share, so that room must be made for it in any shard."""
+    """Dearer than one shard's share, so that room must be made for it first."""
     return ask(
         limits=USER,
         project=Pool(Limits(**{**POOL_TOLD, "nano_usd_per_month": 3 * CENT}), 4),
@@ -422,7 +412,6 @@ def test_conflict_beside_a_limit_that_refuses_is_a_refusal(code: str) -> None:
 def test_stale_caller_never_undoes_an_operators_mark() -> None:
     """It is set between the read and the write of one who makes room."""
     store = SmallDynamoDB()
-    crowded(store)
 
     def around(operation: str, _asked: Any, carry_out: Callable[[], Any]) -> Any:
         answer = carry_out()
