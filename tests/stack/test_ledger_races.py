@@ -593,14 +593,20 @@ def budget(room: int) -> Limits:
 
 
 # (requests, room): some of them are refused, or none.
-SHORT = [(8, 3), (8, 8), (64, 24)]
-LONG = [(8, 12), (64, 64), (64, 1), (256, 100), (256, 256)]
+SHORT = {(8, 3), (8, 8), (64, 24)}
+LONG = {(8, 12), (64, 64), (64, 1), (256, 100), (256, 256)}
 ROUNDS = {8: 3, 64: 1, 256: 1}
 
 
-@pytest.mark.parametrize(("level", "shard_count"), LEVELS)
+def in_time(level: tuple[str, int], requests_and_room: tuple[int, int]) -> Any:
+    """Where each share is less than two requests, what is used is moved again and again."""
+    is_long = requests_and_room in LONG or (level[1] == 16 and requests_and_room != (8, 3))
+    return pytest.param(*level, *requests_and_room, marks=[pytest.mark.long] if is_long else [])
+
+
 @pytest.mark.parametrize(
-    ("count", "room"), [*SHORT, *(pytest.param(*each, marks=pytest.mark.long) for each in LONG)]
+    ("level", "shard_count", "count", "room"),
+    [in_time(level, each) for each in sorted(SHORT | LONG) for level in LEVELS],
 )
 def test_requests_at_once_get_exactly_what_the_budget_has_room_for(
     racers: Racers, endpoint: str, level: str, shard_count: int, count: int, room: int
@@ -808,11 +814,11 @@ def usd(times: int) -> float:
 def test_lowered_limit_admits_nobody_until_there_is_room_below_it(
     racers: Racers, books: Books
 ) -> None:
-    """Twenty are open when the limit is lowered to six; each process still has the old one."""
+    """Twelve of twenty are open when it is lowered to six, and nobody has been told."""
     operator = operator_of(books)
     create(operator, "race", 20, 4)
     before = pool_of(books, "race")
-    asked = [replace(each, project=before) for each in requests(20, "project", NOTHING)]
+    asked = [replace(each, project=before) for each in requests(12, "project", NOTHING)]
     assert not [each for each in racers.decide(books.table, asked) if each.refused]
     change(operator, "race", 6, 4)
     after = pool_of(books, "race")
@@ -825,7 +831,7 @@ def test_lowered_limit_admits_nobody_until_there_is_room_below_it(
     assert {each.refused for each in unaware} == {STALE}
     refused = racers.decide(books.table, newcomers(after, "none"))
     assert {each.refused for each in refused} == {money("project")}
-    kept = sum(racers.do(forget, [(books.table, 4)] * PROCESSES))
+    kept = sum(racers.do(forget, [(books.table, 2)] * PROCESSES))
     assert kept == 4
     decided = racers.decide(books.table, newcomers(after, "two"))
     admitted = [each for each in decided if each.refused is None]
