@@ -377,9 +377,10 @@ def test_no_transaction_has_more_than_100_parts_and_no_row_is_left_out(small: Sm
 
 
 def test_rows_of_one_user_share_one_transaction(small: Small) -> None:
+    """And of the 97th its mark would be the 101st part."""
     watched = Watched(small)
-    adding(watched).add(put(small, (item() for _ in range(96))), KEPT)
-    assert watched.sizes == [100]
+    adding(watched).add(put(small, (item() for _ in range(97))), KEPT)
+    assert watched.sizes == [100, 5]
 
 
 def test_whoever_meets_others_at_the_same_sums_tries_again_under_a_new_name(small: Small) -> None:
