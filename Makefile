@@ -22,7 +22,8 @@ install-sam:
 	@$(PYTHON) -m local.install sam
 
 test: install install-sam  ## everything that must pass before a change lands; under 8 minutes
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" --numprocesses 2 tests/unit tests/template
+	$(BIN)/python -m pytest -m "not long" --ignore tests/unit --ignore tests/template
 
 test-long: install install-sam  ## the proofs that take minutes
 	$(BIN)/python -m pytest -m long
