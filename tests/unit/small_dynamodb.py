@@ -6,7 +6,6 @@ Stricter than moto: a name or value that no expression uses, a path that two cla
 item that two parts touch are refused, as AWS does.
 """
 
-import copy
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -21,22 +20,23 @@ _CLAUSES = re.compile(r"\b(SET|ADD|REMOVE|DELETE) ")
 
 class SmallDynamoDB:
     def __init__(self) -> None:
+        # An attribute's value is replaced, never changed: a copy of an item need not be deep.
         self.items: dict[tuple[str, str], Item] = {}
         self._done: dict[str, str] = {}
 
     # ------------------------------------------------------------ reading
 
     def scan(self, **_asked: Any) -> dict[str, Any]:
-        return {"Items": [copy.deepcopy(self.items[key]) for key in sorted(self.items)]}
+        return {"Items": [dict(self.items[key]) for key in sorted(self.items)]}
 
     def get_item(self, **asked: Any) -> dict[str, Any]:
         item = self.items.get(_key(asked["Key"]))
-        return {"Item": copy.deepcopy(item)} if item else {}
+        return {"Item": dict(item)} if item else {}
 
     def batch_get_item(self, **asked: Any) -> dict[str, Any]:
         ((name, of_table),) = asked["RequestItems"].items()
         found = [self.items.get(_key(key)) for key in of_table["Keys"]]
-        return {"Responses": {name: [copy.deepcopy(item) for item in found if item]}}
+        return {"Responses": {name: [dict(item) for item in found if item]}}
 
     def query(self, **asked: Any) -> dict[str, Any]:
         assert asked["KeyConditionExpression"] == "pk = :pk AND sk < :now"
@@ -45,7 +45,7 @@ class SmallDynamoDB:
         after = asked.get("ExclusiveStartKey", {"sk": {"S": ""}})["sk"]["S"]
         keys = sorted(key for key in self.items if key[0] == pk and after < key[1] < below)
         page = keys[: asked["Limit"]]
-        answer: dict[str, Any] = {"Items": [copy.deepcopy(self.items[key]) for key in page]}
+        answer: dict[str, Any] = {"Items": [dict(self.items[key]) for key in page]}
         if len(page) == asked["Limit"]:
             answer["LastEvaluatedKey"] = {"pk": {"S": pk}, "sk": {"S": page[-1][1]}}
         return answer
@@ -73,7 +73,7 @@ class SmallDynamoDB:
     def transact_write_items(self, **asked: Any) -> dict[str, Any]:
         token = asked.get("ClientRequestToken")
         assert token is None or 1 <= len(token) <= 36
-        told = json.dumps(asked["TransactItems"], sort_keys=True)
+        told = json.dumps(asked["TransactItems"])
         if token in self._done:
             if self._done[token] != told:
                 raise AwsError("other words", 400, "IdempotentParameterMismatchException")
@@ -89,7 +89,7 @@ class SmallDynamoDB:
             else:
                 reasons.append({"Code": "ConditionalCheckFailed"})
                 if part.tells and before:
-                    reasons[-1]["Item"] = copy.deepcopy(before)
+                    reasons[-1]["Item"] = dict(before)
         if any(reason["Code"] != "None" for reason in reasons):
             raise AwsError("cancelled", 400, "TransactionCanceledException", reasons)
         for part in parts:
@@ -103,6 +103,25 @@ class SmallDynamoDB:
             self.items.pop(key, None)
         else:
             self.items[key] = item
+
+
+class Between:
+    """A client, of this or of moto, that lets something happen with each call: `around` is
+    given the operation's name, what is asked, and how to carry it out.
+    """
+
+    def __init__(self, store: Any, around: Callable[..., Any]) -> None:
+        self._store, self._around = store, around
+        self.calls: list[str] = []
+
+    def __getattr__(self, operation: str) -> Callable[..., Any]:
+        carry_out = getattr(self._store, operation)
+
+        def call(**asked: Any) -> Any:
+            self.calls.append(operation)
+            return self._around(operation, asked, lambda: carry_out(**asked))
+
+        return call
 
 
 class _Part:
@@ -126,12 +145,12 @@ class _Part:
 
     def after(self, before: Item | None) -> Item | None:
         if self._kind == "Put":
-            return copy.deepcopy(dict(self._asked["Item"]))
+            return dict(self._asked["Item"])
         if self._kind == "Delete":
             return None
         if self._kind == "ConditionCheck":
             return before
-        item = copy.deepcopy(before) if before else copy.deepcopy(dict(self._asked["Key"]))
+        item = dict(before or self._asked["Key"])
         said = _CLAUSES.split(self._update)[1:]
         touched: list[str] = []
         for verb, terms in zip(said[::2], said[1::2], strict=True):

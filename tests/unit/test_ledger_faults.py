@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.small_dynamodb import SmallDynamoDB
+from tests.unit.small_dynamodb import Between, SmallDynamoDB
 from tests.unit.test_ledger import NOON, SPENT, ask
 from weir.aws import items
 from weir.aws import ledger as aws_ledger
@@ -53,25 +53,6 @@ class Time:
 
     def sleep(self, seconds: float) -> None:
         self.s += seconds
-
-
-class Between:
-    """A client that lets something happen with each call: `around` is given the operation's name,
-    what is asked, and how to carry it out.
-    """
-
-    def __init__(self, store: SmallDynamoDB, around: Callable[..., Any]) -> None:
-        self._store, self._around = store, around
-        self.calls: list[str] = []
-
-    def __getattr__(self, operation: str) -> Callable[..., Any]:
-        carry_out = getattr(self._store, operation)
-
-        def call(**asked: Any) -> Any:
-            self.calls.append(operation)
-            return self._around(operation, asked, lambda: carry_out(**asked))
-
-        return call
 
 
 def ledger_of(client: Any, time: Time | None = None) -> Ledger:

@@ -5,9 +5,9 @@
               MINUTE#…   `requests`, `tokens`
               MONTH#…    `tokens`, `nano_usd`, `nano_usd_reserved` (what of it is held by open
                          requests), and of a day `d21q` requests, `d21t` tokens
-              of a pool  `g`, the generation of the configuration by which it is divided into
-                         shards. Negative: that has changed, and nothing is admitted before what is
-                         used has been divided anew
+              of a pool  `g`, the generation of the configuration by which it was divided into
+                         shards. Who knows a later one admits nothing before he has divided anew what
+                         is used; who knows an earlier one must read the configuration again
     OPEN#…               a reservation: `doc` says what it holds of whom
 
 Every counter is what is used and held together. What is admitted and refused: `weir/ledger.py`.
@@ -196,12 +196,7 @@ class Ledger:
                 [ledger.held(account) for account in accounts if account.windows()],
                 ask.row,
             )
-            try:
-                refused = self._reserve(reservation, accounts, tries)
-            except AwsError as error:
-                if not _is_ours(error):
-                    self._undo(reservation)
-                raise
+            refused = self._reserve(reservation, accounts, tries)
             if not refused:
                 return reservation
             again = [each for each in refused if isinstance(each, _Busy)]
@@ -244,6 +239,8 @@ class Ledger:
         except Exception as error:
             reasons = _cancelled(error)
             if reasons is None:
+                if not _is_ours(error):
+                    self._undo(reservation)
                 raise
         failed = [reason.get("Code") == "ConditionalCheckFailed" for reason in reasons]
         if not any(failed):
@@ -279,10 +276,8 @@ class Ledger:
                 f"A request with the id {reservation.completion_id!r} is still open. Choose "
                 "another X-Client-Request-Id, or cancel that one."
             )
-        if account.is_pool and window != MINUTE:
-            generation = abs(used.get(_MARK, account.generation))
-            if generation > account.generation:
-                raise StaleConfiguration
+        if account.is_pool and window != MINUTE and used.get(_MARK, 0) > account.generation:
+            raise StaleConfiguration
         if account.is_pool and (account.shards > 1 or account.generation):
             return self._make_room(reservation, account, window)
         over = account.over(fields, used, amounts, at)
@@ -309,8 +304,7 @@ class Ledger:
             if field.unit == "nano_usd":
                 expression.take(ledger.HELD_USD, amounts.nano_usd, None)
         if account.is_pool and window != MINUTE:
-            mark, mine = expression.name(_MARK), expression.value({"N": str(account.generation)})
-            expression.condition(f"(attribute_not_exists({mark}) OR {mark} = {mine})")
+            expression.unchanged(_MARK, account.generation or None)
         if window != NOW:
             expression.set("ttl", at + _kept_s(window))
         if any(field.code in "qd" for field in fields):
@@ -331,8 +325,7 @@ class Ledger:
         ]
         found = self.read(keys)
         used = [_used(item) for item in found]
-        marks = [each.get(_MARK) for each in used]
-        if any(mark is not None and abs(mark) > account.generation for mark in marks):
+        if window != MINUTE and any(each.get(_MARK, 0) > account.generation for each in used):
             raise StaleConfiguration
         wanted, refused = ledger.redistributed(account, window, used, amounts, at)
         if refused:
@@ -358,23 +351,25 @@ class Ledger:
         at: int,
         changes: Iterable[tuple[Key, Used, Mapping[str, int]]],
     ) -> list[dict[str, Any]]:
-        """The writes by which each item, that has the first, comes to have the second."""
+        """The writes by which each item, that has the first, comes to have the second. What is
+        settled meanwhile is no hindrance; what is admitted is.
+        """
         marked = account.generation > 0 and window != MINUTE
         parts = []
         for key, was, wants in changes:
+            divided = marked and was.get(_MARK) != account.generation
+            moved = {n: value - was.get(n, 0) for n, value in wants.items()}
+            if not divided and not any(moved.values()):
+                continue
             expression = _Expression()
-            for name, value in wants.items():
-                expression.unchanged(name, was.get(name))
-                if value != was.get(name, 0):
-                    expression.set(name, value)
+            for name, by in moved.items():
+                expression.take(name, by, was.get(name, 0) + by)
             if marked:
                 expression.unchanged(_MARK, was.get(_MARK))
-                if was.get(_MARK) != account.generation:
-                    expression.set(_MARK, account.generation)
-            if expression.sets:
-                if window != NOW:  # this may make the item
-                    expression.set("ttl", at + _kept_s(window))
-                parts.append(self._update(key, expression))
+                expression.set(_MARK, account.generation)
+            if window != NOW:  # this may make the item
+                expression.set("ttl", at + _kept_s(window))
+            parts.append(self._update(key, expression))
         return parts
 
     def _undo(self, reservation: Reservation) -> None:
@@ -480,12 +475,14 @@ class Ledger:
         their processes have died. Stops early when `until` says so.
         """
         settled = failed = oldest_s = nano_usd = 0
+        # Of two sweepers at once only one is told that it was he who settled.
+        by = f"w{os.urandom(1).hex()}"
         for shard in range(items.OPEN_SHARDS):
             for item in self._due(f"OPEN#{shard}", now):
                 if until():
                     return Swept(settled, failed, oldest_s, nano_usd)
                 try:
-                    charged = self._sweep(item)
+                    charged = self._sweep(item, by)
                     if charged is not None:
                         settled, nano_usd = settled + 1, nano_usd + charged
                 except Exception:
@@ -494,7 +491,7 @@ class Ledger:
                 oldest_s = max(oldest_s, now - int(item["sk"]["S"][:10]))
         return Swept(settled, failed, oldest_s, nano_usd)
 
-    def _sweep(self, item: Item) -> int | None:
+    def _sweep(self, item: Item, by: str) -> int | None:
         """nano-USD that it is charged; None if there is nothing to settle."""
         if "doc" not in item:  # what _undo has left
             key = Key(item["pk"]["S"], item["sk"]["S"])
@@ -512,7 +509,7 @@ class Ledger:
             "nano_usd": amounts.nano_usd,
         }
         worst = Settlement(amounts.tokens, amounts.nano_usd, answered=True)
-        return amounts.nano_usd if self.settle(reservation, worst, row, by="w") else None
+        return amounts.nano_usd if self.settle(reservation, worst, row, by) else None
 
     def _due(self, pk: str, now: int) -> Iterable[Item]:
         start: dict[str, Any] = {}
