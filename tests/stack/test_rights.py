@@ -86,6 +86,7 @@ MAY = {
     },
     "RotateFunction": {"query", "put", "update", "read signing keys", "describe signing keys"},
     "SweepFunction": {"query", "put", "update", "delete"},
+    "MeterFunction": {"update"},
 }
 
 
