@@ -184,6 +184,12 @@ def _lines(models: Mapping[str, Mapping[str, Any]], last: _Column = _STATE) -> l
     return text.table(heads, rows)
 
 
+def _charged_if_stopped(model: Mapping[str, Any]) -> str:
+    if model.get("hidden_reasoning", True):
+        return "charged for all of the output cap: the model may reason unseen"
+    return "charged for what it had said"
+
+
 def _show(console: Console, name: str, model: Mapping[str, Any]) -> None:
     most = model.get("max_input_tokens")
     source = f"{model.get('source', 'not told')} {model.get('as_of', '')}"
@@ -204,6 +210,7 @@ def _show(console: Console, name: str, model: Mapping[str, Any]) -> None:
         *([("Max input", f"{most} tokens, to which the prices hold")] if most else []),
         ("Max output", f"{model['max_output_tokens']} tokens"),
         ("Images", "yes" if model.get("image_max_tokens") else "refused"),
+        ("If stopped", _charged_if_stopped(model)),
         ("Source", source.strip()),
         ("State", text.off_text(model.get("killed")) or "on"),
     ]

@@ -218,7 +218,12 @@ async def _upstream(asked: Settings, running: Running) -> Upstream:
     running.children.append(child)
     running.model = (child, port)
     return Upstream(
-        f"http://127.0.0.1:{port}/v1", MODEL, api_key, "max_tokens", *seed.EMBEDDED_PRICES
+        f"http://127.0.0.1:{port}/v1",
+        MODEL,
+        api_key,
+        "max_tokens",
+        *seed.EMBEDDED_PRICES,
+        hidden_reasoning=False,
     )
 
 

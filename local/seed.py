@@ -80,6 +80,9 @@ def model_entry(upstream: Upstream) -> ModelDocument:
             f"What does {upstream.model!r} cost? Weir refuses a model without a price. Set "
             "UPSTREAM_PRICE_INPUT and UPSTREAM_PRICE_OUTPUT, in USD for a million tokens; 0 is one."
         )
+    hidden_reasoning = upstream.hidden_reasoning
+    if hidden_reasoning is None:
+        hidden_reasoning = known is None or known.hidden_reasoning
     candidate = {
         "upstream": UPSTREAM,
         "model": upstream.model,
@@ -89,7 +92,15 @@ def model_entry(upstream: Upstream) -> ModelDocument:
         "output_cap_parameter": upstream.output_cap_parameter,
     }
     reference = f"fc:{UPSTREAM}/{model_name(upstream.model)}"
-    return parsed(ModelDocument, {**told, "aliases": [reference], "candidates": [candidate]})
+    return parsed(
+        ModelDocument,
+        {
+            **told,
+            "aliases": [reference],
+            "candidates": [candidate],
+            "hidden_reasoning": hidden_reasoning,
+        },
+    )
 
 
 def _nano_usd(usd_per_million: str) -> int:

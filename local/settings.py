@@ -24,6 +24,8 @@ class Upstream:
     # USD for a million tokens. None: as in the list of known models.
     input_price: str | None = None
     output_price: str | None = None
+    # Whether it may produce output that it does not show. None: as in that list, or else it may.
+    hidden_reasoning: bool | None = None
 
 
 @dataclass(frozen=True)

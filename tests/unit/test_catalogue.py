@@ -72,6 +72,13 @@ def test_prices_hold_to_the_end_of_the_context_unless_it_is_said_otherwise() -> 
     assert catalogue(max_input_tokens=272_000).models["m-large"].max_input_tokens == 272_000
 
 
+@pytest.mark.parametrize(
+    ("said", "read"), [(..., True), (True, True), (None, True), (0, True), (False, False)]
+)
+def test_model_reasons_unseen_unless_it_is_said_that_it_does_not(said: Any, read: bool) -> None:
+    assert catalogue(hidden_reasoning=said).models["m-large"].hidden_reasoning is read
+
+
 SPOILT: list[Callable[[dict[str, Any]], object]] = [
     lambda model: model.pop("candidates"),
     lambda model: model.pop("context_tokens"),

@@ -492,6 +492,7 @@ def test_known_model_brings_its_upstream_and_says_how_to_give_it_a_key(weir: Wei
     assert "The upstream openai has no key yet" in answer.err
     known = weir("models", "known", "gpt-4o-mini", "--json").json()["data"]["gpt-4o-mini"]
     told = weir("models", "show", "gpt-4o-mini", "--json").json()
+    assert "charged for what it had said" in weir("models", "show", "gpt-4o-mini").out
     assert known == {name: told[name] for name in known}
 
     assert weir("models", "add", "gpt-4o-mini").code == 0, "the same again changes nothing"

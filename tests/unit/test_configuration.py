@@ -188,6 +188,7 @@ def test_model_is_kept_whole_so_that_a_later_default_changes_nothing() -> None:
     stored = parsed(ModelDocument, MODEL).stored()
     assert stored["aliases"] == []
     assert stored["candidates"][0]["output_cap_parameter"] == "max_completion_tokens"
+    assert stored["hidden_reasoning"] is True
 
 
 def test_limit_that_was_not_named_is_never_told_as_null() -> None:
@@ -577,6 +578,7 @@ FULL_MODEL = {
     "aliases": ["x"],
     "max_input_tokens": 1,
     "image_max_tokens": 1,
+    "hidden_reasoning": False,
     "source": "https://x.example",
     "as_of": "2026-01-01",
     "candidates": [{**CANDIDATE, "output_cap_parameter": "max_tokens"}],
@@ -690,6 +692,7 @@ MODELS = st.fixed_dictionaries(
         "aliases": st.lists(st.from_regex(r"fc:[a-z]{1,5}/[a-z]{1,5}", fullmatch=True), max_size=3),
         "max_input_tokens": st.none() | st.integers(1, 10**8),
         "image_max_tokens": st.none() | st.integers(1, 10**6),
+        "hidden_reasoning": st.booleans(),
         "as_of": st.none() | st.just("2026-01-01"),
         "source": st.none() | st.just("https://x.example"),
     },
@@ -707,6 +710,7 @@ def test_every_model_that_may_be_written_can_be_read(told: dict[str, Any]) -> No
         assert candidate.output_nano_usd == written["output_nano_usd"]
     assert read.image_max_tokens == told.get("image_max_tokens")
     assert read.max_input_tokens == told.get("max_input_tokens")
+    assert read.hidden_reasoning == told.get("hidden_reasoning", True)
     assert parsed(ModelDocument, stored).stored() == stored
 
 

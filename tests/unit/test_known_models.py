@@ -23,6 +23,7 @@ MODEL_FIELDS = [
     "max_output_tokens",
     "overhead_tokens",
     "image_max_tokens",
+    "hidden_reasoning",
     "source",
     "as_of",
 ]
@@ -152,3 +153,17 @@ def test_models_whose_price_rises_with_the_prompt_s_length_take_none_so_long() -
         "claude-haiku-5-5": 100_000,
         "gemini-3.1-pro-preview": 200_000,
     }
+
+
+def test_models_that_show_all_they_produce_are_those_without_a_reasoning_mode() -> None:
+    """Any other may be billed for more than it has said when it is stopped."""
+    assert {name for name, told in MODELS.items() if told["hidden_reasoning"] is False} == {
+        "gpt-4o",
+        "gpt-4o-mini",
+        "gpt-4.1",
+        "gpt-4.1-mini",
+        "mistral-large-3",
+        "codestral",
+        "together-llama-3.3-70b",
+    }
+    assert {type(told["hidden_reasoning"]) for told in MODELS.values()} == {bool}

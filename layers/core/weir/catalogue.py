@@ -40,7 +40,8 @@ class Model:
     """`candidates` in the order in which they are tried. `overhead_tokens` is what a provider adds
     to the input beyond its bytes; `image_max_tokens` what an image may cost, None: no images.
     The prices hold up to `max_input_tokens` of input (None: to the end of the context): what might
-    be longer is refused.
+    be longer is refused. `hidden_reasoning`: it may produce output that it does not show, so what
+    a stopped answer has cost cannot be told from what arrived.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Model:
     max_input_tokens: int | None
     killed: bool
     created_at: int
+    hidden_reasoning: bool = True
 
     @property
     def owned_by(self) -> str:
@@ -91,6 +93,8 @@ def _model(name: str, told: Mapping[str, Any], upstreams: Mapping[str, Upstream]
         max_input_tokens=_whole_or_none(told.get("max_input_tokens")),
         killed=told.get("killed") is not None,
         created_at=_whole(told.get("created_at", 0)),
+        # Whatever else is written there: the side on which nothing is left uncharged.
+        hidden_reasoning=told.get("hidden_reasoning", True) is not False,
     )
 
 

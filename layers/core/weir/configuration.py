@@ -281,6 +281,12 @@ class ModelDocument(Document):
     image_max_tokens: Annotated[int, Field(ge=1, le=10**6)] | None = Field(
         default=None, description="the most that an image may cost; null: images are refused"
     )
+    hidden_reasoning: bool = Field(
+        default=True,
+        description="the model may produce output that it does not show: a request that is stopped "
+        "before the provider has told its usage is charged for all of its output cap; false: for "
+        "what it had said",
+    )
     source: Annotated[str, StringConstraints(pattern=r"^https://[!-~]{1,490}$")] | None = Field(
         default=None, description="where prices and limits were read"
     )

@@ -117,6 +117,7 @@ class Model(View):
     max_output_tokens: int
     overhead_tokens: int
     image_max_tokens: int | None = None
+    hidden_reasoning: bool = True
     source: str | None = None
     as_of: str | None = None
     created_at: int
