@@ -529,7 +529,9 @@ def test_permission_to_rotate_exists_before_the_schedule_does(resources: Resourc
 # ---------------------------------------------------------------- schedules, metrics and alarms
 
 
-def test_sweeper_runs_each_minute_and_is_not_tried_twice(resources: Resources) -> None:
+def test_sweeper_runs_each_minute_and_no_run_is_tried_twice_or_outlives_its_minute(
+    resources: Resources,
+) -> None:
     (rule,) = of_type(resources, "AWS::Events::Rule").values()
     assert rule["Properties"]["ScheduleExpression"] == "rate(1 minute)"
     assert rule["Properties"].get("State", "ENABLED") == "ENABLED"
@@ -539,16 +541,19 @@ def test_sweeper_runs_each_minute_and_is_not_tried_twice(resources: Resources) -
     (invoked,) = of_type(resources, "AWS::Lambda::EventInvokeConfig").values()
     assert invoked["Properties"]["FunctionName"] == {"Ref": "SweepFunction"}
     assert invoked["Properties"]["MaximumRetryAttempts"] == 0
+    assert invoked["Properties"]["MaximumEventAgeInSeconds"] == 60
     properties = resources["SweepFunction"]["Properties"]
     assert (properties["MemorySize"], properties["Timeout"]) == (256, 60)
 
 
-# Name: metric, seconds, comparison (g: greater, ge: or equal) and threshold.
+# Name: metric, seconds, comparison (g: greater, ge: or equal, l: less) and threshold.
 ALARMS: dict[str, tuple[str, int, str, Any]] = {
     "SettlementFailuresAlarm": ("Weir SettlementFailures", 300, "ge", 1),
     "SweptReservationsAlarm": ("Weir SweptReservations", 900, "ge", 5),
     "SweepFailuresAlarm": ("Weir SweepFailures", 300, "ge", 1),
     "SweepErrorsAlarm": ("AWS/Lambda Errors", 300, "ge", 1),
+    "SweepStoppedAlarm": ("AWS/Lambda Invocations", 900, "l", 1),
+    "OldestReservationAlarm": ("Weir OldestReservationSeconds", 300, "g", 600),
     "AboveWorstCaseAlarm": ("Weir AboveWorstCase", 300, "ge", 1),
     "LedgerBusyAlarm": ("Weir LedgerBusy", 300, "ge", 10),
     "SpendAlarm": ("Weir CostUsd", 3600, "g", {"Ref": "SpendAlarmUsdPerHour"}),
@@ -557,8 +562,14 @@ ALARMS: dict[str, tuple[str, int, str, Any]] = {
     "UsageGivenUpAlarm": ("AWS/SQS ApproximateNumberOfMessagesVisible", 300, "ge", 1),
     "UsageLateAlarm": ("AWS/Lambda IteratorAge", 300, "g", 3_600_000),
 }
-GAUGES = {"UsageGivenUpAlarm", "UsageLateAlarm"}  # of which a sum would mean nothing
-COMPARISONS = {"g": "GreaterThanThreshold", "ge": "GreaterThanOrEqualToThreshold"}
+# Of which a sum would mean nothing.
+GAUGES = {"OldestReservationAlarm", "UsageGivenUpAlarm", "UsageLateAlarm"}
+SILENCES = {"SweepStoppedAlarm"}  # where no data is what is wrong
+COMPARISONS = {
+    "g": "GreaterThanThreshold",
+    "ge": "GreaterThanOrEqualToThreshold",
+    "l": "LessThanThreshold",
+}
 
 
 def test_alarms_are_exactly_these(resources: Resources) -> None:
@@ -576,7 +587,7 @@ def test_alarm_counts_its_metric_and_tells_the_topic_what_to_do(
     assert (alarm["Period"], alarm["EvaluationPeriods"]) == (period, 1)
     assert alarm["ComparisonOperator"] == COMPARISONS[comparison]
     assert alarm["Threshold"] == threshold
-    assert alarm["TreatMissingData"] == "notBreaching"
+    assert alarm["TreatMissingData"] == ("breaching" if name in SILENCES else "notBreaching")
     assert alarm["AlarmActions"] == [{"Ref": "AlarmTopic"}]
     sentences = re.findall(r"[.;?](?:\s|$)", alarm["AlarmDescription"])
     assert len(sentences) >= 2
@@ -593,6 +604,7 @@ def test_alarms_name_whom_they_watch(resources: Resources) -> None:
     assert watched == {
         **{name: {metrics.STACK: {"Ref": "AWS::StackName"}} for name in ours},
         "SweepErrorsAlarm": {"FunctionName": {"Ref": "SweepFunction"}},
+        "SweepStoppedAlarm": {"FunctionName": {"Ref": "SweepFunction"}},
         "ChatThrottlesAlarm": {"FunctionName": {"Ref": "ChatFunction"}},
         "ApiFailuresAlarm": {
             "ApiName": resources["Api"]["Properties"]["Body"]["info"]["title"],
