@@ -98,8 +98,12 @@ def test_one_request_can_be_sent_to_any_candidate_with_any_cap() -> None:
 def test_tools_images_and_unknown_fields_pass_and_strays_do_not() -> None:
     parts = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]
     passing = {
-        "tools": [{"type": "function", "function": {"name": "f"}}],
+        "tools": [
+            {"type": "function", "function": {"name": "f"}},
+            {"type": "custom", "custom": {"name": "pay_$"}},
+        ],
         "tool_choice": "auto",
+        "functions": [{"name": "g"}],
         "response_format": {"type": "json_object"},
         "temperature": 0,
         "something_new": {"deep": [1, None, "ü"]},
@@ -243,6 +247,85 @@ def test_refusal_of_what_would_be_dearer_says_how_much_fits() -> None:
 @pytest.mark.parametrize("field", sorted(chat.COSTLY_FIELDS))
 def test_field_that_could_cost_more_than_the_cap_is_dropped(field: str) -> None:
     assert field not in told(**{field: 99})
+
+
+FUNCTION = {"type": "function", "function": {"name": "f"}}
+
+
+@pytest.mark.parametrize(
+    ("param", "value"),
+    [
+        ("tools", [FUNCTION, {"type": "web_search"}]),
+        ("tools", [{"type": "builtin_function", "function": {"name": "f"}}]),
+        ("tools", [{"function": {"name": "f"}}]),
+        ("tools", [{"type": ["function"]}]),
+        ("tools", ["web_search"]),
+        ("tools", {"type": "web_search"}),
+        ("tools", "web_search"),
+        ("tools", [{"type": "function", "function": {"name": "$web_search"}}]),
+        ("tools", [{"type": "function", "name": "$web_search"}]),
+        ("tools", [{"type": "custom", "custom": {"name": "$web_search"}}]),
+        ("functions", [{"name": "f"}, {"name": "$web_search"}]),
+        ("functions", {"name": "$web_search"}),
+    ],
+    ids=str,
+)
+def test_tool_that_the_provider_runs_itself_is_refused(param: str, value: object) -> None:
+    with pytest.raises(BadRequest) as refused:
+        told(**{param: value})
+    assert refused.value.param == param
+
+
+def test_no_tools_at_all_may_be_said_as_null_or_as_an_empty_list() -> None:
+    assert told(tools=None, functions=[])["functions"] == []
+
+
+MARK = {"cache_control": {"type": "ephemeral"}}
+
+
+def test_marks_that_have_a_cache_written_are_removed_wherever_a_provider_looks() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    marked = {
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "hi", **MARK}], **MARK},
+            {"role": "user", "content": {"type": "text", "text": "hi", **MARK}},
+            {
+                "role": "assistant",
+                "tool_calls": [{**call, **MARK, "function": {**call["function"], **MARK}}],  # type: ignore[dict-item]
+            },
+        ],
+        "tools": [{"type": "function", "function": {"name": "f", **MARK}, **MARK}],
+        "functions": [{"name": "g", **MARK}],
+    }
+    before = json.dumps(marked)
+    upstream = told(**marked)
+    assert "cache_control" not in json.dumps(upstream)
+    assert upstream["messages"] == [
+        {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+        {"role": "user", "content": {"type": "text", "text": "hi"}},
+        {"role": "assistant", "tool_calls": [call]},
+    ]
+    assert (upstream["tools"], upstream["functions"]) == ([FUNCTION], [{"name": "g"}])
+    assert json.dumps(marked) == before, "the caller's own is not changed"
+
+
+def test_what_is_only_called_like_such_a_mark_stays() -> None:
+    schema = {"type": "object", "properties": {"cache_control": {"type": "string"}}}
+    body = {
+        "messages": [{"role": "user", "content": 'Say {"cache_control":1}.'}],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": schema}}],
+        "response_format": {"type": "json_schema", "json_schema": {"schema": schema}},
+    }
+    upstream = told(**body)
+    assert {name: upstream[name] for name in body} == body
+
+
+def test_request_without_such_a_mark_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("looked for in vain")
+
+    monkeypatch.setattr(chat, "_without_cache_marks", never)
+    told(messages=[{"role": "user", "content": '"cache_control": {"cache_control":'}])
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,9 @@ from weir.errors import (
 STRAY_FIELDS = ("session_id", "token", "user_id", "tier", "signal", "headers")
 
 # Fields with which some provider produces more, or dearer, output than the cap that we send allows:
-# other names of the cap, several answers for one, other models, and what is billed beside tokens.
+# other names of the cap, several answers for one, other models or places that serve them, dearer
+# ways to serve them, searches and other rounds of the provider's own, what is billed beside tokens,
+# and fields within which any of these may be said.
 COSTLY_FIELDS = frozenset(
     {
         "n_predict",
@@ -45,9 +47,23 @@ COSTLY_FIELDS = frozenset(
         "plugins",
         "service_tier",
         "prediction",
+        "web_search",
         "web_search_options",
+        "enable_search",
+        "search_options",
+        "search_parameters",
+        "search_settings",
+        "compound_custom",
+        "mcp_servers",
         "modalities",
         "audio",
+        "provider",
+        "preset",
+        "speed",
+        "inference_geo",
+        "safety_model",
+        "cache_control",
+        "extra_body",
     }
 )
 
@@ -56,6 +72,8 @@ _NOT_PASSED = COSTLY_FIELDS.union(STRAY_FIELDS, _CAP_FIELDS, ("model",))
 _WORD = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+# Only a member's name is written so: a quote within a text is escaped.
+_CACHE_MARK = '"cache_control":'
 _MAX_TOLD = 1000  # characters of a provider's message that are passed on
 
 
@@ -105,6 +123,7 @@ def understand(body: Mapping[str, Any], target: Target) -> ChatRequest:
     if not all(isinstance(message, dict) for message in messages):
         raise BadRequest("Each of messages must be an object.", param="messages")
     addresses = _image_addresses(messages, images=target.images)
+    _check_tools(body)
     stream = _optional(body, "stream", bool) or False
     options = _optional(body, "stream_options", dict) or {}
     choices = _positive(body, "n") or 1
@@ -121,8 +140,11 @@ def understand(body: Mapping[str, Any], target: Target) -> ChatRequest:
         upstream["messages"] = [prompt, *messages]
     if stream:
         upstream["stream_options"] = {**options, "include_usage": True}
+    text = _json(upstream)
+    if _CACHE_MARK in text:  # looked for in what is made anyway: hardly any request has one
+        text = _json(_without_cache_marks(upstream))
     # A lone surrogate cannot be UTF-8; its JSON escape can.
-    common = _json(upstream).encode("utf-8", "backslashreplace")
+    common = text.encode("utf-8", "backslashreplace")
     return ChatRequest(
         stream=stream,
         usage_wanted=options.get("include_usage") is True,
@@ -241,6 +263,63 @@ def _image_addresses(messages: list[dict[str, Any]], *, images: bool) -> list[st
                 )
             addresses.append(address)
     return addresses
+
+
+def _check_tools(body: Mapping[str, Any]) -> None:
+    """A tool is described by the caller and run by him: what a provider runs itself (searches,
+    code) it bills beside the tokens, and adds to the input what it has found.
+    """
+    tools, functions = body.get("tools"), body.get("functions")
+    for tool in _objects(tools, "tools"):
+        kind = tool.get("type")
+        if kind not in ("function", "custom"):
+            raise BadRequest(
+                f"A tool's type must be function or custom, not {_told(kind)[:64]!r}: tools that "
+                "the provider runs itself have no known price.",
+                param="tools",
+            )
+        for told in (tool, tool.get("function"), tool.get("custom")):
+            _check_name(told, "tools")
+    for function in _objects(functions, "functions"):
+        _check_name(function, "functions")
+
+
+def _objects(value: object, name: str) -> list[dict[str, Any]]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise BadRequest(f"{name} must be a list of objects.", param=name)
+    return value
+
+
+def _check_name(function: object, param: str) -> None:
+    name = function.get("name") if isinstance(function, dict) else None
+    if isinstance(name, str) and name.startswith("$"):
+        raise BadRequest(
+            "A function's name must not begin with $: functions that the provider runs itself have "
+            "no known price.",
+            param=param,
+        )
+
+
+def _without_cache_marks(upstream: dict[str, Any]) -> dict[str, Any]:
+    """Writing a cache costs more than input with some providers. Looked for only as deep as a
+    provider does: a parameter of a caller's function may have that name.
+    """
+    depths = {"messages": 4, "tools": 2, "functions": 1}
+    return {name: _unmarked(value, depths.get(name, -1)) for name, value in upstream.items()}
+
+
+def _unmarked(value: Any, depth: int) -> Any:
+    if depth >= 0 and isinstance(value, dict):
+        return {
+            name: _unmarked(each, depth - 1)
+            for name, each in value.items()
+            if name != "cache_control"
+        }
+    if depth > 0 and isinstance(value, list):
+        return [_unmarked(each, depth - 1) for each in value]
+    return value
 
 
 def _optional(body: Mapping[str, Any], name: str, kind: type) -> Any:
