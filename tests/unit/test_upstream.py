@@ -11,6 +11,7 @@ import pytest
 from weir import relay, sse
 from weir.chat import ChatRequest
 from weir.errors import Refusal
+from weir.upstreams import openai_compatible
 from weir.upstreams.openai_compatible import Provider
 
 Serve = Callable[[socket.socket], None]
@@ -192,6 +193,24 @@ def test_connection_closed_just_as_it_is_used_again_is_replaced(
     fake = start(answer_one_and_drop_the_next, lambda peer: peer.sendall(answer))
     provider = fake.connect()
     assert (read_all(provider), read_all(provider)) == (b"a", b"a")
+
+
+def test_request_that_is_cut_later_on_a_kept_connection_is_not_asked_twice(
+    start: Callable[..., FakeProvider], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_compatible, "SENT_AGAIN_WITHIN_S", 0.05)
+    answer = SSE_HEAD + http_chunk(b"a") + b"0\r\n\r\n"
+
+    def answer_one_and_work_on_the_next(peer: socket.socket) -> None:
+        peer.sendall(answer)
+        read_request(peer)
+        time.sleep(0.1)
+
+    fake = start(answer_one_and_work_on_the_next, lambda peer: peer.sendall(answer))
+    provider = fake.connect()
+    assert read_all(provider) == b"a"
+    assert refusal_of(provider).code == "upstream_unavailable"
+    assert fake.connections == 1
 
 
 def test_request_that_broke_on_its_own_connection_is_not_repeated(

@@ -33,6 +33,8 @@ READ_TIMEOUT_S = 900.0
 # A connection idle for longer is not used again: providers drop them, and a frozen process cannot
 # notice. Wall-clock time, because that goes on while a function is frozen.
 KEEPALIVE_S = 10.0
+# After a longer silence nobody can know whether the provider had begun to work on a request.
+SENT_AGAIN_WITHIN_S = 0.5
 MAX_ERROR_BYTES = 64_000
 READ_SIZE = 65_536
 
@@ -178,12 +180,15 @@ class Call:
     def _send(self, body: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
         reused = self._provider.is_connected()
         self._connect()
+        began = time.monotonic()
         try:
             return self._provider.send(body, headers)
         except ConnectionError:
-            # Nothing of an answer came, on a connection left from an earlier request: the provider
-            # closed it while it was idle, and never saw this one (RFC 9112, section 9.3.1).
-            if not reused or self._closed:
+            # Nothing of an answer came, and at once, on a connection left from an earlier request:
+            # the provider closed it while it was idle, and never saw this one (RFC 9112, section
+            # 9.3.1). One that was cut later may have been worked on, and would be billed twice.
+            at_once = time.monotonic() - began < SENT_AGAIN_WITHIN_S
+            if not reused or self._closed or not at_once:
                 raise
         self._provider.close()
         self._connect()
