@@ -356,8 +356,7 @@ def test_two_sweepers_at_once_settle_it_once(place: Place) -> None:
         sweeper.start()
     for sweeper in sweepers:
         sweeper.join(30)
-    # Each may say so: all send the same transaction with the same token.
-    assert max(settled) == len(uids)
+    assert sum(settled) == len(uids)
     books = balanced(place.stack)
     assert [books.row(PID, uid)["outcome"] for uid in uids] == ["abandoned"] * len(uids)
 

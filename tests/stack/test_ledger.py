@@ -341,8 +341,12 @@ BUDGETS = {
     "a project's, with conflicts": Budget("project", 2, conflicts=True),
 }
 
+LONG = {"a project's", "a project's, with conflicts"}
 
-@pytest.mark.parametrize("name", BUDGETS)
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.long] if n in LONG else []) for n in BUDGETS]
+)
 def test_of_eight_streams_at_once_a_budget_for_three_admits_exactly_three(
     place: Place, hold: threading.Event, name: str
 ) -> None:
@@ -527,7 +531,7 @@ def test_cancelled_stream_ends_at_the_provider_and_is_charged_for_what_was_said(
     row = balanced(place.stack).row(who.pid, who.uid)
     assert (row["outcome"], row["estimated"]) == ("cancelled", True)
     words = len(said) - 1
-    assert words <= row["output_tokens"] < 180
+    assert words <= row["output_tokens"] <= 500
     assert row["nano_usd"] == row["input_tokens"] * 100 + row["output_tokens"] * 400
     envelope(place.cancel(token, completion_id), 404, "not_found")  # it has ended
 
@@ -563,8 +567,8 @@ def test_chosen_id_cancels_before_the_first_word_and_is_one_requests_alone(
     assert json.loads(running.text)["error"]["code"] == "cancelled"
     row = balanced(place.stack).row(who.pid, who.uid)
     assert (row["outcome"], row["estimated"], row["completion_id"]) == ("cancelled", True, "mine-1")
-    assert row["nano_usd"] == row["input_tokens"] * 100 > 0, "it was thinking"
-    assert row["output_tokens"] == 0
+    assert row["nano_usd"] == row["input_tokens"] * 100 + row["output_tokens"] * 400 > 0
+    assert 0 <= row["output_tokens"] <= 100, "it may have been thinking, up to its cap"
     # Once it has ended the id is free.
     assert place.post(token, ask(), X_Client_Request_Id="mine-1").status_code == 200
 
@@ -577,7 +581,7 @@ def test_vanished_client_stops_the_provider_and_is_charged_for_what_was_said(pla
     assert place.a.left.wait(2.5), "the provider still speaks"
     row = balanced(place.stack).row(who.pid, who.uid)
     assert (row["outcome"], row["estimated"]) == ("cancelled", True)
-    assert 3 <= row["output_tokens"] < 180
+    assert 3 <= row["output_tokens"] <= 500
     assert place.books().counter(who.pid, who.uid, "nano_usd") == row["nano_usd"] > 0
 
 
@@ -589,7 +593,8 @@ def test_answer_that_takes_too_long_is_ended_and_charged_for_what_was_said(place
     assert frames(reply.text)[-1]["error"]["code"] == "stream_deadline_exceeded"
     row = balanced(place.stack).row(who.pid, who.uid)
     assert (row["outcome"], row["estimated"]) == ("stream_deadline_exceeded", True)
-    assert 100 < row["output_tokens"] < 250
+    said = len(frames(reply.text)) - 1
+    assert 100 < said <= row["output_tokens"] <= 500
 
 
 # ---------------------------------------------------------------- another provider
@@ -726,13 +731,15 @@ def test_failure_before_the_first_word_costs_nothing(
 @pytest.mark.parametrize("how", ["reset", "close", "end"])
 def test_answer_that_is_cut_is_charged_for_what_was_said(place: Place, how: str) -> None:
     who = place.user(user_limits={**NO_LIMITS, "requests_per_day": 10})
-    reply = place.post(who.token, ask({"do": "cut", "how": how}, stream=True))
+    body = ask({"do": "cut", "how": how}, stream=True, max_tokens=50)
+    reply = place.post(who.token, body)
     assert "[DONE]" not in reply.text
     code = frames(reply.text)[-1]["error"]["code"]
     books = balanced(place.stack)
     row = books.row(who.pid, who.uid)
-    assert (row["outcome"], row["estimated"], row["output_tokens"]) == (code, True, 2)
-    assert row["nano_usd"] == row["input_tokens"] * 100 + 2 * 400
+    assert (row["outcome"], row["estimated"]) == (code, True)
+    assert 1 <= row["output_tokens"] <= 50
+    assert row["nano_usd"] == row["input_tokens"] * 100 + row["output_tokens"] * 400
     assert books.counter(who.pid, who.uid, "q") == 1
 
 
