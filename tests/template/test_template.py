@@ -406,7 +406,7 @@ MAY_WRITE = {
     # Not the key ring, and nothing is taken away from the audit trail.
     "AdminFunction": {
         "PutItem": ["TENANT", "PROJECTS", "PROJECT#*", "SUBJECT#*", "APIKEY#*", "AUDIT"],
-        "UpdateItem": ["APIKEY#*", "LEDGER#*"],
+        "UpdateItem": ["APIKEY#*"],
         "DeleteItem": ["PROJECT#*", "SUBJECT#*", "CONTENT#*"],
         "BatchWriteItem": ["PROJECT#*", "SUBJECT#*", "CONTENT#*"],
     },

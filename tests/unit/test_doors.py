@@ -20,7 +20,7 @@ from tests.unit.conftest import CANDIDATE, MODEL, NOW, ORIGIN, PROVIDER_KEYS, UP
 from weir import tokens
 from weir.aws import lean
 from weir.aws.clients import client
-from weir.aws.ledger import StaleConfiguration
+from weir.aws.ledger import Reservation, StaleConfiguration
 from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Table
@@ -486,26 +486,32 @@ def test_request_that_nobody_answered_costs_nothing(
 def test_request_by_limits_that_have_changed_is_judged_by_the_new_ones(
     load: Load, signing_key: SigningKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What this process knows may be five seconds old; the counters know better."""
+    """What this process knows may be five seconds old; once another that knows more has divided
+    the pool anew, the counters know better.
+    """
     table = Table(client("dynamodb"), "t")
     keys = ProviderKeys(client("secretsmanager"), PROVIDER_KEYS)
     operator = Operator(table, keys, actor="of today, as the counters are")
     before = {"limits": {"requests_per_day": 9}, "ledger_shards": 2}
     operator.update_project("default", parsed(ProjectChange, before))
-    door = load("chat", **CHAT_DOOR)
-    asks(door, monkeypatch, {"main": whole})
-    # moto takes its time for sixteen shards, and nobody else is in the way here.
-    monkeypatch.setattr(door._ledger, "_monotonic", lambda: 0.0)
+    ours, theirs = load("chat", **CHAT_DOOR), load("chat", **CHAT_DOOR)
 
-    def answer() -> tuple[int, str | None]:
+    def answer(door: ModuleType) -> tuple[int, str | None]:
         status, _, body, rest = say(door, signing_key)
         list(rest)
         return status, json.loads(body).get("error", {}).get("details", {}).get("limit_name")
 
-    assert answer() == (200, None)
-    lowered = {"limits": {"requests_per_day": 1}}
+    for door in (ours, theirs):
+        asks(door, monkeypatch, {"main": whole})
+        # moto takes its time for sixteen shards, and nobody else is in the way here.
+        monkeypatch.setattr(door._ledger, "_monotonic", lambda: 0.0)
+        # Nothing that it knows grows old by itself.
+        monkeypatch.setattr(door._snapshots, "_clock", lambda: NOW)
+    assert answer(ours) == (200, None)
+    lowered = {"limits": {"requests_per_day": 2}}
     operator.update_project("default", parsed(ProjectChange, lowered))
-    assert answer() == (402, "requests_per_day")
+    assert answer(theirs) == (200, None)
+    assert answer(ours) == (402, "requests_per_day")
 
 
 def test_request_whose_configuration_stays_behind_is_told_to_come_again(
@@ -565,6 +571,180 @@ def test_refusal_by_a_limit_says_which_and_when_to_come_again_and_logs_no_word(
     line = chat_line(heard, "refused")
     assert (line["Refusals"], line["Code"], line["Stack"]) == (1, "rate_limited", "weir-test")
     assert PROMPT not in repr([vars(record) for record in heard.records])
+
+
+# ---------------------------------------------------------------- what is charged
+
+CAP = 1024  # of the model
+SAID = 5  # tokens of WORDS, by our count: a third of its bytes
+
+
+def chunk(
+    content: str = "", *, finished: bool = False, completion_tokens: int | None = None
+) -> bytes:
+    """A frame of a stream; with a usage of 20 tokens of input, if it tells one."""
+    choice: dict[str, Any] = {"index": 0, "delta": {"content": content} if content else {}}
+    if finished:
+        choice["finish_reason"] = "stop"
+    told: dict[str, Any] = {"choices": [choice]}
+    if completion_tokens is not None:
+        told["usage"] = {"prompt_tokens": 20, "completion_tokens": completion_tokens}
+    return b"data: " + json.dumps(told).encode() + b"\n\n"
+
+
+def stopped(door: ModuleType, monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
+    """The caller cancels when so many pieces of the answer have come."""
+
+    class Stopping:
+        def __init__(self, look: Callable[[], bool]) -> None:
+            self._left = after
+
+        def __call__(self) -> bool:
+            self._left -= 1
+            return self._left <= 0
+
+        def end(self) -> bool:
+            return True
+
+    monkeypatch.setattr(door, "Cancellation", Stopping)
+
+
+def reserved(door: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[Reservation]:
+    """What the door reserves from now on."""
+    made: list[Reservation] = []
+    admit = door._ledger.admit
+
+    def kept(ask: Any) -> Reservation:
+        made.append(admit(ask))
+        return made[-1]
+
+    monkeypatch.setattr(door._ledger, "admit", kept)
+    return made
+
+
+def of_the_bill(row: dict[str, Any]) -> tuple[str, int, bool]:
+    """Outcome, output tokens, estimated."""
+    return row["outcome"], int(row["output_tokens"]), row["estimated"]
+
+
+def may_hide(operator: Operator, hidden: bool) -> None:
+    told = {**MODEL, "hidden_reasoning": hidden}
+    operator.put_model("m-large", parsed(ModelDocument, told))
+
+
+@pytest.mark.parametrize(
+    ("hidden", "before", "output"),
+    [
+        (True, [chunk(WORDS)], CAP),
+        (False, [chunk(WORDS)], SAID),
+        # What is told before the end is what had been produced by then.
+        (False, [chunk(completion_tokens=1), chunk(WORDS)], SAID),
+        (False, [chunk(WORDS, completion_tokens=1)], SAID),
+        (False, [chunk(completion_tokens=50), chunk(WORDS)], 50),
+        (True, [chunk(WORDS, completion_tokens=50)], CAP),
+    ],
+    ids=["hidden", "shown", "told before", "told too little", "told more", "hidden and told"],
+)
+def test_stream_that_is_stopped_is_charged_on_the_safe_side(
+    load: Load,
+    configured: Operator,
+    signing_key: SigningKey,
+    monkeypatch: pytest.MonkeyPatch,
+    hidden: bool,
+    before: list[bytes],
+    output: int,
+) -> None:
+    may_hide(configured, hidden)
+    door = load("chat", **CHAT_DOOR)
+    ends = [chunk(finished=True, completion_tokens=7), b"data: [DONE]\n\n"]
+    asks(door, monkeypatch, {"main": lambda: Scripted(*before, *ends)})
+    stopped(door, monkeypatch, after=len(before))
+    made = reserved(door, monkeypatch)
+    *_, first, rest = say(door, signing_key, stream=True)
+    last = [first, *rest][-1]
+    assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "cancelled"
+    (row,) = rows("USAGE#")
+    assert of_the_bill(row) == ("cancelled", output, True)
+    # Of what was held only output comes back: no more is known of the input than its bound.
+    assert int(row["nano_usd"]) == made[0].amounts.nano_usd - (CAP - output) * 400
+    assert rows("OPEN#") == []
+
+
+def test_model_of_which_nothing_is_said_is_taken_to_hide_some_of_its_output(
+    load: Load, signing_key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = load("chat", **CHAT_DOOR)
+    asks(door, monkeypatch, {"main": lambda: Scripted(chunk(WORDS))})
+    stopped(door, monkeypatch, after=1)
+    made = reserved(door, monkeypatch)
+    *_, rest = say(door, signing_key, stream=True)
+    list(rest)
+    (row,) = rows("USAGE#")
+    assert int(row["nano_usd"]) == made[0].amounts.nano_usd
+
+
+@pytest.mark.parametrize("cancels", [True, False], ids=["cancelled", "broken"])
+def test_whole_answer_that_ends_in_its_middle_is_charged_its_cap_and_not_asked_for_again(
+    load: Load,
+    configured: Operator,
+    signing_key: SigningKey,
+    monkeypatch: pytest.MonkeyPatch,
+    cancels: bool,
+) -> None:
+    """Nobody knows how much of it the provider had made, whether the model hides any or not."""
+
+    class Breaking(Scripted):
+        def receive(self, timeout_s: float) -> bytes:
+            if self._pieces:
+                return super().receive(timeout_s)
+            raise UpstreamUnavailable("The connection broke.")
+
+    configured.put_upstream("other", parsed(UpstreamDocument, UPSTREAM))
+    both = [CANDIDATE, {**CANDIDATE, "upstream": "other"}]
+    told = {**MODEL, "candidates": both, "hidden_reasoning": False}
+    configured.put_model("m-large", parsed(ModelDocument, told))
+    door = load("chat", **CHAT_DOOR)
+    opened = asks(door, monkeypatch, {"main": lambda: Breaking(b'{"choices":'), "other": whole})
+    if cancels:
+        stopped(door, monkeypatch, after=1)
+    made = reserved(door, monkeypatch)
+    status, _, body, _ = say(door, signing_key)
+    expected = (409, "cancelled") if cancels else (502, "upstream_unavailable")
+    assert ((status, json.loads(body)["error"]["code"]), opened) == (expected, ["main"])
+    (row,) = rows("USAGE#")
+    assert of_the_bill(row) == (expected[1], CAP, True)
+    assert int(row["nano_usd"]) == made[0].amounts.nano_usd
+
+
+def test_of_a_usage_in_every_chunk_the_last_one_counts(
+    load: Load, signing_key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = load("chat", **CHAT_DOOR)
+    pieces = (
+        chunk(WORDS, completion_tokens=1),
+        chunk(WORDS, completion_tokens=2),
+        chunk(finished=True, completion_tokens=3),
+        b"data: [DONE]\n\n",
+    )
+    asks(door, monkeypatch, {"main": lambda: Scripted(*pieces)})
+    *_, rest = say(door, signing_key, stream=True)
+    list(rest)
+    (row,) = rows("USAGE#")
+    assert of_the_bill(row) == ("completed", 3, False)
+    assert int(row["nano_usd"]) == 20 * 100 + 3 * 400
+
+
+def test_answer_that_was_finished_without_a_word_of_its_usage_is_estimated(
+    load: Load, signing_key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = load("chat", **CHAT_DOOR)
+    asks(door, monkeypatch, {"main": streamed})
+    made = reserved(door, monkeypatch)
+    *_, rest = say(door, signing_key, stream=True)
+    list(rest)
+    (row,) = rows("USAGE#")
+    assert of_the_bill(row) == ("completed", SAID, True)
+    assert int(row["input_tokens"]) == made[0].amounts.tokens - CAP, "the estimate, not the bound"
 
 
 # ---------------------------------------------------------------- which page may call

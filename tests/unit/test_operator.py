@@ -6,7 +6,6 @@ import contextlib
 import json
 import random
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import pytest
@@ -28,7 +27,7 @@ from weir.aws import items
 from weir.aws.clients import client
 from weir.aws.operator import Operator, records, transfer
 from weir.aws.provider_keys import ProviderKeys, key_for
-from weir.aws.table import Change, Mark, Stale, Table
+from weir.aws.table import Change, Stale, Table
 from weir.catalogue import Catalogue
 from weir.configuration import (
     ConfigurationFile,
@@ -361,13 +360,12 @@ class Contended(Table):
         changes: Iterable[Change],
         entries: Iterable[Entry],
         unchanged: Iterable[tuple[items.Key, int]] = (),
-        marks: Iterable[Mark] = (),
     ) -> None:
         self.tried += 1
         if self.left:
             self.left -= 1
             self.meanwhile()
-        super().commit(changes, entries, unchanged, marks)
+        super().commit(changes, entries, unchanged)
 
 
 def contender(table: Table) -> Operator:
@@ -986,16 +984,6 @@ def test_key_that_collides_with_another_change_is_revoked_all_the_same(
 # ---------------------------------------------------------------- shards of the ledger
 
 
-def in_ledger() -> dict[tuple[str, str], dict[str, Any]]:
-    """Its items, by key, without them."""
-    found = client("dynamodb").scan(TableName="t")["Items"]
-    return {
-        (item.pop("pk")["S"], item.pop("sk")["S"]): item
-        for item in found
-        if item["pk"]["S"].startswith("LEDGER#")
-    }
-
-
 def generation(pid: str | None) -> int:
     """As a request reads it. None: the deployment's."""
     key = items.TENANT if pid is None else items.project(pid)
@@ -1009,10 +997,6 @@ class Pooled(NamedTuple):
     pid: str | None
     update: Callable[..., object]
 
-    @property
-    def prefix(self) -> str:
-        return f"LEDGER#{self.pid or ''}#"
-
 
 @pytest.fixture(params=["a project", "the deployment"])
 def pooled(request: pytest.FixtureRequest, configured: Operator) -> Pooled:
@@ -1024,7 +1008,9 @@ def pooled(request: pytest.FixtureRequest, configured: Operator) -> Pooled:
     return Pooled(None, lambda **told: configured.update_tenant(parsed(TenantDocument, told)))
 
 
-def test_every_counter_of_a_divided_pool_is_marked_when_its_limits_change(pooled: Pooled) -> None:
+def test_each_change_of_a_divided_pools_limits_or_shards_raises_its_generation(
+    pooled: Pooled,
+) -> None:
     pooled.update(limits={"rpm": 5})
     changes: list[dict[str, Any]] = [
         {"ledger_shards": 2},
@@ -1037,26 +1023,31 @@ def test_every_counter_of_a_divided_pool_is_marked_when_its_limits_change(pooled
     for number, told in enumerate(changes, start=1):
         pooled.update(**told)
         assert generation(pooled.pid) == number, told
-        marked = in_ledger()
-        assert set(marked) == {
-            (f"{pooled.prefix}{shard}", window)
-            for shard in range(16)
-            for window in ("NOW", "MONTH#202701", "MONTH#202702")
-        }, told
-        assert {item["g"]["N"] for item in marked.values()} == {str(-number)}, told
         pooled.update(**told)
         assert generation(pooled.pid) == number, "nothing has changed the second time"
 
 
-def test_undivided_pool_and_what_is_counted_nowhere_mark_nothing(pooled: Pooled) -> None:
+def test_change_of_a_divided_pool_leaves_its_counters_alone(pooled: Pooled) -> None:
+    """Requests write them all the time: an operator who had to would lose to a busy pool."""
+    counted = {"tokens": {"N": "77"}, "g": {"N": "1"}, "ttl": {"N": "9"}}
+    key = items.Key(items.ledger(pooled.pid or "", "0"), items.month(NOW))
+    client("dynamodb").put_item(TableName="t", Item={**key.item(), **counted})
+    pooled.update(ledger_shards=2)
+    pooled.update(limits={"rpm": 6})
+    found = client("dynamodb").scan(TableName="t")["Items"]
+    in_ledger = [item for item in found if item["pk"]["S"].startswith("LEDGER#")]
+    assert in_ledger == [{**key.item(), **counted}]
+
+
+def test_undivided_pool_stays_of_its_first_generation(pooled: Pooled) -> None:
     pooled.update(limits={"rpm": 5})
     pooled.update(ledger_shards=1)
     pooled.update(limits={"rpm": 6, "usd_per_month": 7})
     pooled.update(limits=None)
-    assert (in_ledger(), generation(pooled.pid)) == ({}, 0)
+    assert generation(pooled.pid) == 0
 
 
-def test_change_that_leaves_limits_as_they_are_marks_nothing(configured: Operator) -> None:
+def test_change_that_leaves_limits_as_they_are_raises_no_generation(configured: Operator) -> None:
     """And nothing of a project that is made can be in use."""
     configured.create_project(new_project("shop", ledger_shards=4, limits={"rpm": 5}))
     configured.imported(file(projects={"new": {"ledger_shards": 4}}), dry_run=False)
@@ -1064,60 +1055,13 @@ def test_change_that_leaves_limits_as_they_are_marks_nothing(configured: Operato
     configured.set_tier("shop", "pro", limits(rpm=7))
     configured.switch_project("shop", off=True)
     configured.change_origins("shop", add=["https://b.example"])
-    assert (in_ledger(), generation("shop"), generation("new")) == ({}, 0, 0)
-
-
-@pytest.mark.parametrize(
-    ("now", "months"),
-    [
-        ("2026-12-31T23:59:59", {"MONTH#202612", "MONTH#202701"}),
-        ("2027-01-01T00:00:00", {"MONTH#202701", "MONTH#202702"}),
-        ("2027-01-31T23:59:59", {"MONTH#202701", "MONTH#202702"}),
-        ("2028-02-29T12:00:00", {"MONTH#202802", "MONTH#202803"}),
-        ("2026-07-01T00:00:00", {"MONTH#202607", "MONTH#202608"}),
-    ],
-)
-def test_this_month_and_the_next_are_marked_and_no_mark_ends_before_its_month(
-    configured: Operator, now: str, months: set[str]
-) -> None:
-    at = int(datetime.fromisoformat(f"{now}+00:00").timestamp())
-    keys = ProviderKeys(client("secretsmanager"), PROVIDER_KEYS)
-    then = Operator(configured._table, keys, actor="a", clock=lambda: at)
-    then.update_project("default", change(ledger_shards=2))
-    marked = in_ledger()
-    assert {window for _, window in marked} == {"NOW", *months}
-    for (_, window), item in marked.items():
-        if window == "NOW":
-            assert "ttl" not in item
-        else:
-            ends = datetime.fromtimestamp(int(item["ttl"]["N"]), UTC)
-            assert f"{ends:MONTH#%Y%m}" > window
-            assert ends.timestamp() - at < 100 * 86_400
-
-
-def test_mark_takes_nothing_from_what_was_counted(configured: Operator) -> None:
-    counted = {"tokens": {"N": "77"}, "d15q": {"N": "3"}, "ttl": {"N": "9"}}
-    key = items.Key(items.ledger("default", "0"), items.month(NOW))
-    client("dynamodb").put_item(TableName="t", Item={**key.item(), **counted})
-    configured.update_project("default", change(ledger_shards=2))
-    assert in_ledger()[key] == {**counted, "g": {"N": "-1"}}
-
-
-def test_change_that_is_never_written_marks_nothing(configured: Operator) -> None:
-    names = iter(range(100))
-    first = lambda: configured.update_project("default", change(name=str(next(names))))  # noqa: E731
-    with pytest.raises(Conflict, match="Try again"):
-        contender(Contended(records.TRIES, first)).update_project(
-            "default", change(ledger_shards=2)
-        )
-    assert (in_ledger(), generation("default")) == ({}, 0)
+    assert (generation("shop"), generation("new")) == (0, 0)
 
 
 def test_two_changes_of_a_divided_pool_at_once_are_two_generations(configured: Operator) -> None:
     first = lambda: configured.update_project("default", change(ledger_shards=2))  # noqa: E731
     contender(Contended(1, first)).update_project("default", change(limits={"rpm": 5}))
     assert generation("default") == 2
-    assert {item["g"]["N"] for item in in_ledger().values()} == {"-2"}
     project = configured.project("default")
     assert (project["ledger_shards"], project["limits"]) == (2, {"rpm": 5})
 
@@ -1144,10 +1088,9 @@ def test_generation_is_kept_by_an_import_raised_by_its_changes_and_never_told(
     del told["limits"], told["ledger_shards"]
     configured.imported(parsed(ConfigurationFile, exported), dry_run=False)
     assert generation(pooled.pid) == 3
-    assert {item["g"]["N"] for item in in_ledger().values()} == {"-3"}
 
 
-def test_trail_tells_of_shards_and_not_of_marks(pooled: Pooled, configured: Operator) -> None:
+def test_trail_tells_of_shards_and_not_of_generations(pooled: Pooled, configured: Operator) -> None:
     known = trail(configured)
     pooled.update(ledger_shards=2)
     pooled.update(ledger_shards=3)
@@ -1158,22 +1101,14 @@ def test_trail_tells_of_shards_and_not_of_marks(pooled: Pooled, configured: Oper
     ]
 
 
-@pytest.mark.parametrize("dry_run", [True, False])
-def test_import_with_more_marks_than_a_transaction_holds_is_refused_and_its_parts_are_not(
-    configured: Operator, dry_run: bool
-) -> None:
-    configured.create_project(new_project("shop", ledger_shards=2))
-    fitting = (records.MOST_PARTS - records.MARKS - 1) // 2
-    projects: dict[str, Any] = {f"p{number}": {} for number in range(fitting)}
-    before = everything()
-    for too_much in (
-        {"default": {"ledger_shards": 2}, "shop": {"ledger_shards": 3}},
-        {**projects, "shop": {"ledger_shards": 3}},
-    ):
-        with pytest.raises(BadRequest, match=r"shop.*in parts"):
-            configured.imported(file(projects=too_much), dry_run=dry_run)
-        assert everything() == before
-    projects.popitem()
-    told = file(projects={**projects, "shop": {"ledger_shards": 3}})
-    assert len(configured.imported(told, dry_run=dry_run)) == fitting
-    assert generation("shop") == (0 if dry_run else 1)
+def test_import_may_change_every_divided_pool_at_once(configured: Operator) -> None:
+    pids = [f"p{number}" for number in range(20)]
+    divided: dict[str, Any] = {pid: {"ledger_shards": 2} for pid in pids}
+    configured.imported(file(projects=divided), dry_run=False)
+    configured.switch_tenant(off=True)
+    raised: dict[str, Any] = {pid: {"ledger_shards": 16} for pid in pids}
+    told = file(projects=raised, tenant={"ledger_shards": 16})
+    assert len(configured.imported(told, dry_run=True)) == 21
+    assert {generation(pid) for pid in pids} == {0}
+    assert len(configured.imported(told, dry_run=False)) == 21
+    assert {generation(pid) for pid in (*pids, None)} == {1}
