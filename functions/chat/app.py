@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from weir import callers, chat, costs, ledger, relay
@@ -46,6 +46,7 @@ Answer = tuple[int, dict[str, str], bytes, Iterator[bytes]]
 LAMBDA_MARGIN_S = 5
 # After the longest answer its process is given up, and the sweeper settles for it.
 SWEPT_AFTER_S = 60
+BROKE = {"upstream_invalid_response", "upstream_unavailable"}
 STOPPED_OR_WHOLE = {"completed", "cancelled", "stream_deadline_exceeded", "upstream_timeout"}
 # What an upstream may be blamed for.
 UPSTREAM_ERRORS = {
@@ -225,7 +226,8 @@ def _relayed(one: Chat, timing: relay.Timing) -> Iterator[bytes]:
     )
 
     def receipt(seen: relay.Outcome) -> dict[str, Any]:
-        usage = _usage(one, seen)
+        # Some tell it with every chunk: until the end, as they do.
+        usage = costs.read_usage(seen.usage) or _usage(one, seen)
         return costs.usage_object(usage, costs.cost(usage, candidate), seen.usage)
 
     try:
@@ -257,43 +259,52 @@ def _relayed(one: Chat, timing: relay.Timing) -> Iterator[bytes]:
                 del one.attempts[place - 1 :]
                 one.attempts.append(f"{candidate.upstream.name}={refusal.code}")
                 elsewhere = refusal.elsewhere or refusal.code == "upstream_not_configured"
-                if not elsewhere or _is_billed(outcome) or place == len(one.model.candidates):
+                if not elsewhere or _is_billed(one, outcome) or place == len(one.model.candidates):
                     raise
     finally:
         try:
             _settle(one, outcome, candidate)
         finally:
-            cancelled.end()
+            if not cancelled.end():
+                _watched.cache_clear()
 
 
-def _is_billed(outcome: relay.Outcome) -> bool:
+def _is_billed(one: Chat, outcome: relay.Outcome) -> bool:
     """Whether the provider has done something that it may be paid for: it has said something, or
-    was thinking when it was stopped. An answer that it failed to give before its first word is
-    free.
+    was at it when it was stopped. Of an answer that does not stream nobody knows how much of it was
+    done before it broke. An answer that it failed to give before its first word is free.
     """
     said = outcome.content_chunks > 0 or outcome.usage is not None
-    return said or outcome.silent or (outcome.answered and outcome.outcome in STOPPED_OR_WHOLE)
+    stopped = outcome.outcome in STOPPED_OR_WHOLE
+    broke = not one.asked.stream and outcome.outcome in BROKE
+    return said or outcome.silent or (outcome.answered and (stopped or broke))
 
 
 def _usage(one: Chat, outcome: relay.Outcome) -> costs.Usage:
-    """What the provider has billed; our own count, if it has not told."""
+    """What the provider has billed; our own count, if it has not told. An answer that was stopped
+    is counted on the safe side: its input at its bound, and all of its output cap where something
+    may have been produced that was not seen.
+    """
     told = costs.read_usage(outcome.usage)
-    if told is not None and (told.output or not outcome.content_chunks):
+    if told is not None and outcome.usage_is_final and (told.output or not outcome.content_chunks):
         return told
     size = (one.model, one.asked.text_bytes, one.asked.images)
-    return costs.estimated(
-        costs.input_estimate(*size),
-        outcome.content_bytes,
-        outcome.content_chunks,
-        one.reservation.output_tokens,
-    )
+    seen = (outcome.content_bytes, outcome.content_chunks)
+    most = one.reservation.output_tokens
+    if outcome.whole:
+        counted = costs.estimated(costs.input_estimate(*size), *seen, most)
+    else:
+        counted = costs.estimated(costs.input_bound(*size), *seen, most)
+        if one.model.hidden_reasoning or not one.asked.stream:
+            counted = replace(counted, output=most)
+    return costs.not_less_than(told, counted)
 
 
 def _settle(one: Chat, outcome: relay.Outcome, candidate: Candidate) -> None:
     """In one round trip. Never raises: the answer has been given, and a request that could not be
     settled is swept.
     """
-    billed = _is_billed(outcome)
+    billed = _is_billed(one, outcome)
     usage = _usage(one, outcome) if billed else costs.Usage(0, 0, 0, 0)
     nano_usd = costs.cost(usage, candidate)
     row = {

@@ -5,7 +5,7 @@ bounded from above before the request, and never taken for nothing after it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from weir.catalogue import Candidate, Model
@@ -106,6 +106,14 @@ def estimated(input_tokens: int, content_bytes: int, chunks: int, output_cap: in
     """
     output = min(output_cap, max(chunks, _tokens_of(content_bytes)))
     return Usage(input=input_tokens, cached=0, output=output, reasoning=0, estimated=True)
+
+
+def not_less_than(told: Usage | None, counted: Usage) -> Usage:
+    """What we have counted, where a provider has told its usage before the end, or never."""
+    if told is None:
+        return counted
+    most_input, most_output = max(counted.input, told.input), max(counted.output, told.output)
+    return replace(counted, input=most_input, output=most_output)
 
 
 def cost(usage: Usage, candidate: Candidate) -> int:

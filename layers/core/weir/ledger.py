@@ -265,25 +265,31 @@ def refusal(
     if account.scope == USER and tier is not None:
         details["tier"] = tier
     whose = {USER: "This user", PROJECT: "This project", TENANT: "This deployment"}[account.scope]
-    message = f"{whose} may use {_number(field, limit)} {field.told}"
-    # What others have spent is none of a caller's business.
-    if account.scope == USER or field.unit != "nano_usd":
+    need = amounts.of(field)
+    asks = f", and this request may take {_number(field, need)}" if need > 1 else ""
+    if account.scope == USER or (
+        account.scope == PROJECT and field.unit in ("requests", "streams")
+    ):
         details["limit"] = {_public(field): _amount(field, limit)}
         details["usage"] = {field.usage: _amount(field, used)}
-        need = amounts.of(field)
-        asks = f", and this request may take {_number(field, need)}" if need > 1 else ""
-        message += f"; {_number(field, used)} are used or reserved{asks}."
-    else:
-        message = f"{whose} has reached its budget."
+        message = (
+            f"{whose} may use {_number(field, limit)} {field.told}; "
+            f"{_number(field, used)} are used or reserved{asks}."
+        )
+    else:  # what others have spent is none of a caller's business
+        message = f"{whose} has reached its limit of {field.told}{asks}."
     details["resets_at"] = reset
     passing = field.window in _PASSING
     if field.window != NOW:
         message += f" It resets at {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(reset))}."
-    kind = LimitReached if passing else QuotaExceeded
+    kind: type[LimitReached | QuotaExceeded] = LimitReached if passing else QuotaExceeded
     headers = policy_headers(account.limits, at) if account.scope == USER else {}
     if account.scope == USER:
         headers |= _remaining_headers(field, max(0, limit - used), wait)
-    return kind(message, details=details, retry_after_s=wait, extra_headers=headers)
+    refused = kind(message, details=details, retry_after_s=wait, extra_headers=headers)
+    if need > limit:  # waiting does not help a request that is larger than the whole limit
+        refused.retryable = False
+    return refused
 
 
 def policy_headers(limits: Limits, at: int) -> dict[str, str]:

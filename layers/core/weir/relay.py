@@ -14,7 +14,7 @@ No I/O and no clock of its own: the upstream, `monotonic` and `cancelled` are pa
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -61,6 +61,8 @@ class Outcome:
     # Neither is true of one that it refused, or that never reached it.
     answered: bool = False
     silent: bool = False
+    whole: bool = False  # every answer was finished, whatever came then
+    usage_is_final: bool = False  # it was told when every answer was
     content_bytes: int = 0  # UTF-8, of all text that the provider said, its tool calls included
     content_chunks: int = 0  # that had some; of a whole answer, choices that had some
 
@@ -167,6 +169,8 @@ def complete(
             said = _said(choice)
             outcome.content_bytes += said
             outcome.content_chunks += said > 0
+        outcome.whole = True
+        outcome.usage_is_final = outcome.usage is not None
         told = receipt(outcome)
         if told is not None:
             answer["usage"] = told
@@ -288,17 +292,9 @@ class _Frames:
             outcome.usage = usage
         if event.name == "error" or chunk.get("error"):
             raise _reported(chunk)
-        said = 0
-        for choice in chunk.get("choices") or ():
-            said += _said(choice)
-            index = choice.get("index")
-            index = index if isinstance(index, int) else 0
-            self._begun.add(index)
-            if choice.get("finish_reason"):
-                self._finished.add(index)
-        if said:
-            outcome.content_bytes += said
-            outcome.content_chunks += 1
+        self._count(chunk.get("choices") or ())
+        if usage is not None:
+            outcome.usage_is_final = outcome.whole
         if not self._usage_wanted:
             if usage is not None and not chunk.get("choices"):
                 return b""  # clients that did not ask for it index choices[0] of every chunk
@@ -314,8 +310,24 @@ class _Frames:
         outcome.chunks += 1
         return sse.frame(_compact(chunk))
 
+    def _count(self, choices: Iterable[dict[str, Any]]) -> None:
+        """What they say, and whether every answer that has begun is finished."""
+        said = 0
+        for choice in choices:
+            said += _said(choice)
+            index = choice.get("index")
+            index = index if isinstance(index, int) else 0
+            self._begun.add(index)
+            if choice.get("finish_reason"):
+                self._finished.add(index)
+        outcome = self._outcome
+        if said:
+            outcome.content_bytes += said
+            outcome.content_chunks += 1
+        outcome.whole = bool(self._finished) and not self._begun - self._finished
+
     def _end_well(self) -> bytes:
-        if not self._finished or self._begun - self._finished:
+        if not self._outcome.whole:
             raise UpstreamFailed("The provider's stream ended before the answer was finished.")
         told = b""
         if self._usage_wanted and not self._usage_told:

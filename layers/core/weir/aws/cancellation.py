@@ -10,7 +10,8 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
-LOOK_S = 5.0  # longer than one look takes: the function must not end, and be frozen, in its middle
+# Longer than one look takes: the function must not end, and be frozen, in its middle.
+LOOK_S = 4.0
 
 
 class Cancellation:
@@ -32,10 +33,12 @@ class Cancellation:
             self._thread.start()
         return self._cancelled
 
-    def end(self) -> None:
+    def end(self) -> bool:
+        """False if a look is still under way: then its connection is not to be used again."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join(LOOK_S)
+        return self._thread is None or not self._thread.is_alive()
 
     def _watch(self) -> None:
         while not self._ended.is_set():

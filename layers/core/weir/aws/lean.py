@@ -91,6 +91,7 @@ class Api:
         *,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         read_timeout_s: float = READ_TIMEOUT_S,
+        tries: int = TRIES,
     ) -> None:
         """`credentials` holds AWS_ACCESS_KEY_ID and its like, and is read again at each call.
 
@@ -106,6 +107,7 @@ class Api:
         self._credentials = credentials
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
+        self._tries = tries
         self._last_used = 0.0
         self._connection: http.client.HTTPConnection
         if address.scheme == "https":
@@ -116,7 +118,7 @@ class Api:
             self._connection = http.client.HTTPConnection(self._host)
 
     @classmethod
-    def from_env(cls, service: str, env: Mapping[str, str]) -> "Api":
+    def from_env(cls, service: str, env: Mapping[str, str], **how: Any) -> "Api":
         """As Lambda sets the environment. An endpoint is looked for where AWS's SDKs do."""
         region = env["AWS_REGION"]
         suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
@@ -125,16 +127,16 @@ class Api:
             or env.get("AWS_ENDPOINT_URL")
             or f"https://{service}.{region}.{suffix}"
         )
-        return cls(service, region, endpoint, env)
+        return cls(service, region, endpoint, env, **how)
 
     def call(self, operation: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         """Calls `operation`, such as GetItem, with the JSON of AWS's API reference.
 
-        What passes by itself is tried again, at most TRIES times. Raises AwsError for whatever
+        What passes by itself is tried again, at most `tries` times. Raises AwsError for whatever
         goes wrong. AWS's own errors have a `code`.
         """
         body = json.dumps(payload).encode()
-        for tried in range(1, TRIES):
+        for tried in range(1, self._tries):
             try:
                 return self._call(operation, body)
             except AwsError as error:
@@ -206,8 +208,11 @@ def client(service: str) -> "Client":
 
 
 def new_client(service: str) -> "Client":
-    """With a connection of its own, for a thread of its own. Dials when it is first used."""
-    return Client(Api.from_env(service, os.environ))
+    """With a connection of its own, for a thread of its own that soon tries again anyway. Dials
+    when it is first used.
+    """
+    how: dict[str, Any] = {"connect_timeout_s": 1.0, "read_timeout_s": 1.0, "tries": 1}
+    return Client(Api.from_env(service, os.environ, **how))
 
 
 class Client:

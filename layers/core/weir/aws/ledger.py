@@ -6,8 +6,8 @@
               MONTH#…    `tokens`, `nano_usd`, `nano_usd_reserved` (what of it is held by open
                          requests), and of a day `d21q` requests, `d21t` tokens
               of a pool  `g`, the generation of the configuration by which it was divided into
-                         shards. Who knows a later one admits nothing before he has divided anew what
-                         is used; who knows an earlier one must read the configuration again
+                         shards. Who knows a later one first divides anew what is used; who knows
+                         an earlier one must read the configuration again
     OPEN#…               a reservation: `doc` says what it holds of whom
 
 Every counter is what is used and held together. What is admitted and refused: `weir/ledger.py`.
@@ -38,6 +38,8 @@ MINUTE_KEPT_S = 2 * 3600
 MONTH_KEPT_S = 75 * 86_400
 USAGE_KEPT_S = 90 * 86_400  # unless the operator wants it otherwise
 SWEPT_AT_ONCE = 100
+READ_TRIES = 4
+UNDO_TRIES = 5
 
 _MARK = "g"
 _BUSY = {
@@ -54,6 +56,9 @@ _PASSING = {
     "ThrottlingException",
     "TransactionInProgressException",
 }
+
+
+_MET = {"ConditionalCheckFailedException", "TransactionConflictException"}
 
 
 class StaleConfiguration(Exception):
@@ -378,7 +383,7 @@ class Ledger:
         """
         nothing = Settlement(0, 0, answered=False)
         try:
-            for _ in range(2):
+            for tried in range(1, UNDO_TRIES + 1):
                 if self.settle(reservation, nothing, None, by="u"):
                     return
                 # It is not there, and with this in its place it never will be. The sweeper removes
@@ -390,9 +395,11 @@ class Ledger:
                         ConditionExpression="attribute_not_exists(pk)",
                     )
                     return
-                except Exception as error:
-                    if code_of(error) != "ConditionalCheckFailedException":
+                except Exception as error:  # it is there now, or coming
+                    if code_of(error) not in _MET:
                         raise
+                self._wait(tried)
+            log.error("an admission of which nothing is known is not undone")
         except Exception:
             log.exception("an admission of which nothing is known could not be undone")
 
@@ -530,24 +537,33 @@ class Ledger:
     # ------------------------------------------------------------ cancelling, looking
 
     def cancel(self, pid: str, subject: str, completion_id: str) -> bool:
-        """False if this subject has no such open request."""
-        try:
-            self._client.update_item(
-                TableName=self._name,
-                Key=Key(items.ledger(pid, subject), items.NOW).item(),
-                UpdateExpression="ADD cancelled :one",
-                ConditionExpression="contains(#open, :id)",
-                ExpressionAttributeNames={"#open": "open"},
-                ExpressionAttributeValues={
-                    ":one": {"SS": [completion_id]},
-                    ":id": {"S": completion_id},
-                },
-            )
-            return True
-        except Exception as error:
-            if code_of(error) != "ConditionalCheckFailedException":
-                raise
-            return False
+        """False if this subject has no such open request. Raises AwsError; LedgerBusy if others of
+        his requests were in the way for too long.
+        """
+        give_up, tries = self._monotonic() + CONFLICTS_S, 0
+        while True:
+            tries += 1
+            try:
+                self._client.update_item(
+                    TableName=self._name,
+                    Key=Key(items.ledger(pid, subject), items.NOW).item(),
+                    UpdateExpression="ADD cancelled :one",
+                    ConditionExpression="contains(#open, :id)",
+                    ExpressionAttributeNames={"#open": "open"},
+                    ExpressionAttributeValues={
+                        ":one": {"SS": [completion_id]},
+                        ":id": {"S": completion_id},
+                    },
+                )
+                return True
+            except Exception as error:
+                if code_of(error) == "ConditionalCheckFailedException":
+                    return False
+                if code_of(error) != "TransactionConflictException":
+                    raise
+                if self._monotonic() > give_up:
+                    raise LedgerBusy from error
+            self._wait(tries)
 
     def is_cancelled(self, pid: str, subject: str, completion_id: str) -> bool:
         """One small read, eventually consistent."""
@@ -567,14 +583,16 @@ class Ledger:
     def read(self, keys: Sequence[Key]) -> list[Item]:
         """Strongly consistent; empty for what is not there. Raises AwsError."""
         asked = {self._name: {"Keys": [key.item() for key in keys], "ConsistentRead": True}}
-        answer = self._client.batch_get_item(RequestItems=asked)
-        if answer.get("UnprocessedKeys"):
-            raise AwsError("the table hands back a part of what it was asked")
-        found = {
-            Key(item["pk"]["S"], item["sk"]["S"]): item
-            for item in answer["Responses"].get(self._name, ())
-        }
-        return [found.get(key, {}) for key in keys]
+        found: dict[Key, Item] = {}
+        for tried in range(1, READ_TRIES + 1):
+            answer = self._client.batch_get_item(RequestItems=asked)
+            for item in answer["Responses"].get(self._name, ()):
+                found[Key(item["pk"]["S"], item["sk"]["S"])] = item
+            asked = answer.get("UnprocessedKeys") or {}
+            if not asked:
+                return [found.get(key, {}) for key in keys]
+            self._wait(tried)
+        raise AwsError("the table keeps handing back a part of what it was asked")
 
     # ------------------------------------------------------------ the calls
 

@@ -34,17 +34,6 @@ class Change(NamedTuple):
     version: int | None
 
 
-class Mark(NamedTuple):
-    """On one of the ledger's items: what it counts has not been divided by the limits of this
-    generation yet, and nothing is admitted by it until it is. `ttl` is for an item that is made by
-    this; None: it stays.
-    """
-
-    key: Key
-    generation: int
-    ttl: int | None
-
-
 class Table:
     def __init__(self, client: Any, name: str) -> None:
         """`client` is botocore's, or for a request's few calls `lean`'s."""
@@ -175,17 +164,15 @@ class Table:
         changes: Iterable[Change],
         entries: Iterable[Entry],
         unchanged: Iterable[tuple[Key, int]] = (),
-        marks: Iterable[Mark] = (),
     ) -> None:
-        """All of the changes with their entries in the audit trail, and the marks, or nothing.
-        `unchanged` are records, with their versions, that the changes lean on. Raises Stale.
+        """All of the changes with their entries in the audit trail, or nothing. `unchanged` are
+        records, with their versions, that the changes lean on. Raises Stale.
         """
         self._transact(
             [
                 *(self._check(key, version) for key, version in unchanged),
                 *(self._changed(change) for change in changes),
                 *(part for entry in entries for part in self._audited(entry)),
-                *(self._marked(mark) for mark in marks),
             ]
         )
 
@@ -276,20 +263,6 @@ class Table:
         if change.version == 0:
             return self._put(item, "attribute_not_exists(pk)")
         return self._put(item, "#v = :v", change.version)
-
-    def _marked(self, mark: Mark) -> dict[str, Any]:
-        update: dict[str, Any] = {
-            "TableName": self._name,
-            "Key": mark.key.item(),
-            "UpdateExpression": "SET g = :g",
-            "ExpressionAttributeValues": {":g": {"N": str(-mark.generation)}},
-        }
-        if mark.ttl is not None:
-            # One that counts already has its own.
-            update["UpdateExpression"] += ", #ttl = if_not_exists(#ttl, :ttl)"
-            update["ExpressionAttributeNames"] = {"#ttl": "ttl"}
-            update["ExpressionAttributeValues"][":ttl"] = {"N": str(mark.ttl)}
-        return {"Update": update}
 
     def _check(self, key: Key, version: int) -> dict[str, Any]:
         check: dict[str, Any] = {"TableName": self._name, "Key": key.item()}

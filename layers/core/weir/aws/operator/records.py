@@ -4,15 +4,14 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from weir.audit import Entry, differing
 from weir.aws import items
 from weir.aws.items import Key, Record
 from weir.aws.provider_keys import ProviderKeys
-from weir.aws.table import Change, Mark, Stale, Table
+from weir.aws.table import Change, Stale, Table
 from weir.configuration import MAX_DOCUMENT_BYTES, check_catalogue
 from weir.errors import Conflict, NotFound
 from weir.origins import Origins
@@ -20,10 +19,6 @@ from weir.origins import Origins
 TRIES = 10
 LEASE_S = 20  # for a few calls to Secrets Manager
 MAX_TRANSACTION_BYTES = 3_500_000
-MOST_PARTS = 100  # of a transaction of DynamoDB
-MARKS = 3 * items.MOST_SHARDS  # of one pool: what is open, this month, the next one
-# Of a mark on what is not used: past the end of the next month.
-MARK_KEPT_FOR_S = 75 * 86_400
 MOST_WAIT_MS = 50  # before a try, times the number of tries: whoever collides must not again
 
 Document = dict[str, Any]
@@ -49,7 +44,8 @@ class Touched(NamedTuple):
     @property
     def redivides(self) -> bool:
         """It gives a pool that has, or had, several shards other limits or another number of them:
-        what is used must be divided anew. Nobody can have used what is new.
+        what is used must be divided anew (weir/aws/ledger.py), by whoever first counts by it.
+        Nobody can have used what is new.
         """
         was, becomes = self.before.document, self.after
         shards = (was.get("ledger_shards", 1), becomes.get("ledger_shards", 1))
@@ -64,19 +60,6 @@ class Touched(NamedTuple):
         if not self.redivides:
             return self.after
         return {**self.after, "ledger_generation": self.after.get("ledger_generation", 0) + 1}
-
-    def marks(self, now: int) -> list[Mark]:
-        if not self.redivides:
-            return []
-        pid = self.key.sk if self.key.pk == items.PROJECTS else ""
-        generation = self.written()["ledger_generation"]
-        ends = now + MARK_KEPT_FOR_S
-        windows = {items.NOW: None, items.month(now): ends, items.month(_next_month(now)): ends}
-        return [
-            Mark(Key(items.ledger(pid, str(shard)), window), generation, ttl)
-            for shard in range(items.MOST_SHARDS)
-            for window, ttl in windows.items()
-        ]
 
     def differing(self) -> tuple[Document | None, Document | None]:
         """Of the catalogue not all of its models, but those that differ."""
@@ -141,23 +124,20 @@ class Records:
         raise Conflict("Somebody else is changing the same thing. Try again.")
 
     def _commit(self, touched: Iterable[Touched], leans_on: Iterable[tuple[Key, int]] = ()) -> None:
-        """What changes of it, with the union of all origins if a project changes, and marks on the
-        ledger's items whose limits change. `leans_on` are other records, with their versions, that
-        must be as they were read.
+        """What changes of it, with the union of all origins if a project changes. `leans_on` are
+        other records, with their versions, that must be as they were read.
         """
         changed = [each for each in touched if each.changes]
         if not changed:
             return
         for each in changed:
             _check_size(each.target, each.after)
-        now, leans_on = self._now(), list(leans_on)
         changes = [Change(each.key, each.written(), each.before.version) for each in changed]
-        marks = [mark for each in changed for mark in each.marks(now)]
         entries = [self._entry(each.action, each.target, *each.differing()) for each in changed]
         if any(each.key.pk == items.PROJECTS for each in changed):
             changes.append(self._changed_union(changed))
-        _check_transaction(entries, changes, len(leans_on) + len(marks))
-        self._table.commit(changes, entries, leans_on, marks)
+        _check_transaction(entries, changes)
+        self._table.commit(changes, entries, leans_on)
 
     def _changed_union(self, changed: Iterable[Touched]) -> Change:
         before = self._read(items.ORIGINS)
@@ -297,22 +277,11 @@ def merged_limits(
     }
 
 
-def parts(touched: Sequence[Touched]) -> int:
-    """Of the transaction that writes it: each record and its entry, the union of origins, marks."""
-    union = any(each.key.pk == items.PROJECTS for each in touched)
-    return 2 * len(touched) + union + MARKS * sum(each.redivides for each in touched)
-
-
-def _next_month(at: int) -> int:
-    """A time within it (UTC)."""
-    return int((datetime.fromtimestamp(at, UTC).replace(day=1) + timedelta(days=32)).timestamp())
-
-
-def _check_transaction(entries: list[Entry], changes: list[Change], others: int) -> None:
-    """DynamoDB takes 4 MB in one, of at most 100 parts."""
+def _check_transaction(entries: list[Entry], changes: list[Change]) -> None:
+    """DynamoDB takes 4 MB in one."""
     sizes = [len(json.dumps(c.document, ensure_ascii=False).encode()) for c in changes]
     sizes += [len(json.dumps(e.document(), ensure_ascii=False).encode()) for e in entries]
-    if sum(sizes) > MAX_TRANSACTION_BYTES or len(sizes) + others > MOST_PARTS:
+    if sum(sizes) > MAX_TRANSACTION_BYTES:
         raise Conflict("That is too much at once. Change or import it in parts.")
 
 

@@ -6,16 +6,7 @@ from typing import Any
 from weir.aws import items
 from weir.aws.items import NO_RECORD
 from weir.aws.operator.models import with_its_key
-from weir.aws.operator.records import (
-    MOST_PARTS,
-    STATE,
-    Document,
-    Records,
-    Touched,
-    merged_limits,
-    parts,
-    state,
-)
+from weir.aws.operator.records import STATE, Document, Records, Touched, merged_limits, state
 from weir.configuration import FILE_FORMAT, ConfigurationFile, check_catalogue, check_project
 from weir.errors import BadRequest
 
@@ -92,13 +83,6 @@ class Transfer(Records):
             raise BadRequest(
                 f"The file changes {len(touched)} records; at most {MOST_RECORDS} fit into "
                 "one import. Import its projects in parts.",
-                param="projects",
-            )
-        if parts(touched) > MOST_PARTS:
-            divided = [each.target for each in touched if each.redivides]
-            raise BadRequest(
-                "The file changes limits that are counted in several shards, of "
-                f"{', '.join(divided)}: that is too much for one import. Import it in parts.",
                 param="projects",
             )
         return touched
