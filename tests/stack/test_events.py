@@ -20,6 +20,7 @@ FUNCTIONS = {
     "admin": "AdminFunction",
     "rotate": "RotateFunction",
     "sweep": "SweepFunction",
+    "meter": "MeterFunction",
 }
 FOLDERS = {"doctor": "preflight"}
 STOCK_RUNTIME = Path(__file__).with_name("stock-runtime")
@@ -133,6 +134,18 @@ def test_event_of_a_schedule_makes_one_sweep_whatever_it_says(stack: Stack, size
     assert json.loads(answer) is None, answer
     (line,) = said
     assert (line["SweepFailures"], line["Stack"]) == (0, "weir-local")
+
+
+def test_event_of_the_stream_is_read_and_what_is_not_in_the_table_is_not_added(
+    stack: Stack, size: str
+) -> None:
+    with emulate(stack, "meter") as rie:
+        answer = rie.invoke(read(f"meter.{size}", stack))
+        said = [json.loads(line) for line in rie.log.splitlines() if '"added up"' in line]
+    assert json.loads(answer) == {"batchItemFailures": []}, answer
+    (line,) = said
+    assert (line["added"], line["unreadable"]) == (0, 0)
+    assert line["records"] == (1 if size == "real" else 0)
 
 
 def test_every_event_file_is_used() -> None:
