@@ -40,6 +40,7 @@ REFUSALS = {
     "409": "It does not fit what is there.",
     "413": "The body is too large, or the answer would be.",
     "429": "Too many requests for this deployment.",
+    "431": "Address and headers together have more than 10,240 bytes.",
     "500": "A bug in the gateway.",
     "503": "The store cannot be reached, or the gateway is busy.",
     "504": "The gateway took too long.",
