@@ -291,7 +291,7 @@ def _usage(one: Chat, outcome: relay.Outcome) -> costs.Usage:
     size = (one.model, one.asked.text_bytes, one.asked.images)
     seen = (outcome.content_bytes, outcome.content_chunks)
     most = one.reservation.output_tokens
-    if outcome.whole:
+    if outcome.outcome == "completed":
         counted = costs.estimated(costs.input_estimate(*size), *seen, most)
     else:
         counted = costs.estimated(costs.input_bound(*size), *seen, most)

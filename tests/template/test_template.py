@@ -393,7 +393,7 @@ def test_role_has_exactly_the_rights_the_function_uses(resources: Resources, fun
 
 WRITES = {"PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem"}
 OF_THE_LEDGER = ["LEDGER#*", "OPEN#*", "USAGE#*"]
-# What a role may write, by partition key. Rotate, which nobody can call, writes the key ring.
+# What a role may write, by partition key.
 MAY_WRITE = {
     "TokenFunction": {"PutItem": ["REFUSED#*"], "UpdateItem": ["APIKEY#*"]},
     "ChatFunction": {
@@ -410,6 +410,7 @@ MAY_WRITE = {
         "DeleteItem": ["PROJECT#*", "SUBJECT#*", "CONTENT#*"],
         "BatchWriteItem": ["PROJECT#*", "SUBJECT#*", "CONTENT#*"],
     },
+    "RotateFunction": {"PutItem": ["KEYRING"], "UpdateItem": ["KEYRING"]},
     "SweepFunction": dict.fromkeys(("PutItem", "UpdateItem", "DeleteItem"), OF_THE_LEDGER),
     "MeterFunction": {"UpdateItem": ["USAGE#*", "ROLLUP#*"]},
 }

@@ -102,7 +102,7 @@ def stream(
     """Whole frames, as soon as they are whole.
 
     `receipt` makes the `usage` that a client is told, if it asked for it; what it reads of the
-    outcome is complete but for `outcome` and `total_s`. `cancelled` is called for every arrival,
+    outcome is complete but for `total_s`, and for `outcome` before the end. `cancelled` is called for every arrival,
     and twice a second in silence: it must be quick.
 
     Start it (`next`) before the answer is handed on: a generator that never started would never run
@@ -325,10 +325,12 @@ class _Frames:
             outcome.content_bytes += said
             outcome.content_chunks += 1
         outcome.whole = bool(self._finished) and not self._begun - self._finished
+        outcome.usage_is_final &= outcome.whole  # another answer may begin after the first
 
     def _end_well(self) -> bytes:
         if not self._outcome.whole:
             raise UpstreamFailed("The provider's stream ended before the answer was finished.")
+        self._outcome.outcome = "completed"
         told = b""
         if self._usage_wanted and not self._usage_told:
             told = self._own_usage()
