@@ -102,8 +102,8 @@ def stream(
     """Whole frames, as soon as they are whole.
 
     `receipt` makes the `usage` that a client is told, if it asked for it; what it reads of the
-    outcome is complete but for `total_s`, and for `outcome` before the end. `cancelled` is called for every arrival,
-    and twice a second in silence: it must be quick.
+    outcome is complete but for `total_s`, and for `outcome` before the end. `cancelled` is called
+    for every arrival, and twice a second in silence: it must be quick.
 
     Start it (`next`) before the answer is handed on: a generator that never started would never run
     its `finally`.
@@ -171,11 +171,11 @@ def complete(
             outcome.content_chunks += said > 0
         outcome.whole = True
         outcome.usage_is_final = outcome.usage is not None
+        outcome.outcome = "completed"
         told = receipt(outcome)
         if told is not None:
             answer["usage"] = told
         answer["id"] = completion_id
-        outcome.outcome = "completed"
         return _compact(answer)
     except Refusal as refusal:
         outcome.outcome = refusal.code
