@@ -220,11 +220,11 @@ def test_third_request_is_refused_by_the_limit_that_two_have_used_up(
     assert told.details["scope"] == scope
     assert told.details["resets_at"] == resets_at
     assert told.headers["Retry-After"] == str(resets_at - NOON)
-    if scope == "user" or name != "usd_per_month":
+    is_counted = name in ("rpm", "concurrent_streams", "requests_per_day")
+    if scope == "user" or (scope == "project" and is_counted):
         assert list(told.details["usage"].values()) == [used]
-    else:
-        assert "usage" not in told.details
-        assert "0.0" not in told.message
+    else:  # what others have spent
+        assert told.details.keys() == {"limit_name", "scope", "resets_at"}
     if shards == 1:
         assert every("") == before
     assert sum(each.get("nano_usd", 0) for each in every("LEDGER#").values()) == sum(
@@ -546,18 +546,6 @@ MONEY = Limits(nano_usd_per_month=8 * NANO // 100)  # for 8 requests
 UNLIMITED = Limits()
 
 
-def mark(generation: int, *, pid: str = "p", at: int = NOON) -> None:
-    """As the operator does (weir/aws/operator/records.py)."""
-    for shard in range(items.MOST_SHARDS):
-        for window in (items.NOW, items.month(at)):
-            client("dynamodb").update_item(
-                TableName="t",
-                Key=Key(items.ledger(pid, str(shard)), window).item(),
-                UpdateExpression="SET g = :g",
-                ExpressionAttributeValues={":g": {"N": str(-generation)}},
-            )
-
-
 def of_pool(name: str) -> list[int]:
     found = every("LEDGER#p#")
     return [each[name] for key, each in found.items() if "#u#" not in key.pk and name in each]
@@ -591,41 +579,37 @@ def test_items_made_by_moving_what_is_used_expire_as_the_others_do(ledger: Ledge
             assert int(item["ttl"]["N"]) > NOON
 
 
-def test_marked_pool_admits_nobody_who_counts_by_what_was_configured_before(
+def test_once_a_pool_is_divided_anew_nobody_counts_by_what_was_configured_before(
     ledger: Ledger,
 ) -> None:
-    admit(ledger, Pool(MONEY, 4), 2)
-    mark(1)
+    old, new = Pool(MONEY, 4), Pool(MONEY, 4, 1)
+    admit(ledger, old, 2)
+    admit(ledger, new)
     before = every()
     for _ in range(4):
         with pytest.raises(StaleConfiguration):
-            admit(ledger, Pool(MONEY, 4))
+            admit(ledger, old)
     assert every() == before
 
 
-def test_whoever_knows_the_new_configuration_divides_anew_once_and_is_admitted(
+def test_whoever_knows_the_new_configuration_first_divides_anew_what_is_used(
     small: SmallDynamoDB, clock: Clock
 ) -> None:
     ledger, since = counting(with_clock(clock), small)
     admit(ledger, Pool(MONEY, 4), 3)
-    mark(1)
     since()
-    admit(ledger, Pool(MONEY, 4, 1))
+    admit(ledger, Pool(MONEY, 16, 1))
     assert since() == [4, 0, 16, 4]  # refused, read, divided, admitted
-    assert set(of_pool("g")) == {1, -1}  # no limit is on what is open, so nobody looks there
+    assert of_pool("g") == [1] * 16
     assert sum(of_pool("nano_usd")) == 4 * NANO // 100
-    with pytest.raises(StaleConfiguration):
-        admit(ledger, Pool(MONEY, 4))
-    since()
-    admit(ledger, Pool(MONEY, 4, 1), 2)
-    assert 16 not in since()
+    admit(ledger, Pool(MONEY, 16, 1), 4)
+    assert refused(ledger, ask(limits=UNLIMITED, project=Pool(MONEY, 16, 1)))
 
 
 def test_pool_lowered_below_what_is_used_admits_again_when_enough_is_given_back(
     ledger: Ledger,
 ) -> None:
     holding = admit(ledger, Pool(MONEY, 4), 8)
-    mark(1)
     lower = Pool(Limits(nano_usd_per_month=3 * NANO // 100), 4, 1)
     for count in range(6):
         assert refused(ledger, ask(limits=UNLIMITED, project=lower)), count
@@ -637,7 +621,6 @@ def test_pool_lowered_below_what_is_used_admits_again_when_enough_is_given_back(
 
 def test_raised_pool_admits_what_it_has_been_raised_by(ledger: Ledger) -> None:
     admit(ledger, Pool(MONEY, 4), 8)
-    mark(1)
     higher = Pool(Limits(nano_usd_per_month=10 * NANO // 100), 4, 1)
     admit(ledger, higher, 2)
     assert refused(ledger, ask(limits=UNLIMITED, project=higher))
@@ -646,12 +629,9 @@ def test_raised_pool_admits_what_it_has_been_raised_by(ledger: Ledger) -> None:
 def test_pool_divided_into_4_and_put_together_again_loses_nothing(ledger: Ledger) -> None:
     holding = []
     for generation, shards in ((0, 1), (1, 4), (2, 1), (3, 16)):
-        if generation:
-            mark(generation)
-            assert sum(of_pool("nano_usd")) == 2 * generation * NANO // 100
+        assert sum(of_pool("nano_usd")) == 2 * generation * NANO // 100
         holding += admit(ledger, Pool(MONEY, shards, generation), 2)
     whole = Pool(MONEY, 1, 4)
-    mark(4)
     assert refused(ledger, ask(limits=UNLIMITED, project=whole))
     for one in holding:  # admitted in shards that are no more
         ledger.settle(one, SPENT, {})

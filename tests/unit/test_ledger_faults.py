@@ -12,8 +12,8 @@ import pytest
 
 from tests.unit.small_dynamodb import Between, SmallDynamoDB
 from tests.unit.test_ledger import NOON, SPENT, ask
-from weir.aws import items
 from weir.aws import ledger as aws_ledger
+from weir.aws.items import Key
 from weir.aws.lean import AwsError
 from weir.aws.ledger import CONFLICTS_S, SETTLE_S, Ledger, Reservation, StaleConfiguration
 from weir.errors import LedgerBusy, LimitReached, QuotaExceeded
@@ -387,36 +387,96 @@ def test_conflict_beside_a_limit_that_refuses_is_a_refusal(code: str) -> None:
         ledger_of(Between(store, around)).admit(ask(limits=Limits(rpm=1)))
 
 
+def test_undoing_that_collides_with_the_admission_it_undoes_is_tried_again() -> None:
+    """The admission is under way: until it is there, its item can be neither deleted nor put."""
+    store = SmallDynamoDB()
+    late: list[Callable[[], Any]] = []
+    single = AwsError("conflict", 400, "TransactionConflictException")
+
+    def around(operation: str, _asked: Any, carry_out: Callable[[], Any]) -> Any:
+        if not late:
+            late.append(carry_out)
+            raise TIMEOUT
+        if operation == "put_item" and len(client.calls) == 3:
+            raise single
+        if len(client.calls) == 4:
+            late[0]()
+        return carry_out()
+
+    client = Between(store, around)
+    with pytest.raises(AwsError, match="timed out"):
+        ledger_of(client).admit(ask(limits=USER, project=Pool(POOL), tenant=Pool(POOL)))
+    assert client.calls[3] == "transact_write_items"
+    assert assert_books_balance(store) == 0
+
+
+def test_cancelling_that_collides_with_a_request_is_tried_again_for_a_second() -> None:
+    store, time = SmallDynamoDB(), Time()
+    one = ledger_of(store).admit(ask())
+    busy_until = 0.5
+
+    def around(_operation: str, _asked: Any, carry_out: Callable[[], Any]) -> Any:
+        time.s += 0.005
+        if time.s < busy_until:
+            raise AwsError("conflict", 400, "TransactionConflictException")
+        return carry_out()
+
+    ledger = ledger_of(Between(store, around), time)
+    assert ledger.cancel("p", one.subject, one.completion_id)
+    busy_until, time.s = 100.0, 0.0
+    with pytest.raises(LedgerBusy):
+        ledger.cancel("p", one.subject, one.completion_id)
+    assert CONFLICTS_S < time.s < CONFLICTS_S + 0.5
+
+
+@pytest.mark.parametrize("most", [1, 3, 20])
+def test_items_that_come_in_parts_are_read_until_all_are_there(most: int) -> None:
+    """DynamoDB may hand back a part of the keys when it is short of capacity."""
+    store = SmallDynamoDB()
+    keys = [Key("LEDGER#p#u#ann", f"MINUTE#{number}") for number in range(4)]
+    for key in keys[:3]:
+        store.put_item(Item={**key.item(), "requests": {"N": "1"}})
+
+    def around(_operation: str, asked: Any, carry_out: Callable[[], Any]) -> Any:
+        told = asked["RequestItems"]["t"]
+        left = told["Keys"][most:]
+        told["Keys"] = told["Keys"][:most]
+        answer = carry_out()
+        answer["UnprocessedKeys"] = {"t": {**told, "Keys": left}} if left else {}
+        return answer
+
+    found = ledger_of(Between(store, around)).read(keys)
+    assert ["requests" in item for item in found] == [True, True, True, False]
+
+
+def test_items_of_which_some_never_come_are_an_error_and_not_taken_for_empty() -> None:
+    def around(_operation: str, asked: Any, carry_out: Callable[[], Any]) -> Any:
+        return {**carry_out(), "UnprocessedKeys": asked["RequestItems"]}
+
+    with pytest.raises(AwsError):
+        ledger_of(Between(SmallDynamoDB(), around)).used_by("p", "u#ann", NOON)
+
+
 # ---------------------------------------------------------------- others in between
 
 
-def test_stale_caller_never_undoes_an_operators_mark() -> None:
-    """It is set between the read and the write of one who makes room."""
-    store = SmallDynamoDB()
+def test_caller_who_knows_an_older_configuration_undoes_no_division() -> None:
+    """Another divides the pool anew between his read and his write."""
+    store, budget = SmallDynamoDB(), Limits(nano_usd_per_month=3 * CENT)
+    newer: list[Reservation] = []
 
     def around(operation: str, _asked: Any, carry_out: Callable[[], Any]) -> Any:
         answer = carry_out()
-        if operation == "batch_get_item":
-            mark(store, 2)
+        if operation == "batch_get_item" and not newer:
+            one = ask(subject="u#bob", limits=Limits(), project=Pool(budget, 16, 2))
+            newer.append(ledger_of(store).admit(one))
         return answer
 
-    one = ask(limits=Limits(), project=Pool(Limits(nano_usd_per_month=3 * CENT), 4, 1))
     with pytest.raises(StaleConfiguration):
-        ledger_of(Between(store, around)).admit(one)
-    of_pool = [item for (pk, _), item in store.items.items() if pk.startswith("LEDGER#p#")]
-    marks = {item["g"]["N"] for item in of_pool if not item["pk"]["S"].startswith("LEDGER#p#u#")}
-    assert marks == {"-2"}
-
-
-def mark(store: SmallDynamoDB, generation: int) -> None:
-    """As the operator does (weir/aws/operator/records.py)."""
-    for shard in range(items.MOST_SHARDS):
-        for window in (items.NOW, items.month(NOON)):
-            store.update_item(
-                Key=items.Key(items.ledger("p", str(shard)), window).item(),
-                UpdateExpression="SET g = :g",
-                ExpressionAttributeValues={":g": {"N": str(-generation)}},
-            )
+        ledger_of(Between(store, around)).admit(ask(limits=Limits(), project=Pool(budget, 4, 1)))
+    assert len(newer) == 1
+    assert [item["g"] for item in store.items.values() if "g" in item] == [{"N": "2"}] * 16
+    assert totals(store)["project MONTH nano_usd"] == CENT
 
 
 class Crowd:
@@ -426,7 +486,9 @@ class Crowd:
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(seed)
-        self._depth = 0
+        self._callers: list[Pool] = []
+        self._most_used: list[int] = []  # since each of them came
+        self._newest = 0  # generation by which anybody was admitted
         self._pools = [Pool(Limits(nano_usd_per_month=12 * CENT, concurrent_streams=8), 4)]
         self.store = SmallDynamoDB()
         self._ledger = ledger_of(Between(self.store, self._around))
@@ -437,12 +499,19 @@ class Crowd:
     def admit(self) -> None:
         """With what is configured, or was a moment ago."""
         pool = self._chance.choice(self._pools[-2:])
-        self._depth += 1
+        self._callers.append(pool)
+        self._most_used.append(self._used())
         one = ask(subject=f"u#{self._chance.random()}", limits=Limits(), project=pool)
-        with contextlib.suppress(StaleConfiguration, QuotaExceeded, LimitReached, LedgerBusy):
+        try:
             self._open.append(self._ledger.admit(one))
             self.admitted += 1
-        self._depth -= 1
+        except QuotaExceeded:  # at one moment at least it did not fit
+            assert pool.limits.nano_usd_per_month is not None
+            assert self._most_used[-1] + CENT > pool.limits.nano_usd_per_month
+        except (StaleConfiguration, LimitReached, LedgerBusy):
+            pass
+        self._callers.pop()
+        self._most_used.pop()
 
     def something(self) -> None:
         what = self._chance.random()
@@ -467,17 +536,35 @@ class Crowd:
         most, shards = self._chance.choice([4, 8, 12, 20]), self._chance.choice([2, 3, 4, 16])
         limits = Limits(nano_usd_per_month=most * CENT, concurrent_streams=8)
         self._pools.append(Pool(limits, shards, len(self._pools)))
-        mark(self.store, len(self._pools) - 1)
 
-    def _around(self, _operation: str, _asked: Any, carry_out: Callable[[], Any]) -> Any:
-        if self._depth == 1 and self._chance.random() < 0.4:
+    def _around(self, operation: str, asked: Any, carry_out: Callable[[], Any]) -> Any:
+        if self._is_interrupted():
             self.something()
         before = self._used()
+        if operation == "batch_get_item" and self._is_interrupted():
+            return self._read_in_two(asked["RequestItems"]["t"]["Keys"])
         answer = carry_out()
-        most = self._pools[-1].limits.nano_usd_per_month
-        assert most is not None
-        assert self._used() <= max(before, most)  # whoever is the one who was admitted
+        used = self._used()
+        self._most_used = [max(each, used) for each in self._most_used]
+        if used > before:
+            pool = self._callers[-1]
+            most = pool.limits.nano_usd_per_month
+            assert most is not None
+            assert used <= most
+            assert pool.generation >= self._newest
+            self._newest = pool.generation
         return answer
+
+    def _is_interrupted(self) -> bool:
+        return len(self._callers) == 1 and self._chance.random() < 0.4
+
+    def _read_in_two(self, keys: list[Any]) -> dict[str, Any]:
+        """The items of one call are read one after the other."""
+        half = self._chance.randint(1, len(keys) - 1)
+        first = self.store.batch_get_item(RequestItems={"t": {"Keys": keys[:half]}})
+        self.something()
+        rest = self.store.batch_get_item(RequestItems={"t": {"Keys": keys[half:]}})
+        return {"Responses": {"t": first["Responses"]["t"] + rest["Responses"]["t"]}}
 
     def _used(self) -> int:
         return totals(self.store).get("project MONTH nano_usd", 0)
@@ -491,7 +578,7 @@ class Crowd:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_callers_between_each_others_calls_never_admit_more_than_the_newest_limit(
+def test_callers_between_each_others_calls_never_admit_more_than_their_limit(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(aws_ledger, "os", SimpleNamespace(urandom=random.Random(seed).randbytes))

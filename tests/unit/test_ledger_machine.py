@@ -144,7 +144,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def is_sure(self, one: Ask, output: int, account: Account, field: Field) -> bool:
         """Not within the minute in which a pool was divided anew, for only its months and what is
-        open are marked; and not about what was charged beyond what was held.
+        open are divided anew; and not about what was charged beyond what was held.
         """
         if account.scope == USER:
             return True
@@ -313,13 +313,6 @@ class LedgerMachine(RuleBasedStateMachine):
             "",
         )
         generation = touched.written()["ledger_generation"]
-        for mark in touched.marks(self.at):
-            self.store.update_item(
-                TableName="t",
-                Key=mark.key.item(),
-                UpdateExpression="SET g = :g",
-                ExpressionAttributeValues={":g": {"N": str(-mark.generation)}},
-            )
         self.pools[scope] = Pool(Limits(**limits), shards, generation)
         if generation > was.generation:
             self.divided_at[scope] = self.at // 60

@@ -289,14 +289,16 @@ def test_refusal_says_which_limit_and_when_to_come_back(
     assert wait is not None
     assert wait >= 1
     assert at + wait >= told.details["resets_at"]
-    if money and scope != ledger.USER:  # what others have spent
-        text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "", told.message)
-        assert not re.search(r"\d", text)
-        assert told.details.keys() == {"scope", "limit_name", "resets_at"}
-    else:
+    if scope == ledger.USER or (scope == ledger.PROJECT and field.unit in ("requests", "streams")):
         scale = NANO if money else 1
         assert told.details["limit"] == {name: limit / scale if money else limit}
         assert told.details["usage"] == {field.usage: used / scale if money else used}
+    else:  # what others have spent
+        own = f"{SOME.nano_usd / NANO}" if money else f"{SOME.of(field)}"
+        text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "", told.message)
+        assert set(re.findall(r"[\d.]*\d", text)) <= {own}
+        assert told.details.keys() == {"scope", "limit_name", "resets_at"}
+    assert told.retryable == (type(told) is LimitReached and SOME.of(field) <= limit)
     json.dumps(told.details, allow_nan=False)
     if scope != ledger.USER:
         assert not told.extra_headers
@@ -344,7 +346,8 @@ def test_refusal_says_which_limit_and_when_to_come_back(
             "tenant",
             Limits(nano_usd_per_month=5 * NANO),
             5 * NANO,
-            "This deployment has reached its budget. It resets at 2026-12-01T00:00:00Z.",
+            "This deployment has reached its limit of USD a month, and this request may take 0.01. "
+            "It resets at 2026-12-01T00:00:00Z.",
         ),
     ],
 )

@@ -92,7 +92,6 @@ def test_tier_that_went_while_its_token_lives_counts_as_the_first_as_the_project
         ({"maximum", "Max", "3"}, None),
         ({"max", "team"}, "team"),
     ],
-    ids=str,
 )
 def test_tier_is_the_highest_of_a_users_groups(groups: set[str], tier: str | None) -> None:
     assert Tiers(OWN).highest_of(groups) == tier

@@ -153,7 +153,6 @@ NO_TIER_LIMITS = {
          {*LIMITED, "nano_usd_per_month"}),
         ({"limits": {"tokens_per_month": 5}}, LIMITED),
     ],
-    ids=str,
 )  # fmt: skip
 def test_what_limits_a_user_of_any_tier_is_counted_for_every_user(
     told: dict[str, Any], limited: set[str]

@@ -156,7 +156,7 @@ SHUT: list[tuple[Callable[[Operator], object], type[Refusal], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("shut", "kind", "word"), SHUT, ids=lambda value: str(value)[-12:])
+@pytest.mark.parametrize(("shut", "kind", "word"), SHUT, ids=[word for _, _, word in SHUT])
 def test_what_is_shut_answers_nobody_after_five_seconds(
     shown: Snapshots,
     table: Watched,
