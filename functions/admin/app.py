@@ -58,7 +58,7 @@ ModelName = Annotated[configuration.ModelName, Path()]
 UpstreamName = Annotated[configuration.UpstreamName, Path()]
 TierName = Annotated[configuration.TierName, Path()]
 KeyId = Annotated[str, Path(), StringConstraints(pattern=r"^key_[0-9a-f]{16}$")]
-Asked = Annotated[str | None, Query(), Field(max_length=255)]
+Asked = Annotated[str | None, Query()]
 Cursor = Annotated[str, StringConstraints(pattern=r"^[0-9]{13}#[0-9a-f]{8}$")]
 
 
@@ -342,8 +342,8 @@ def erase_user(pid: Pid, whom: configuration.EraseUser) -> views.Erased:
 def show_usage(
     pid: Pid,
     month: Annotated[str | None, Query(), Field(pattern=r"^[0-9]{4}-?[0-9]{2}$")] = None,
-    from_: Annotated[str | None, Query(alias="from"), Field(max_length=40)] = None,
-    to: Annotated[str | None, Query(), Field(max_length=40)] = None,
+    from_: Annotated[str | None, Query(alias="from")] = None,
+    to: Asked = None,
     granularity: Annotated[Literal["minute", "hour", "day"], Query()] = "day",
     group_by: Annotated[
         Literal["user", "customer", "session", "thread", "model", "tag", "day"] | None, Query()
@@ -354,7 +354,7 @@ def show_usage(
     model: Asked = None,
     tag: Asked = None,
     limit: Annotated[int, Query(), Field(ge=1, le=10_000)] = 1_000,
-    cursor: Annotated[str | None, Query(), Field(max_length=4_000)] = None,
+    cursor: Annotated[str | None, Query(), Field(pattern="^[A-Za-z0-9_-]*$")] = None,
 ) -> views.Usage:
     """What a project's requests took, added up. A few seconds behind the requests."""
     _operator().project(pid)
