@@ -22,7 +22,8 @@ class SmallDynamoDB:
     def __init__(self) -> None:
         # An attribute's value is replaced, never changed: a copy of an item need not be deep.
         self.items: dict[tuple[str, str], Item] = {}
-        self._done: dict[str, str] = {}
+        self._told: dict[str, str] = {}  # by the transaction's token
+        self._done: set[str] = set()
 
     # ------------------------------------------------------------ reading
 
@@ -74,9 +75,9 @@ class SmallDynamoDB:
         token = asked.get("ClientRequestToken")
         assert token is None or 1 <= len(token) <= 36
         told = json.dumps(asked["TransactItems"])
+        if token is not None and self._told.setdefault(token, told) != told:
+            raise AwsError("other words", 400, "IdempotentParameterMismatchException")
         if token in self._done:
-            if self._done[token] != told:
-                raise AwsError("other words", 400, "IdempotentParameterMismatchException")
             return {}
         parts = [_Part(*next(iter(part.items()))) for part in asked["TransactItems"]]
         if not 1 <= len(parts) <= 100 or len({part.key for part in parts}) < len(parts):
@@ -95,7 +96,7 @@ class SmallDynamoDB:
         for part in parts:
             self._set(part.key, part.after(self.items.get(part.key)))
         if token is not None:
-            self._done[token] = told
+            self._done.add(token)
         return {}
 
     def _set(self, key: tuple[str, str], item: Item | None) -> None:

@@ -460,23 +460,71 @@ def test_items_of_which_some_never_come_are_an_error_and_not_taken_for_empty() -
 # ---------------------------------------------------------------- others in between
 
 
-def test_caller_who_knows_an_older_configuration_undoes_no_division() -> None:
-    """Another divides the pool anew between his read and his write."""
-    store, budget = SmallDynamoDB(), Limits(nano_usd_per_month=3 * CENT)
+@pytest.mark.parametrize("before_the_read", [True, False])
+def test_caller_who_knows_an_older_configuration_undoes_no_division(before_the_read: bool) -> None:
+    """Another divides the pool anew before he reads, or between his read and his write."""
+    store, budget = SmallDynamoDB(), Limits(nano_usd_per_month=8 * CENT)
     newer: list[Reservation] = []
 
+    def divide() -> None:
+        one = ask(subject="u#bob", limits=Limits(), project=Pool(budget, 4, 2))
+        newer.append(ledger_of(store).admit(one))
+        ledger_of(store).settle(newer[0], NOTHING, None)
+
     def around(operation: str, _asked: Any, carry_out: Callable[[], Any]) -> Any:
+        if operation != "batch_get_item" or newer:
+            return carry_out()
+        if before_the_read:
+            divide()
         answer = carry_out()
-        if operation == "batch_get_item" and not newer:
-            one = ask(subject="u#bob", limits=Limits(), project=Pool(budget, 16, 2))
-            newer.append(ledger_of(store).admit(one))
+        if not before_the_read:
+            divide()
         return answer
 
     with pytest.raises(StaleConfiguration):
         ledger_of(Between(store, around)).admit(ask(limits=Limits(), project=Pool(budget, 4, 1)))
     assert len(newer) == 1
     assert [item["g"] for item in store.items.values() if "g" in item] == [{"N": "2"}] * 16
-    assert totals(store)["project MONTH nano_usd"] == CENT
+    assert totals(store)["project MONTH nano_usd"] == 0
+
+
+def test_what_is_moved_while_the_shards_are_read_refuses_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is seen in both: where it was, and where it is then."""
+    monkeypatch.setattr(aws_ledger, "os", SimpleNamespace(urandom=bytes))  # meets the first shard
+    store, moved = SmallDynamoDB(), False
+    pool = Pool(Limits(nano_usd_per_month=2 * CENT), 2)
+    keys = [Key(f"LEDGER#p#{shard}", "MONTH#202611").item() for shard in range(2)]
+    store.put_item(Item={**keys[0], "nano_usd": {"N": str(CENT)}})
+
+    def around(operation: str, _asked: Any, carry_out: Callable[[], Any]) -> Any:
+        nonlocal moved
+        if operation != "batch_get_item" or moved:
+            return carry_out()
+        first, moved = store.get_item(Key=keys[0])["Item"], True
+        store.put_item(Item={**keys[0], "nano_usd": {"N": "0"}})
+        store.put_item(Item={**keys[1], "nano_usd": {"N": str(CENT)}})
+        return {"Responses": {"t": [first, store.get_item(Key=keys[1])["Item"]]}}
+
+    ledger_of(Between(store, around)).admit(ask(limits=Limits(), project=pool))
+    assert moved
+    assert totals(store)["project MONTH nano_usd"] == 2 * CENT
+
+
+def test_admission_that_the_client_sent_twice_to_a_store_that_forgot_the_first_is_one() -> None:
+    store = SmallDynamoDB()
+
+    def around(_operation: str, asked: Any, carry_out: Callable[[], Any]) -> Any:
+        carry_out()
+        return store.transact_write_items(**{**asked, "ClientRequestToken": None})
+
+    limits = Limits(rpm=1, nano_usd_per_month=CENT)
+    one = ledger_of(Between(store, around)).admit(ask(limits=limits))
+    ledger_of(store).settle(one, SPENT, ROW)
+    found = totals(store)
+    assert (found["rows"], found["user MINUTE requests"]) == (1, 1)
+    assert found["user MONTH nano_usd"] == SPENT.nano_usd
 
 
 class Crowd:
