@@ -45,6 +45,7 @@ NOTHING = Limits()
 NO_POOL = Pool(NOTHING)
 ASK_AGAIN_S = 240.0  # by then every request must have been decided
 
+DIVIDED_S = 60.0  # by then somebody must have divided a pool anew
 KNOWN_FOR_S = 0.5  # how long a process keeps what it knows of a pool
 
 Item = Mapping[str, Any]
@@ -909,7 +910,7 @@ class Sampler:
 
     def wait_for(self, generation: int) -> None:
         """Until somebody has divided anew what is used."""
-        give_up = time.monotonic() + ASK_AGAIN_S
+        give_up = time.monotonic() + DIVIDED_S
         while not (self.samples and self.samples[-1].generations == {generation}):
             assert time.monotonic() < give_up, f"never divided anew: {self.samples[-1:]}"
             time.sleep(0.01)
