@@ -23,7 +23,8 @@ install-sam:
 
 test: install install-sam  ## everything that must pass before a change lands; under 8 minutes
 	$(BIN)/python -m pytest -m "not long" --numprocesses 2 tests/unit tests/template
-	$(BIN)/python -m pytest -m "not long" --ignore tests/unit --ignore tests/template
+	$(BIN)/python -m pytest -m "not long" --numprocesses 2 --dist loadfile tests/stack
+	$(BIN)/python -m pytest -m "not long" --ignore tests/unit --ignore tests/template --ignore tests/stack
 
 test-long: install install-sam  ## the proofs that take minutes
 	$(BIN)/python -m pytest -m long

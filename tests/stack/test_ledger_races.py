@@ -623,6 +623,7 @@ def test_requests_at_once_get_exactly_what_the_budget_has_room_for(
             race(racers, books, asked, room, money(level))
 
 
+@pytest.mark.long
 def test_256_requests_at_once_get_exactly_what_the_budget_has_room_for(
     racers: Racers, books: Books
 ) -> None:
@@ -1012,7 +1013,7 @@ def test_pool_never_exceeds_the_limit_in_force_through_many_changes_and_with_man
 EVERYTHING = Limits(10**6, 10**9, 10**6, 10**9, 10**9, 10**15, None, 10**4)
 
 
-@pytest.mark.parametrize("subjects", [2_000, pytest.param(100_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("subjects", [500, pytest.param(100_000, marks=pytest.mark.long)])
 def test_admission_and_settling_cost_the_same_for_ten_subjects_and_for_very_many(
     endpoint: str, books: Books, subjects: int
 ) -> None:

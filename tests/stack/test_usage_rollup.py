@@ -293,7 +293,10 @@ def new_table(endpoint: str, name: str) -> Any:
     return dynamodb
 
 
-@pytest.mark.parametrize("count", [2_000, pytest.param(100_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "count",
+    [300, *(pytest.param(n, marks=pytest.mark.long) for n in (2_000, 100_000))],
+)
 def test_sums_are_what_a_recount_of_the_rows_gives(endpoint: str, count: int) -> None:
     chance, table = random.Random(count), f"rows-{count}"
     dynamodb = new_table(endpoint, table)
@@ -313,7 +316,8 @@ def test_sums_are_what_a_recount_of_the_rows_gives(endpoint: str, count: int) ->
         pool.close()
         pool.join()
     assert told["given up"] == 10
-    assert min(told[what] for what in ("before", "after", "conflict", "failed")) > 0
+    if count > 300:  # of few batches not each fails in every way
+        assert min(told[what] for what in ("before", "after", "conflict", "failed")) > 0
 
     rows, rollups = in_table(dynamodb, table)
     assert len(rows) == count

@@ -72,7 +72,10 @@ class Transfer(Records):
         documents = {pid: record.document for pid, record in projects.items()}
         for pid, project in file.projects.items():
             before = projects.get(pid, NO_RECORD)
-            documents[pid] = {**project.stored(), **state(before.document or {"created_at": now})}
+            told = {**project.stored(), **state(before.document or {"created_at": now})}
+            # A default that somebody has set by name is none that a file can change.
+            same = before.version > 0 and _configured(told) == _configured(before.document)
+            documents[pid] = before.document if same else told
             touched.append(
                 Touched(items.project(pid), before, documents[pid], "project.import", pid)
             )
