@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from weir.catalogue import Candidate, Model
+from weir.limits import NANO
 
 MOST_TOKENS = 10**9  # of one request: no provider says more, and no money buys more
 BYTES_OF_A_TOKEN = 3  # of text, about: low for prose in English, high for other scripts
-NANO = 10**9
 
 
 @dataclass(frozen=True, slots=True)

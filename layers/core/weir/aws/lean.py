@@ -45,7 +45,7 @@ _ENDPOINTS = {
 # What is worth another try, and how long one waits for it at most, times the number of tries.
 TRIES = 3
 MOST_WAIT_MS = 50
-_PASSING = {
+PASSING = {
     "InternalServerError",
     "InternalServiceError",
     "ProvisionedThroughputExceededException",
@@ -140,7 +140,7 @@ class Api:
             try:
                 return self._call(operation, body)
             except AwsError as error:
-                if (error.status or 0) < 500 and error.code not in _PASSING:
+                if (error.status or 0) < 500 and error.code not in PASSING:
                     raise
             time.sleep(os.urandom(1)[0] / 255 * MOST_WAIT_MS * tried / 1000)
         return self._call(operation, body)

@@ -24,7 +24,8 @@ from typing import Any
 from weir import ledger
 from weir.aws import items
 from weir.aws.items import Item, Key
-from weir.aws.lean import AwsError, code_of, reasons_of
+from weir.aws.lean import PASSING, AwsError, code_of, reasons_of
+from weir.aws.reading import every_item, items_at
 from weir.errors import Conflict, Killed, LedgerBusy
 from weir.ledger import MINUTE, MONTH, NOW, USER, Account, Amounts, Field, Settlement, Used
 from weir.limits import Limits, Pool
@@ -38,7 +39,6 @@ MINUTE_KEPT_S = 2 * 3600
 MONTH_KEPT_S = 75 * 86_400
 USAGE_KEPT_S = 90 * 86_400  # unless the operator wants it otherwise
 SWEPT_AT_ONCE = 100
-READ_TRIES = 4
 UNDO_TRIES = 5
 
 _MARK = "g"
@@ -50,14 +50,7 @@ _BUSY = {
 }
 # AWS says them as if the request were wrong. But the client had sent it before, unheard: that may
 # have been carried out, or be so yet.
-_PASSING = {
-    "ProvisionedThroughputExceededException",
-    "RequestLimitExceeded",
-    "ThrottlingException",
-    "TransactionInProgressException",
-}
-
-
+_PASSING = PASSING | {"TransactionInProgressException"}
 _MET = {"ConditionalCheckFailedException", "TransactionConflictException"}
 
 
@@ -187,6 +180,7 @@ class Ledger:
         accounts = (ledger.of_subject(ask.subject, ask.limits, ask.limited), *pools)
         if ask.limits.concurrent_streams == 0:  # a set that is not there has no size to compare
             raise ledger.refusal(accounts[0], ledger.BY_CODE["s"], 0, Amounts(0, 0), at, ask.tier)
+        held = [ledger.held(account) for account in accounts if account.windows()]
         while True:
             tries += 1
             reservation = Reservation(
@@ -198,7 +192,7 @@ class Ledger:
                 at,
                 ask.price(output_tokens),
                 output_tokens,
-                [ledger.held(account) for account in accounts if account.windows()],
+                held,
                 ask.row,
             )
             refused = self._reserve(reservation, accounts, tries)
@@ -519,20 +513,14 @@ class Ledger:
         return amounts.nano_usd if self.settle(reservation, worst, row, by) else None
 
     def _due(self, pk: str, now: int) -> Iterable[Item]:
-        start: dict[str, Any] = {}
-        while True:
-            answer = self._client.query(
-                TableName=self._name,
-                KeyConditionExpression="pk = :pk AND sk < :now",
-                ExpressionAttributeValues={":pk": {"S": pk}, ":now": {"S": f"{now:010d}"}},
-                Limit=SWEPT_AT_ONCE,
-                ConsistentRead=True,
-                **start,
-            )
-            yield from answer["Items"]
-            if "LastEvaluatedKey" not in answer:
-                return
-            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+        return every_item(
+            self._client.query,
+            TableName=self._name,
+            KeyConditionExpression="pk = :pk AND sk < :now",
+            ExpressionAttributeValues={":pk": {"S": pk}, ":now": {"S": f"{now:010d}"}},
+            Limit=SWEPT_AT_ONCE,
+            ConsistentRead=True,
+        )
 
     # ------------------------------------------------------------ cancelling, looking
 
@@ -582,17 +570,8 @@ class Ledger:
 
     def read(self, keys: Sequence[Key]) -> list[Item]:
         """Strongly consistent; empty for what is not there. Raises AwsError."""
-        asked = {self._name: {"Keys": [key.item() for key in keys], "ConsistentRead": True}}
-        found: dict[Key, Item] = {}
-        for tried in range(1, READ_TRIES + 1):
-            answer = self._client.batch_get_item(RequestItems=asked)
-            for item in answer["Responses"].get(self._name, ()):
-                found[Key(item["pk"]["S"], item["sk"]["S"])] = item
-            asked = answer.get("UnprocessedKeys") or {}
-            if not asked:
-                return [found.get(key, {}) for key in keys]
-            self._wait(tried)
-        raise AwsError("the table keeps handing back a part of what it was asked")
+        found = items_at(self._client, self._name, keys, self._wait)
+        return [found.get(key, {}) for key in keys]
 
     # ------------------------------------------------------------ the calls
 

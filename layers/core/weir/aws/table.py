@@ -8,16 +8,12 @@ from weir.api_keys import ApiKey, KeyHash
 from weir.audit import Entry
 from weir.aws import codecs, items
 from weir.aws.items import Item, Key, Record
-from weir.aws.lean import AwsError, code_of
+from weir.aws.lean import code_of, reasons_of
+from weir.aws.reading import Overloaded, every_item, items_at
 from weir.keyring import Kid, PublicKey
 
 _BATCH_TRIES = 4
 _WRITE_BATCH = 25  # items in one BatchWriteItem
-
-
-class Overloaded(AwsError):
-    def __init__(self) -> None:
-        super().__init__("the table keeps handing back a part of what it was asked")
 
 
 class Stale(Exception):
@@ -140,17 +136,8 @@ class Table:
 
     def records(self, keys: Sequence[Key]) -> list[Record]:
         """In the order asked for, strongly consistent, in one round trip."""
-        asked = {self._name: {"Keys": [key.item() for key in keys], "ConsistentRead": True}}
-        found: dict[Key, Record] = {}
-        for _ in range(_BATCH_TRIES):
-            answer = self._client.batch_get_item(RequestItems=asked)
-            for item in answer["Responses"].get(self._name, ()):
-                key = Key(item["pk"]["S"], item["sk"]["S"])
-                found[key] = items.record_of(item)
-            asked = answer.get("UnprocessedKeys") or {}
-            if not asked:
-                return [found.get(key, items.NO_RECORD) for key in keys]
-        raise Overloaded
+        found = items_at(self._client, self._name, keys)
+        return [items.record_of(found.get(key)) for key in keys]
 
     def projects(self) -> dict[str, Record]:
         """Every project, by pid."""
@@ -239,20 +226,14 @@ class Table:
         condition, values = "pk = :pk", {":pk": {"S": pk}}
         if prefix:
             condition, values[":sk"] = f"{condition} AND begins_with(sk, :sk)", {"S": prefix}
-        found: list[Item] = []
-        start: dict[str, Any] = {}
-        while True:
-            answer = self._client.query(
-                TableName=self._name,
-                KeyConditionExpression=condition,
-                ExpressionAttributeValues=values,
-                ConsistentRead=consistent,
-                **start,
-            )
-            found += answer["Items"]
-            if "LastEvaluatedKey" not in answer:
-                return found
-            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+        found = every_item(
+            self._client.query,
+            TableName=self._name,
+            KeyConditionExpression=condition,
+            ExpressionAttributeValues=values,
+            ConsistentRead=consistent,
+        )
+        return list(found)
 
     def _changed(self, change: Change) -> dict[str, Any]:
         if change.document is None:
@@ -292,8 +273,7 @@ class Table:
         try:
             self._client.transact_write_items(TransactItems=parts)
         except Exception as error:
-            told: dict[str, Any] = getattr(error, "response", {})
-            reasons = {r.get("Code") for r in told.get("CancellationReasons", ())}
+            reasons = {reason.get("Code") for reason in reasons_of(error)}
             if reasons & {"ConditionalCheckFailed", "TransactionConflict"}:
                 raise Stale from error
             raise

@@ -14,6 +14,7 @@ from weir import usage
 from weir.aws import items
 from weir.aws.items import Item, Key
 from weir.aws.lean import code_of, reasons_of
+from weir.aws.reading import every_item
 from weir.usage import (
     DAY_S,
     DAYS,
@@ -164,23 +165,17 @@ class Usage:
         """Rows of requests that began before `before_ms` and were never added. Reads all of the
         table. `client` must be botocore's.
         """
-        start: dict[str, Any] = {}
-        while True:
-            answer = self._client.scan(
-                TableName=self._name,
-                FilterExpression=(
-                    "begins_with(pk, :usage) AND sk < :before AND attribute_not_exists(summed)"
-                ),
-                ExpressionAttributeValues={
-                    ":usage": {"S": "USAGE#"},
-                    ":before": {"S": f"{before_ms:013d}"},
-                },
-                **start,
-            )
-            yield from answer["Items"]
-            if "LastEvaluatedKey" not in answer:
-                return
-            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+        return every_item(
+            self._client.scan,
+            TableName=self._name,
+            FilterExpression=(
+                "begins_with(pk, :usage) AND sk < :before AND attribute_not_exists(summed)"
+            ),
+            ExpressionAttributeValues={
+                ":usage": {"S": "USAGE#"},
+                ":before": {"S": f"{before_ms:013d}"},
+            },
+        )
 
     # ------------------------------------------------------------ reading
 
@@ -227,18 +222,12 @@ class Usage:
                 return
             condition += " AND sk BETWEEN :first AND :last"
             values |= {":first": {"S": first}, ":last": {"S": last}}
-        start: dict[str, Any] = {}
-        while True:
-            answer = self._client.query(
-                TableName=self._name,
-                KeyConditionExpression=condition,
-                ExpressionAttributeValues=values,
-                **start,
-            )
-            yield from answer["Items"]
-            if "LastEvaluatedKey" not in answer:
-                return
-            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+        yield from every_item(
+            self._client.query,
+            TableName=self._name,
+            KeyConditionExpression=condition,
+            ExpressionAttributeValues=values,
+        )
 
 
 def row_of(item: Item) -> tuple[Key, Row]:
