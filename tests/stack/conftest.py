@@ -1,5 +1,6 @@
 """The whole stack as `make run` starts it, in front of a provider that the tests script."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -15,6 +16,7 @@ import httpx
 import pytest
 
 from cli.deployment import read_env
+from local import embedded_aws, processes
 from tests.stack.provider import FakeProvider
 from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
@@ -126,6 +128,21 @@ def start(directory: Path, *, limited: bool = False, **settings: str) -> Iterato
         finally:
             process.terminate()
             process.communicate(timeout=10)
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of an embedded AWS with nothing in it."""
+    directory = tmp_path_factory.mktemp("aws")
+    for name in ("logs", "tmp", "aws/s3"):
+        (directory / name).mkdir(parents=True)
+    interpreter = ROOT / ".local/venv-aws/bin/python"
+    with asyncio.Runner() as runner:
+        child, port = runner.run(embedded_aws.start(interpreter, directory))
+        try:
+            yield runner.run(embedded_aws.until_ready(child, port))
+        finally:
+            runner.run(processes.stop([child], 5))
 
 
 @pytest.fixture(scope="session")

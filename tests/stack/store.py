@@ -169,8 +169,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def start_behind(proxy: StoreProxy, directory: Path, **settings: str) -> Iterator[Stack]:
+def start_behind(proxy: StoreProxy, directory: Path, provider_url: str) -> Iterator[Stack]:
     """A running stack with its limits, whose chat function's store is behind `proxy`."""
+    settings = {
+        "UPSTREAM_BASE_URL": provider_url,
+        "UPSTREAM_MODEL": "fake-large",
+        "UPSTREAM_API_KEY": "provider-secret-key",
+        "UPSTREAM_PRICE_INPUT": "1",
+        "UPSTREAM_PRICE_OUTPUT": "2",
+        "WEIR_PARAM_MaxStreamSeconds": "10",
+    }
     hooks = directory / "at-start"
     hooks.mkdir()
     told = _AT_START.format(root=str(ROOT), url=proxy.url)

@@ -73,16 +73,7 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     provider, proxy = FakeProvider(), StoreProxy()
-    with start_behind(
-        proxy,
-        tmp_path_factory.mktemp("killed"),
-        UPSTREAM_BASE_URL=provider.url,
-        UPSTREAM_MODEL="fake-large",
-        UPSTREAM_API_KEY="provider-secret-key",
-        UPSTREAM_PRICE_INPUT="1",
-        UPSTREAM_PRICE_OUTPUT="2",
-        WEIR_PARAM_MaxStreamSeconds="10",
-    ) as stack:
+    with start_behind(proxy, tmp_path_factory.mktemp("killed"), provider.url) as stack:
         admin = Admin(stack)
         admin("PUT", "models/priced", model("local", "fake-large"))
         admin("PATCH", "tenant", {"limits": LIMITS, "ledger_shards": 3})

@@ -111,16 +111,7 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     a, b, proxy = FakeProvider(), FakeProvider(), StoreProxy()
-    with start_behind(
-        proxy,
-        tmp_path_factory.mktemp("ledger"),
-        UPSTREAM_BASE_URL=a.url,
-        UPSTREAM_MODEL="fake-large",
-        UPSTREAM_API_KEY="provider-secret-key",
-        UPSTREAM_PRICE_INPUT="1",
-        UPSTREAM_PRICE_OUTPUT="2",
-        WEIR_PARAM_MaxStreamSeconds="10",
-    ) as stack:
+    with start_behind(proxy, tmp_path_factory.mktemp("ledger"), a.url) as stack:
         admin = Admin(stack)
         with socket.create_server(("127.0.0.1", 0)) as free:
             nobody = f"http://127.0.0.1:{free.getsockname()[1]}/v1"

@@ -3,7 +3,6 @@ AWS, whose transactions are atomic. What it does not have by itself is put betwe
 reads of several items that are no snapshot.
 """
 
-import asyncio
 import contextlib
 import itertools
 import multiprocessing
@@ -18,12 +17,11 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier as ProcessBarrier
 from multiprocessing.synchronize import Event as ProcessEvent
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from local import embedded_aws, processes
+from local import embedded_aws
 from weir.aws import items, lean
 from weir.aws.items import Key
 from weir.aws.ledger import Ask, Ledger, Reservation, StaleConfiguration
@@ -413,21 +411,6 @@ class Racers:
 
     def settle(self, table: str, through: type[Passing] = Passing) -> int:
         return sum(self.do(settle, [Round(table, (), through)] * PROCESSES))
-
-
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of an embedded AWS with nothing in it."""
-    directory = tmp_path_factory.mktemp("aws")
-    for name in ("logs", "tmp", "aws/s3"):
-        (directory / name).mkdir(parents=True)
-    interpreter = Path(__file__).parents[2] / ".local/venv-aws/bin/python"
-    with asyncio.Runner() as runner:
-        child, port = runner.run(embedded_aws.start(interpreter, directory))
-        try:
-            yield runner.run(embedded_aws.until_ready(child, port))
-        finally:
-            runner.run(processes.stop([child], 5))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ through the meter's own handler in several processes, on the embedded AWS; and t
 In every case the sums are what a recount of the rows gives, which is written here once more.
 """
 
-import asyncio
 import dataclasses
 import importlib.util
 import io
@@ -14,10 +13,9 @@ import os
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from multiprocessing.pool import Pool
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -25,7 +23,7 @@ import httpx
 import pytest
 from botocore.session import Session
 
-from local import embedded_aws, processes
+from local import embedded_aws
 from tests.stack.conftest import ROOT, Stack, ask
 from weir.aws import items, lean
 from weir.aws.usage import Usage, kept, row_of
@@ -259,21 +257,6 @@ def replay(batch: Sequence[int]) -> Counter[str]:
 
 
 # ---------------------------------------------------------------- the proof
-
-
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of an embedded AWS with nothing in it."""
-    directory = tmp_path_factory.mktemp("aws")
-    for name in ("logs", "tmp", "aws/s3"):
-        (directory / name).mkdir(parents=True)
-    interpreter = Path(__file__).parents[2] / ".local/venv-aws/bin/python"
-    with asyncio.Runner() as runner:
-        child, port = runner.run(embedded_aws.start(interpreter, directory))
-        try:
-            yield runner.run(embedded_aws.until_ready(child, port))
-        finally:
-            runner.run(processes.stop([child], 5))
 
 
 def new_table(endpoint: str, name: str) -> Any:

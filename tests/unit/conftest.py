@@ -2,7 +2,11 @@
 table that an operator has set up.
 """
 
-from collections.abc import Iterator
+import importlib.util
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -122,3 +126,33 @@ def set_up(operator: Operator) -> None:
 def configured(operator: Operator) -> Operator:
     set_up(operator)
     return operator
+
+
+LAMBDA: dict[str, Any] = {
+    "function_name": "f",
+    "memory_limit_in_mb": 256,
+    "invoked_function_arn": "arn:aws:lambda:us-east-1:1:function:f",
+    "aws_request_id": "r",
+}
+
+
+def unattended_door(
+    monkeypatch: pytest.MonkeyPatch, name: str, environment: Mapping[str, str]
+) -> ModuleType:
+    """A function that AWS calls and no user, as Lambda loads it; what it logs can be read."""
+    named = {
+        "TENANT_ID": "t-1",
+        "TABLE_NAME": "t",
+        "STACK_NAME": "weir-test",
+        "AWS_REGION": "us-east-1",
+    }
+    for variable, value in {**named, **environment}.items():
+        monkeypatch.setenv(variable, value)
+    path = Path(__file__).parents[2] / "functions" / name / "app.py"
+    spec = importlib.util.spec_from_file_location(f"door_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module.logger.handlers[0], "stream", io.StringIO())
+    return module

@@ -1,50 +1,30 @@
 """The meter's door: what it hands on of a batch, and what it says of the rest."""
 
-import importlib.util
-import io
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.unit.conftest import LAMBDA, unattended_door
 from weir.aws.clients import client
 from weir.aws.items import Key
 from weir.aws.lean import AwsError
 from weir.aws.usage import Crowded, Usage
 from weir.usage import Row
 
-APP = Path(__file__).parents[2] / "functions/meter/app.py"
-ENVIRONMENT = {
-    "TENANT_ID": "t-1",
-    "TABLE_NAME": "t",
-    "STACK_NAME": "weir-test",
-    "AWS_REGION": "us-east-1",
-    "ROLLUP_RETENTION_DAYS": "800",
-}
+ENVIRONMENT = {"ROLLUP_RETENTION_DAYS": "800"}
 NOON_MS = 1_795_262_400_000  # 2026-11-21 12:00:00 UTC
 SECRET = "sessions-may-have-names"
 CONTEXT: Any = SimpleNamespace(
-    function_name="f",
-    memory_limit_in_mb=256,
-    invoked_function_arn="arn:aws:lambda:us-east-1:1:function:f",
-    aws_request_id="r",
+    **LAMBDA,
 )
 
 
 @pytest.fixture
 def door(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    spec = importlib.util.spec_from_file_location("door_meter", APP)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module.logger.handlers[0], "stream", io.StringIO())
-    return module
+    return unattended_door(monkeypatch, "meter", ENVIRONMENT)
 
 
 def said(door: ModuleType) -> dict[str, Any]:

@@ -1,46 +1,25 @@
 """The sweeper's door: what it says of a sweep, and when it stops."""
 
-import importlib.util
-import io
 import json
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.unit.conftest import LAMBDA, unattended_door
 from weir.aws.ledger import Swept
-
-APP = Path(__file__).parents[2] / "functions/sweep/app.py"
-ENVIRONMENT = {
-    "TENANT_ID": "t-1",
-    "TABLE_NAME": "t",
-    "STACK_NAME": "weir-test",
-    "AWS_REGION": "us-east-1",
-}
 
 
 @pytest.fixture
 def door(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    spec = importlib.util.spec_from_file_location("door_sweep", APP)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module.logger.handlers[0], "stream", io.StringIO())
-    return module
+    return unattended_door(monkeypatch, "sweep", {})
 
 
 def context(left_ms: int) -> Any:
     return SimpleNamespace(
         get_remaining_time_in_millis=lambda: left_ms,
-        function_name="f",
-        memory_limit_in_mb=256,
-        invoked_function_arn="arn:aws:lambda:us-east-1:1:function:f",
-        aws_request_id="r",
+        **LAMBDA,
     )
 
 
