@@ -22,12 +22,12 @@ from typing import Any
 
 from benchmarks import ROOT, STATE
 from local import embedded_aws, install, processes
-from weir import keyring, tokens
 from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Table
-from weir.configuration import ModelDocument, NewProject, UpstreamDocument, parsed
-from weir.keyring import Kid
+from weir.identity import keyring, tokens
+from weir.identity.keyring import Kid
+from weir.operator.documents import ModelDocument, NewProject, UpstreamDocument, parsed
 
 TABLE, SECRET = "weir-bench", "weir-bench-provider-keys"
 TENANT, PROJECT, USER = "t-bench", "default", "u_1"

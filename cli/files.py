@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from weir.catalogue import BEDROCK
-from weir.configuration import ConfigurationFile, parsed
+from weir.operator.documents import ConfigurationFile, parsed
+from weir.projects.catalogue import BEDROCK
 
 from . import text
 from .console import Console

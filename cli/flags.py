@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
-from weir.configuration import LimitsDocument, refusal_of
+from weir.operator.documents import LimitsDocument, refusal_of
 
 from . import text
 from .console import Console

@@ -2,10 +2,10 @@
 
 import argparse
 
-from weir import api_keys
-from weir.api_keys import ApiKey
-from weir.configuration import NewApiKey, parsed
 from weir.errors import Refusal
+from weir.identity import api_keys
+from weir.identity.api_keys import ApiKey
+from weir.operator.documents import NewApiKey, parsed
 
 from . import text
 from .console import Console

@@ -3,8 +3,8 @@
 import argparse
 from typing import Any
 
-from weir.configuration import LimitsDocument, TenantDocument, TierName, parsed
-from weir.limits import BUILT_IN
+from weir.operator.documents import LimitsDocument, TenantDocument, TierName, parsed
+from weir.projects.limits import BUILT_IN
 
 from . import text
 from .console import Console

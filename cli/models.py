@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from weir.aws.operator.records import state
-from weir.configuration import ModelDocument, ModelName, check_catalogue, parsed
-from weir.known_models import load
+from weir.operator.documents import ModelDocument, ModelName, check_catalogue, parsed
+from weir.operator.known_models import load
 
 from . import text
 from .console import Console

@@ -3,8 +3,8 @@
 import argparse
 from dataclasses import asdict
 
-from weir.configuration import ProjectChange, parsed
-from weir.origins import MOST_TOLD, diagnose, parse_origin
+from weir.operator.documents import ProjectChange, parsed
+from weir.web.origins import MOST_TOLD, diagnose, parse_origin
 
 from . import text
 from .console import Console

@@ -3,8 +3,8 @@
 import argparse
 from typing import Any
 
-from weir.cognito import ADMINS
-from weir.configuration import EraseUser, parsed
+from weir.identity.cognito import ADMINS
+from weir.operator.documents import EraseUser, parsed
 
 from . import text
 from .console import Console

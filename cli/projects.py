@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from weir.configuration import NewProject, ProjectChange, parsed
 from weir.errors import BadRequest
-from weir.known_models import load
-from weir.limits import PROJECT, WITHOUT_TIER, Limits
+from weir.operator.documents import NewProject, ProjectChange, parsed
+from weir.operator.known_models import load
+from weir.projects.limits import PROJECT, WITHOUT_TIER, Limits
 
 from . import text
 from .console import Console

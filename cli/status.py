@@ -6,8 +6,8 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from weir.api_keys import ApiKey
 from weir.errors import NotFound
+from weir.identity.api_keys import ApiKey
 
 from . import text
 from .console import Console

@@ -2,7 +2,7 @@
 
 import argparse
 
-from weir.configuration import KillSwitch, parsed
+from weir.operator.documents import KillSwitch, parsed
 
 from . import text
 from .console import Console

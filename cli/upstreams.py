@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from weir.aws.operator.models import with_its_key
-from weir.catalogue import BEDROCK
-from weir.configuration import ProviderKey, UpstreamDocument, UpstreamName, parsed
+from weir.operator.documents import ProviderKey, UpstreamDocument, UpstreamName, parsed
+from weir.projects.catalogue import BEDROCK
 
 from . import text
 from .console import Console

@@ -19,8 +19,8 @@ from typing import Any, TextIO
 from weir.aws import items
 from weir.aws.operator.recounts import ROLLUPS_KEPT_S
 from weir.aws.usage import Crowded, Usage
-from weir.limits import NANO
-from weir.usage import TOTALS, Totals
+from weir.projects.limits import NANO
+from weir.usage.sums import TOTALS, Totals
 
 from . import flags
 from .console import Console

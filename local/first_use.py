@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local.embedded_aws import STACK_NAME, Stack, client
-from weir import api_keys
 from weir.aws.table import Table
 from weir.errors import Refusal
+from weir.identity import api_keys
 
 DEMO_EMAIL = "demo@example.com"
 DEMO_GROUP = "free"

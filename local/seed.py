@@ -10,11 +10,11 @@ from decimal import Decimal
 from local import CannotRun
 from local.embedded_aws import Stack, client
 from local.settings import Upstream
-from weir import known_models
 from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Table
-from weir.configuration import ModelDocument, NewProject, UpstreamDocument, parsed
+from weir.operator import known_models
+from weir.operator.documents import ModelDocument, NewProject, UpstreamDocument, parsed
 
 UPSTREAM = "local"
 # USD for a million tokens of the embedded model. It is free; but metering must show something.

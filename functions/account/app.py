@@ -13,7 +13,6 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 
-from weir import api_keys, callers, ledger, usage_query
 from weir.aws import items, lean
 from weir.aws.key_use import KeyUse
 from weir.aws.ledger import Ledger
@@ -22,12 +21,15 @@ from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshot, Snapshots
 from weir.aws.table import Table
 from weir.aws.usage import Usage
-from weir.catalogue import Model
 from weir.errors import Internal, NotFound, Refusal, store_unavailable
-from weir.events import Request, answer_headers, refusal_answer
+from weir.identity import api_keys, callers
+from weir.identity.tokens import Claims
+from weir.ledger import rules
+from weir.projects.catalogue import Model
 from weir.settings import Deployment
-from weir.tokens import Claims
-from weir.usage_query import Asked, Found
+from weir.usage import query as usage_query
+from weir.usage.query import Asked, Found
+from weir.web.request import Request, answer_headers, refusal_answer
 
 logger = Logger(service="account")
 app = APIGatewayRestResolver()
@@ -73,7 +75,7 @@ def model(name: str) -> Response[str]:
 def me() -> Response[str]:
     claims, snapshot = _user()
     at, project = int(time.time()), snapshot.project
-    account = ledger.of_subject(
+    account = rules.of_subject(
         items.user(claims.uid), project.limits_of(claims.tier), project.limited_fields
     )
     used = _ledger.used_by(claims.pid, account.part, at)
@@ -83,7 +85,7 @@ def me() -> Response[str]:
             "user_id": claims.uid,
             "project_id": claims.pid,
             "tier": claims.tier,
-            **ledger.own_state(account, *used, at),
+            **rules.own_state(account, *used, at),
         }
     )
 

@@ -14,18 +14,19 @@ from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValida
 from aws_lambda_powertools.event_handler.openapi.params import Path, Query
 from pydantic import Field, StringConstraints
 
-from weir import configuration, usage_query, views
 from weir.aws import clients
 from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Table
 from weir.aws.usage import Usage
-from weir.cognito import believe_admin
 from weir.errors import BadRequest, Internal, NotFound, Refusal, TooLarge, store_unavailable
-from weir.events import Request, answer_headers, no_name_twice, parse_json, refusal_answer
-from weir.known_models import load
-from weir.origins import MOST_TOLD, Origins, diagnose
+from weir.identity.cognito import believe_admin
+from weir.operator import documents, views
+from weir.operator.known_models import load
 from weir.settings import MAX_ADMIN_BODY_BYTES, AdminSettings
+from weir.usage import query as usage_query
+from weir.web.origins import MOST_TOLD, Origins, diagnose
+from weir.web.request import Request, answer_headers, no_name_twice, parse_json, refusal_answer
 
 logger = Logger(service="admin")
 app = APIGatewayRestResolver(enable_validation=True)
@@ -53,10 +54,10 @@ MAX_ANSWER_BYTES = 4_500_000
 # No page may read an answer: an operator's session is worth too much for a page that others made.
 _NO_PAGE = Origins()
 
-Pid = Annotated[configuration.Pid, Path()]
-ModelName = Annotated[configuration.ModelName, Path()]
-UpstreamName = Annotated[configuration.UpstreamName, Path()]
-TierName = Annotated[configuration.TierName, Path()]
+Pid = Annotated[documents.Pid, Path()]
+ModelName = Annotated[documents.ModelName, Path()]
+UpstreamName = Annotated[documents.UpstreamName, Path()]
+TierName = Annotated[documents.TierName, Path()]
 KeyId = Annotated[str, Path(), StringConstraints(pattern=r"^key_[0-9a-f]{16}$")]
 Asked = Annotated[str | None, Query()]
 Cursor = Annotated[str, StringConstraints(pattern=r"^[0-9]{13}#[0-9a-f]{8}$")]
@@ -127,7 +128,7 @@ def list_projects() -> views.Projects:
 
 
 @app.post("/admin/v1/projects", status_code=201, tags=["projects"])
-def create_project(project: configuration.NewProject) -> views.Project:
+def create_project(project: documents.NewProject) -> views.Project:
     """Make a project."""
     return views.Project(**_operator().create_project(project))
 
@@ -139,7 +140,7 @@ def show_project(pid: Pid) -> views.Project:
 
 
 @app.patch("/admin/v1/projects/<pid>", tags=["projects"])
-def update_project(pid: Pid, change: configuration.ProjectChange) -> views.Project:
+def update_project(pid: Pid, change: documents.ProjectChange) -> views.Project:
     """Change what is named; suspend with {"status": "suspended"}. Counts within 5 seconds."""
     return views.Project(**_operator().update_project(pid, change))
 
@@ -154,7 +155,7 @@ def list_keys(pid: Pid) -> views.ApiKeys:
 
 
 @app.post("/admin/v1/projects/<pid>/keys", status_code=201, tags=["keys"])
-def create_key(pid: Pid, new: configuration.NewApiKey) -> views.CreatedApiKey:
+def create_key(pid: Pid, new: documents.NewApiKey) -> views.CreatedApiKey:
     """Make an API key. Its secret is in this answer and nowhere else."""
     secret, key = _operator().create_key(pid, name=new.name, scopes=new.scopes, role=new.role)
     return views.CreatedApiKey(**key.document(), secret=secret)
@@ -177,7 +178,7 @@ def list_tiers(pid: Pid) -> views.Tiers:
 
 
 @app.put("/admin/v1/projects/<pid>/tiers/<name>", tags=["tiers"])
-def set_tier(pid: Pid, name: TierName, limits: configuration.LimitsDocument) -> views.Tier:
+def set_tier(pid: Pid, name: TierName, limits: documents.LimitsDocument) -> views.Tier:
     """Change the limits that are named. A new name becomes a tier of the project's own (3)."""
     return views.Tier(**_operator().set_tier(pid, name, limits))
 
@@ -240,7 +241,7 @@ def list_models() -> views.Models:
 
 
 @app.get("/admin/v1/known-models", tags=["models"])
-def list_known_models() -> dict[str, configuration.ModelDocument]:
+def list_known_models() -> dict[str, documents.ModelDocument]:
     """The starting list of this release, to be copied from: prices with their sources."""
     return load().models
 
@@ -252,7 +253,7 @@ def show_model(name: ModelName) -> views.Model:
 
 
 @app.put("/admin/v1/models/<name>", tags=["models"])
-def put_model(name: ModelName, model: configuration.ModelDocument) -> views.Model:
+def put_model(name: ModelName, model: documents.ModelDocument) -> views.Model:
     """Make or replace a model."""
     return views.Model(**_operator().put_model(name, model))
 
@@ -277,7 +278,7 @@ def show_upstream(name: UpstreamName) -> views.Upstream:
 
 
 @app.put("/admin/v1/upstreams/<name>", tags=["upstreams"])
-def put_upstream(name: UpstreamName, upstream: configuration.UpstreamDocument) -> views.Upstream:
+def put_upstream(name: UpstreamName, upstream: documents.UpstreamDocument) -> views.Upstream:
     """Make or replace a provider. A new address takes its key away: set it again."""
     return views.Upstream(**_operator().put_upstream(name, upstream))
 
@@ -290,7 +291,7 @@ def remove_upstream(name: UpstreamName) -> Response[None]:
 
 
 @app.put("/admin/v1/upstreams/<name>/key", tags=["upstreams"])
-def set_provider_key(name: UpstreamName, given: configuration.ProviderKey) -> views.Upstream:
+def set_provider_key(name: UpstreamName, given: documents.ProviderKey) -> views.Upstream:
     """Set the provider's API key. It counts within a minute."""
     return views.Upstream(**_operator().set_provider_key(name, given.key))
 
@@ -312,7 +313,7 @@ def list_kill_switches() -> views.KillSwitches:
 
 
 @app.put("/admin/v1/kill-switches", status_code=204, tags=["kill switches"])
-def switch(asked: configuration.KillSwitch) -> Response[None]:
+def switch(asked: documents.KillSwitch) -> Response[None]:
     """Switch the tenant, a project, a model or a user off, or on again. A user is refused on his
     next request; the rest counts within 5 seconds.
     """
@@ -330,7 +331,7 @@ def switch(asked: configuration.KillSwitch) -> Response[None]:
 
 
 @app.post("/admin/v1/projects/<pid>/users/erase", tags=["users"])
-def erase_user(pid: Pid, whom: configuration.EraseUser) -> views.Erased:
+def erase_user(pid: Pid, whom: documents.EraseUser) -> views.Erased:
     """Remove what a user has said and been told. It cannot be undone."""
     return views.Erased(removed=_operator().erase_user(pid, whom.user_id))
 
@@ -389,20 +390,20 @@ def show_tenant() -> views.Tenant:
 
 
 @app.patch("/admin/v1/tenant", tags=["tenant"])
-def update_tenant(change: configuration.TenantDocument) -> views.Tenant:
+def update_tenant(change: documents.TenantDocument) -> views.Tenant:
     """Change what is named."""
     return views.Tenant(**_operator().update_tenant(change))
 
 
 @app.get("/admin/v1/configuration", tags=["tenant"])
-def export_configuration() -> configuration.ConfigurationFile:
+def export_configuration() -> documents.ConfigurationFile:
     """Everything an operator has set, without keys, kill switches and users."""
-    return configuration.ConfigurationFile.model_validate(_operator().exported())
+    return documents.ConfigurationFile.model_validate(_operator().exported())
 
 
 @app.put("/admin/v1/configuration", tags=["tenant"])
 def import_configuration(
-    file: configuration.ConfigurationFile, dry_run: Annotated[bool, Query()] = False
+    file: documents.ConfigurationFile, dry_run: Annotated[bool, Query()] = False
 ) -> views.Imported:
     """Make what the file names equal to the file, all or nothing. What it does not name stays."""
     changes = _operator().imported(file, dry_run=dry_run)
@@ -430,7 +431,7 @@ def show_audit_trail(
 
 @app.exception_handler(RequestValidationError)  # type: ignore[untyped-decorator]
 def refuse_invalid(error: RequestValidationError) -> Response[str]:
-    return _refuse(configuration.refusal_of(error.errors()))
+    return _refuse(documents.refusal_of(error.errors()))
 
 
 @app.exception_handler(Refusal)  # type: ignore[untyped-decorator]

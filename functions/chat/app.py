@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from weir import callers, chat, costs, ledger, relay
 from weir.aws import items, lean, provider_keys
 from weir.aws.cancellation import Cancellation
 from weir.aws.ledger import Ask, Ledger, Reservation, StaleConfiguration
@@ -20,7 +19,8 @@ from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshot, Snapshots
 from weir.aws.table import Table
 from weir.aws.vault import Vault
-from weir.catalogue import BEDROCK, Candidate, Model, Upstream
+from weir.chat import relay
+from weir.chat import request as chat
 from weir.errors import (
     BadRequest,
     Internal,
@@ -31,14 +31,17 @@ from weir.errors import (
     UpstreamRejected,
     store_unavailable,
 )
-from weir.events import Request, answer_headers, refusal_answer
-from weir.ledger import Amounts, Field, Settlement
-from weir.limits import NANO
+from weir.identity import callers
+from weir.identity.tokens import Claims
+from weir.ledger import costs, rules
+from weir.ledger.rules import Amounts, Field, Settlement
 from weir.metrics import COUNT, MILLISECONDS, NO_UNIT, emf
+from weir.projects.catalogue import BEDROCK, Candidate, Model, Upstream
+from weir.projects.limits import NANO
 from weir.settings import MAX_CHAT_BODY_BYTES, ChatSettings
-from weir.tokens import Claims
 from weir.upstreams import bedrock
 from weir.upstreams.openai_compatible import Provider
+from weir.web.request import Request, answer_headers, refusal_answer
 
 Answer = tuple[int, dict[str, str], bytes, Iterator[bytes]]
 
@@ -415,7 +418,7 @@ def _headers(one: Chat) -> dict[str, str]:
     extra = {
         "X-Completion-Id": one.completion_id,
         "X-Weir-Upstreams": ", ".join(one.attempts),
-        **ledger.policy_headers(limits, one.reservation.at),
+        **rules.policy_headers(limits, one.reservation.at),
     }
     request = one.request
     for name, value in (

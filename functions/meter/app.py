@@ -9,7 +9,7 @@ from weir.aws import lean
 from weir.aws.items import Key
 from weir.aws.usage import Unreadable, Usage, kept, row_of
 from weir.settings import MeterSettings
-from weir.usage import Row
+from weir.usage.sums import Row
 
 logger = Logger(service="meter")
 

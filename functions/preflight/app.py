@@ -8,13 +8,13 @@ import os
 import time
 from typing import Any
 
-from weir import cors
 from weir.aws import lean
 from weir.aws.lean import AwsError
 from weir.aws.shared_origins import SharedOrigins
 from weir.errors import Internal, OriginNotAllowed, Refusal, store_unavailable
-from weir.events import Request, answer_headers, refusal_answer
-from weir.origins import MOST_TOLD, Origins, diagnose
+from weir.web import cors
+from weir.web.origins import MOST_TOLD, Origins, diagnose
+from weir.web.request import Request, answer_headers, refusal_answer
 
 log = logging.getLogger("preflight")
 

@@ -8,8 +8,8 @@ from aws_lambda_powertools import Logger
 
 from weir.aws import lean
 from weir.aws.ledger import Ledger
-from weir.limits import NANO
 from weir.metrics import COUNT, NO_UNIT, SECONDS, emf
+from weir.projects.limits import NANO
 from weir.settings import SweepSettings
 
 # So long may the last reservation take that was begun: conflicts and time-outs are tried again.

@@ -9,20 +9,20 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
-from weir import api_keys, tokens
 from weir.aws import lean
 from weir.aws.key_use import KeyUse
 from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshots
 from weir.aws.table import Table
 from weir.aws.vault import Vault
-from weir.cognito import believe_session
 from weir.errors import Internal, NotReady, Refusal, TooLarge, Unauthenticated, store_unavailable
-from weir.events import Request, answer_headers, refusal_answer
-from weir.keyring import KeyRing, SigningKey, jwks
-from weir.limits import Tier
-from weir.projects import Project
+from weir.identity import api_keys, tokens
+from weir.identity.cognito import believe_session
+from weir.identity.keyring import KeyRing, SigningKey, jwks
+from weir.projects.limits import Tier
+from weir.projects.project import Project
 from weir.settings import MAX_MINT_BODY_BYTES, TokenSettings
+from weir.web.request import Request, answer_headers, refusal_answer
 
 logger = Logger(service="token")
 app = APIGatewayRestResolver()

@@ -25,7 +25,7 @@ from local import page_build
 from tests.browser.conftest import GatedProvider, Visitor
 from tests.stack.conftest import Stack
 from tests.stack.provider import BEHAVIOURS
-from weir.keyring import KeyRing
+from weir.identity.keyring import KeyRing
 
 TOKEN = "/api/behest/token"
 CHAT = "/v1/chat/completions"

@@ -301,7 +301,7 @@ def test_lambdas_python_reads_what_webassembly_compiled(
     shutil.copytree(runnable, site)
     shutil.copytree(by_pyodide / "python", site, dirs_exist_ok=True)
     (site / "weir" / "tokens.py").write_text("raise SystemExit('the source was compiled again')")
-    run(HOST_PYTHON, "import weir.tokens", site)
+    run(HOST_PYTHON, "import weir.identity.tokens", site)
 
 
 SAME_PROGRAM = """

@@ -21,8 +21,8 @@ from tests.stack.provider import FakeProvider
 from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Table
-from weir.configuration import LimitsDocument, ProjectChange, parsed
-from weir.limits import BUILT_IN
+from weir.operator.documents import LimitsDocument, ProjectChange, parsed
+from weir.projects.limits import BUILT_IN
 
 ROOT = Path(__file__).parents[2]
 ORIGIN = "http://localhost:5173"

@@ -28,11 +28,11 @@ from weir.aws.ledger import Ask, Ledger, Reservation, StaleConfiguration
 from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Table
-from weir.configuration import NewProject, ProjectChange, parsed
 from weir.errors import LedgerBusy, LimitReached, QuotaExceeded, Refusal
-from weir.ledger import FIELDS, Amounts, Settlement
-from weir.limits import NANO, Limits, Pool
-from weir.projects import Project
+from weir.ledger.rules import FIELDS, Amounts, Settlement
+from weir.operator.documents import NewProject, ProjectChange, parsed
+from weir.projects.limits import NANO, Limits, Pool
+from weir.projects.project import Project
 
 PROCESSES = 4
 MOST_THREADS = 64  # of a process: 256 requests at once

@@ -95,7 +95,7 @@ def plain(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def recounted(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, ...], Sum]:
-    """By another way than the product's: from the words of weir/usage.py."""
+    """By another way than the product's: from the words of weir/usage/sums.py."""
     sums: dict[tuple[str, ...], Counter[str]] = {}
     for row in rows:
         at = datetime.fromtimestamp(row["at_ms"] / 1000, UTC)

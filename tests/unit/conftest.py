@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from moto import mock_aws
 
-from weir import tokens
 from weir.aws.clients import client
 from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Table
-from weir.configuration import ModelDocument, NewProject, UpstreamDocument, parsed
-from weir.keyring import Kid, PublicKey, SigningKey, make_signing_key
+from weir.identity import tokens
+from weir.identity.keyring import Kid, PublicKey, SigningKey, make_signing_key
+from weir.operator.documents import ModelDocument, NewProject, UpstreamDocument, parsed
 from weir.settings import Deployment
 
 NOW = 1_800_000_000

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.unit.test_edge import every_refusal
+from tests.unit.web.test_edge import every_refusal
 from weir import errors
 
 ROOT = Path(__file__).parents[2]

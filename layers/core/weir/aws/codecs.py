@@ -2,10 +2,10 @@
 
 import json
 
-from weir.api_keys import ApiKey, KeyHash
-from weir.audit import Entry
 from weir.aws.items import AUDIT, KEYRING, Item, Key
-from weir.keyring import Kid, PublicKey
+from weir.identity.api_keys import ApiKey, KeyHash
+from weir.identity.keyring import Kid, PublicKey
+from weir.operator.audit import Entry
 
 # ---------------------------------------------------------------- signing keys, public halves
 

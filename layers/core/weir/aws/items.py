@@ -17,7 +17,7 @@ signing keys and audit entries in `codecs`. Standard library only: the preflight
     LEDGER#<pid>#<k>      …            the same of a project's k-th shard; no pid: of the tenant's
     OPEN#<n>              <due>#<id>   a reservation, which is settled once, or swept when it is due
     USAGE#<pid>#<s>       <ms>#<id>    what one request has used; no word of what was said
-    ROLLUP#<pid>#<day>    <h>#<h>      sums of usage rows: weir/usage.py, detail
+    ROLLUP#<pid>#<day>    <h>#<h>      sums of usage rows: weir/usage/sums.py, detail
     ROLLUP#<pid>          <day>#<m>    … days, by model
     ROLLUP#<pid>#<month>  <h>          … users
     ROLLUP#<pid>#<day>#M  <HHMM>#<m>   … minutes, by model
@@ -36,7 +36,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from weir.origins import MOST_TOLD
+from weir.web.origins import MOST_TOLD
 
 Item = dict[str, Any]
 

@@ -2,8 +2,8 @@
 
 import logging
 
-from weir.api_keys import ApiKey
 from weir.aws.table import Table
+from weir.identity.api_keys import ApiKey
 
 # How exactly it is known; each use would otherwise be a write.
 EXACT_TO_S = 300

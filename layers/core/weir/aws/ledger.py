@@ -10,7 +10,8 @@
                          an earlier one must read the configuration again
     OPEN#…               a reservation: `doc` says what it holds of whom
 
-Every counter is what is used and held together. What is admitted and refused: `weir/ledger.py`.
+Every counter is what is used and held together. What is admitted and refused:
+`weir/ledger/rules.py`.
 """
 
 import json
@@ -21,14 +22,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from weir import ledger
 from weir.aws import items
 from weir.aws.items import Item, Key
 from weir.aws.lean import PASSING, AwsError, code_of, reasons_of
 from weir.aws.reading import every_item, items_at
 from weir.errors import Conflict, Killed, LedgerBusy
-from weir.ledger import MINUTE, MONTH, NOW, USER, Account, Amounts, Field, Settlement, Used
-from weir.limits import Limits, Pool
+from weir.ledger import rules
+from weir.ledger.rules import MINUTE, MONTH, NOW, USER, Account, Amounts, Field, Settlement, Used
+from weir.projects.limits import Limits, Pool
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class StaleConfiguration(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request that wants to be admitted. `limited`: see ledger.of_subject. `price` tells what so
+    """A request that wants to be admitted. `limited`: see rules.of_subject. `price` tells what so
     many output tokens make it take; `afford`, how many output tokens fit into what is left of a
     limit. The output may be made smaller if `shrinkable`, in steps of `choices`. `row` is what its
     usage row needs if nobody else writes it.
@@ -85,7 +86,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What a request holds until it is settled. `held` is of ledger.held, for each account."""
+    """What a request holds until it is settled. `held` is of rules.held, for each account."""
 
     id: str
     key: Key
@@ -174,13 +175,13 @@ class Ledger:
         reservation_id = os.urandom(16).hex()
         output_tokens, tries = ask.output_tokens, 0
         pools = (
-            ledger.of_pool(ledger.PROJECT, ask.project, os.urandom(1)[0]),
-            ledger.of_pool(ledger.TENANT, ask.tenant, os.urandom(1)[0]),
+            rules.of_pool(rules.PROJECT, ask.project, os.urandom(1)[0]),
+            rules.of_pool(rules.TENANT, ask.tenant, os.urandom(1)[0]),
         )
-        accounts = (ledger.of_subject(ask.subject, ask.limits, ask.limited), *pools)
+        accounts = (rules.of_subject(ask.subject, ask.limits, ask.limited), *pools)
         if ask.limits.concurrent_streams == 0:  # a set that is not there has no size to compare
-            raise ledger.refusal(accounts[0], ledger.BY_CODE["s"], 0, Amounts(0, 0), at, ask.tier)
-        held = [ledger.held(account) for account in accounts if account.windows()]
+            raise rules.refusal(accounts[0], rules.BY_CODE["s"], 0, Amounts(0, 0), at, ask.tier)
+        held = [rules.held(account) for account in accounts if account.windows()]
         while True:
             tries += 1
             reservation = Reservation(
@@ -280,7 +281,7 @@ class Ledger:
         if account.is_pool and (account.shards > 1 or account.generation):
             return self._make_room(reservation, account, window)
         over = account.over(fields, used, amounts, at)
-        return [_Over(account, field, used.get(ledger.attribute(field, at), 0)) for field in over]
+        return [_Over(account, field, used.get(rules.attribute(field, at), 0)) for field in over]
 
     def _taking(
         self, reservation: Reservation, account: Account, window: str, fields: Sequence[Field]
@@ -299,15 +300,15 @@ class Ledger:
                 expression.condition(f"(attribute_not_exists({there}) OR size({there}) < {limit})")
             fields = ()
         for field in fields:
-            expression.take(ledger.attribute(field, at), amounts.of(field), account.share(field))
+            expression.take(rules.attribute(field, at), amounts.of(field), account.share(field))
             if field.unit == "nano_usd":
-                expression.take(ledger.HELD_USD, amounts.nano_usd, None)
+                expression.take(rules.HELD_USD, amounts.nano_usd, None)
         if account.is_pool and window != MINUTE:
             expression.unchanged(_MARK, account.generation or None)
         if window != NOW:
             expression.set("ttl", at + _kept_s(window))
         if any(field.code in "qd" for field in fields):
-            expression.removed = ledger.other_days(at)
+            expression.removed = rules.other_days(at)
         return self._update(
             _place(reservation.pid, account.scope, account.part, window, at), expression
         )
@@ -326,7 +327,7 @@ class Ledger:
         used = [_used(item) for item in found]
         if window != MINUTE and any(each.get(_MARK, 0) > account.generation for each in used):
             raise StaleConfiguration
-        wanted, refused = ledger.redistributed(account, window, used, amounts, at)
+        wanted, refused = rules.redistributed(account, window, used, amounts, at)
         if refused:
             # The items are read one after the other. What was settled or moved meanwhile is in both
             # of two, and adds up to more than there ever was: nobody is refused because of that.
@@ -423,7 +424,7 @@ class Ledger:
         if row is not None:
             parts.append({"Put": {"TableName": self._name, "Item": self._row(reservation, row)}})
         for scope, part, codes in reservation.held:
-            changes = ledger.correction(codes, reservation.amounts, settled, at)
+            changes = rules.correction(codes, reservation.amounts, settled, at)
             if scope == USER:
                 changes.pop(NOW, None)
                 parts.append(self._closing(reservation))
@@ -685,16 +686,16 @@ def _smaller(
         limit = each.account.limit(each.field) or 0
         fits = min(fits, ask.afford(each.field, limit - each.used))
     fits -= fits % ask.choices
-    if ask.shrinkable and ledger.LEAST_OUTPUT_TOKENS * ask.choices <= fits < output_tokens:
+    if ask.shrinkable and rules.LEAST_OUTPUT_TOKENS * ask.choices <= fits < output_tokens:
         return fits
-    order = [field.code for field in ledger.FIELDS]
+    order = [field.code for field in rules.FIELDS]
     first = min(over, key=lambda each: order.index(each.field.code))
-    raise ledger.refusal(first.account, first.field, first.used, amounts, at, ask.tier)
+    raise rules.refusal(first.account, first.field, first.used, amounts, at, ask.tier)
 
 
 def _place(pid: str, scope: str, part: str, window: str, at: int) -> Key:
     sk = {NOW: items.NOW, MINUTE: items.minute(at), MONTH: items.month(at)}[window]
-    return Key(items.ledger("" if scope == ledger.TENANT else pid, part), sk)
+    return Key(items.ledger("" if scope == rules.TENANT else pid, part), sk)
 
 
 def _kept_s(window: str) -> int:

@@ -8,7 +8,7 @@ more often than once in a while, or made-up `kid`s would turn into load on the t
 from weir.aws.table import Table
 from weir.errors import Unauthenticated
 from weir.freshness import Clock, is_due
-from weir.keyring import Kid, PublicKey
+from weir.identity.keyring import Kid, PublicKey
 
 CACHED_FOR_S = 5
 UNKNOWN_KID_EVERY_S = 1

@@ -6,9 +6,9 @@ import logging
 
 from weir.aws.table import Table
 from weir.errors import OriginNotAllowed
-from weir.events import Request
 from weir.freshness import is_due
-from weir.projects import Project
+from weir.projects.project import Project
+from weir.web.request import Request
 
 NOTED_EVERY_S = 5  # at most, by one process: whoever floods us does not thereby write
 

@@ -9,10 +9,10 @@ guide, "Lambda rotation functions".
 from collections.abc import Callable
 from typing import Any
 
-from weir import tokens
 from weir.aws.table import Table
 from weir.aws.vault import CACHED_FOR_S
-from weir.keyring import RETIRED_FOR_S, KeyRing, Kid, SigningKey, make_signing_key
+from weir.identity import tokens
+from weir.identity.keyring import RETIRED_FOR_S, KeyRing, Kid, SigningKey, make_signing_key
 
 
 class RotationError(Exception):

@@ -5,7 +5,7 @@ that were refused. Standard library only (docs/decisions/0007).
 from weir.aws import items
 from weir.aws.lean import AwsError, Client
 from weir.freshness import Clock, is_due
-from weir.origins import Origins
+from weir.web.origins import Origins
 
 CACHED_FOR_S = 30
 NOTED_EVERY_S = 5  # at most, by one process: whoever floods us does not thereby write

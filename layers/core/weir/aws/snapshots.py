@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from weir.aws import items
 from weir.aws.items import Key, Record
 from weir.aws.table import Table
-from weir.catalogue import Catalogue
 from weir.errors import Killed, Unauthenticated
 from weir.freshness import Clock, is_due
-from weir.limits import Limits, Pool
-from weir.origins import Origins
-from weir.projects import Project
+from weir.projects.catalogue import Catalogue
+from weir.projects.limits import Limits, Pool
+from weir.projects.project import Project
+from weir.web.origins import Origins
 
 log = logging.getLogger(__name__)
 

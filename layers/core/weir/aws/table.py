@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from weir.api_keys import ApiKey, KeyHash
-from weir.audit import Entry
 from weir.aws import codecs, items
 from weir.aws.items import Item, Key, Record
 from weir.aws.lean import code_of, reasons_of
 from weir.aws.reading import Overloaded, every_item, items_at
-from weir.keyring import Kid, PublicKey
+from weir.identity.api_keys import ApiKey, KeyHash
+from weir.identity.keyring import Kid, PublicKey
+from weir.operator.audit import Entry
 
 _BATCH_TRIES = 4
 _WRITE_BATCH = 25  # items in one BatchWriteItem

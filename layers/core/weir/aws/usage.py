@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from weir import usage
 from weir.aws import items
 from weir.aws.items import Item, Key
 from weir.aws.lean import code_of, reasons_of
 from weir.aws.reading import every_item
-from weir.usage import (
+from weir.usage import sums as rules
+from weir.usage.sums import (
     DAY_S,
     DAYS,
     DETAIL,
@@ -114,7 +114,7 @@ class Usage:
         for _, row in rows:
             for place in row.places():
                 until[place] = max(until.get(place, 0), kept_until(row))
-        sums = usage.added_up(row for _, row in rows)
+        sums = rules.added_up(row for _, row in rows)
         return [
             *(self._marking(key) for key, _ in rows),
             *(
@@ -204,9 +204,9 @@ class Usage:
         subject's.
         """
         pk = items.rollup(DETAIL, pid, day).pk
-        start = None if subject is None else f"{usage.digest(subject)}#"
+        start = None if subject is None else f"{rules.digest(subject)}#"
         for item in self._query(pk, start, start and f"{start}~"):
-            told = {name: item[name]["S"] for name in usage.DIMENSIONS if name in item}
+            told = {name: item[name]["S"] for name in rules.DIMENSIONS if name in item}
             yield told, _totals(item)
 
     def rows(self, pid: str, subject: str, from_ms: int, to_ms: int) -> Iterator[dict[str, Any]]:

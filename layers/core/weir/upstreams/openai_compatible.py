@@ -22,9 +22,9 @@ from urllib.parse import urlsplit
 
 import certifi
 
-from weir.chat import refusal_of_upstream
-from weir.chunked import ChunkedDecoder
+from weir.chat.request import refusal_of_upstream
 from weir.errors import Refusal, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
+from weir.upstreams.chunked import ChunkedDecoder
 
 # Under relay.COMMIT_AFTER_S: a provider that cannot be reached is a plain 504, not a broken stream.
 CONNECT_TIMEOUT_S = 4.0

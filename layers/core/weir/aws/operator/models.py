@@ -2,8 +2,8 @@
 
 from weir.aws.operator.records import Document, Records, existing, found, state
 from weir.aws.provider_keys import host_of
-from weir.configuration import ModelDocument, UpstreamDocument
 from weir.errors import BadRequest, Conflict
+from weir.operator.documents import ModelDocument, UpstreamDocument
 
 
 class Models(Records):

@@ -4,15 +4,15 @@ import secrets
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from weir import api_keys
-from weir.api_keys import ApiKey
 from weir.aws import items
 from weir.aws.items import NO_RECORD, Record
 from weir.aws.operator.records import Document, Records, Touched, merged_limits
-from weir.configuration import LimitsDocument, NewProject, ProjectChange, check_project, parsed
 from weir.errors import Conflict, NotFound
-from weir.limits import BUILT_IN, MOST_CUSTOM_TIERS, Tiers
-from weir.origins import Origins
+from weir.identity import api_keys
+from weir.identity.api_keys import ApiKey
+from weir.operator.documents import LimitsDocument, NewProject, ProjectChange, check_project, parsed
+from weir.projects.limits import BUILT_IN, MOST_CUSTOM_TIERS, Tiers
+from weir.web.origins import Origins
 
 
 class Projects(Records):

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from weir.audit import Entry, differing
 from weir.aws import items
 from weir.aws.items import Key, Record
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Change, Stale, Table
-from weir.configuration import MAX_DOCUMENT_BYTES, check_catalogue
 from weir.errors import Conflict, NotFound
-from weir.origins import Origins
+from weir.operator.audit import Entry, differing
+from weir.operator.documents import MAX_DOCUMENT_BYTES, check_catalogue
+from weir.web.origins import Origins
 
 TRIES = 10
 LEASE_S = 20  # for a few calls to Secrets Manager

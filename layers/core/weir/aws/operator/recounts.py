@@ -5,7 +5,7 @@ from typing import NamedTuple
 from weir.aws.items import Item, Key
 from weir.aws.operator.records import Records
 from weir.aws.usage import Unreadable, Usage, kept, row_of
-from weir.usage import Row
+from weir.usage.sums import Row
 
 ROLLUPS_KEPT_S = 800 * 86_400  # the template's default
 LEFT_ALONE_S = 3600  # so young a row may yet be added in the ordinary way

@@ -6,8 +6,8 @@ from weir.aws import items
 from weir.aws.items import Key, Record
 from weir.aws.operator.records import Document, Records, Touched, existing, merged_limits
 from weir.aws.table import Change
-from weir.cognito import ADMINS
-from weir.configuration import TenantDocument
+from weir.identity.cognito import ADMINS
+from weir.operator.documents import TenantDocument
 
 
 class Switches(Records):

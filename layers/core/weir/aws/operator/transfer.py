@@ -7,8 +7,8 @@ from weir.aws import items
 from weir.aws.items import NO_RECORD
 from weir.aws.operator.models import with_its_key
 from weir.aws.operator.records import STATE, Document, Records, Touched, merged_limits, state
-from weir.configuration import FILE_FORMAT, ConfigurationFile, check_catalogue, check_project
 from weir.errors import BadRequest
+from weir.operator.documents import FILE_FORMAT, ConfigurationFile, check_catalogue, check_project
 
 # A transaction of DynamoDB has at most 100 items; a record is one, its audit entry another.
 MOST_RECORDS = 45

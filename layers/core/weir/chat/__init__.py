@@ -1,0 +1,1 @@
+"""One chat request: understood, forwarded, relayed, billed."""

@@ -1,0 +1,1 @@
+"""Who calls: tokens, the keys that sign them, API keys, Cognito sessions."""

@@ -1,0 +1,338 @@
+"""User tokens: what may be asked for, what is signed, and when a token is believed.
+
+Verifying is two steps with two types. `signed_claims` judges the signature alone (RS256 by a key of
+our ring, nothing else: RFC 8725, sections 3.1 and 3.2). `judge` judges every claim in one table,
+against a `now` that is passed in. Only then are there `Claims`.
+
+A token's lifetime ends on the second it names. There is no leeway for `exp`: minter and verifier
+are the same deployment. `iat` and `nbf` may lie a minute ahead, because two hosts' clocks may.
+"""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NewType
+
+import jwt
+
+from weir.errors import BadRequest, TokenExpired, Unauthenticated
+from weir.identity.keyring import Kid, PublicKey, SigningKey
+from weir.projects.limits import Tier
+
+AUDIENCE = "behest"  # the contract's name for "a Behest user token"; section 3.4
+TOKEN_TYPE = "JWT"  # noqa: S105 - a media type, not a secret
+
+MIN_TTL_S, MAX_TTL_S, DEFAULT_TTL_S = 60, 86_400, 3600
+MAX_TOKEN_BYTES = 2048  # at mint; headers of 10 KB in all are what API Gateway takes
+CLOCK_SKEW_S = 60
+
+# Names of the contract's own services (section 4.1).
+RESERVED_USER_IDS = frozenset({"admin", "dashboard-service", "system"})
+
+SignedClaims = NewType("SignedClaims", dict[str, Any])
+
+# Older SDKs' words for the same two roles; section 22, C13.
+_ROLES = {
+    "user": "user",
+    "regular": "user",
+    "service": "user",
+    "admin": "admin",
+    "dashboard-service": "admin",
+}
+
+_COMPACT_JWS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+# What no id may have: control characters; surrogates, which JSON can spell but no text contains.
+_UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class MintRequest:
+    """The body of `POST /v1/auth/mint` (contract section 4.1). Unknown fields are ignored. `tier`
+    is as it came: which ones there are is the project's to say.
+    """
+
+    user_id: str
+    role: str
+    ttl_s: int
+    tier: object
+    session_id: str | None
+
+    @classmethod
+    def parse(cls, body: Mapping[str, Any]) -> "MintRequest":
+        return cls(
+            user_id=_user_id(body.get("user_id")),
+            role=_role(body.get("role")),
+            ttl_s=_ttl(body.get("ttl")),
+            tier=body.get("tier"),
+            session_id=_session_id(body.get("session_id")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a believed token says. `tier` keeps the type its caller used."""
+
+    tid: str
+    pid: str
+    uid: str
+    role: str
+    sid: str | None
+    tier: Tier | None
+    jti: str | None
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A freshly signed token; times in Unix seconds."""
+
+    value: str
+    ttl_s: int
+    expires_at: int
+    session_id: str
+
+
+def mint(
+    key: SigningKey,
+    *,
+    issuer: str,
+    tid: str,
+    pid: str,
+    uid: str,
+    role: str,
+    ttl_s: int,
+    tier: Tier | None,
+    session_id: str,
+    jti: str,
+    now: int,
+) -> Token:
+    """Sign a user token. The order of the claims is the contract's, which its SDK tests assert."""
+    claims: dict[str, Any] = {
+        "tid": tid,
+        "pid": pid,
+        "uid": uid,
+        "role": role,
+        "scp": [],
+        "iss": issuer,
+        "aud": AUDIENCE,
+        "iat": now,
+        "nbf": now,
+        "exp": now + ttl_s,
+        "jti": jti,
+        "sid": session_id,
+    }
+    if tier is not None:
+        claims["tier"] = tier
+    value = jwt.encode(
+        claims, key.rsa(), algorithm="RS256", headers={"typ": TOKEN_TYPE, "kid": key.kid}
+    )
+    if len(value) > MAX_TOKEN_BYTES:
+        raise BadRequest(
+            f"user_id and session_id together make a token of {len(value)} bytes; "
+            f"at most {MAX_TOKEN_BYTES} fit. Use shorter ids.",
+            param="user_id",
+        )
+    return Token(value, ttl_s, now + ttl_s, session_id)
+
+
+def mint_reply(token: Token, *, tid: str, pid: str) -> dict[str, Any]:
+    """The union of every name that a published client looks for (contract section 4.3)."""
+    return {
+        "jwt": token.value,
+        "access_token": token.value,
+        "token": token.value,
+        "token_type": "Bearer",
+        "project_id": pid,
+        "tenant_id": tid,
+        "session_id": token.session_id,
+        "sessionId": token.session_id,
+        "ttl": token.ttl_s,
+        "expires_in": token.ttl_s,
+        "expires_at": token.expires_at,
+        "expiresAt": token.expires_at,
+    }
+
+
+def session_reply(token: Token) -> dict[str, Any]:
+    """What an app's own `/api/behest/token` route answers (contract section 11.5)."""
+    return {
+        "token": token.value,
+        "ttl": token.ttl_s,
+        "sessionId": token.session_id,
+        "expiresAt": token.expires_at,
+    }
+
+
+def unverified_kid(unverified_token: str) -> Kid:
+    """The key id of a token that is at least shaped like one of ours. Says nothing about its truth.
+
+    Every header must be accounted for: `crit`, `jku`, `x5u`, `jwk` and their like are refused, not
+    ignored, and `alg` is not a choice the sender has.
+    """
+    if len(unverified_token) > 2 * MAX_TOKEN_BYTES or not _COMPACT_JWS.fullmatch(unverified_token):
+        raise Unauthenticated("This is not a token of this gateway.", reason="malformed")
+    segments = unverified_token.split(".")
+    try:
+        octets = [
+            base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4)) for segment in segments
+        ]
+        header = json.loads(octets[0])
+    except (binascii.Error, ValueError, RecursionError):
+        raise Unauthenticated("This is not a token of this gateway.", reason="malformed") from None
+    for segment, octet in zip(segments, octets, strict=True):
+        # One token, one spelling: base64 leaves unused bits that could differ.
+        if base64.urlsafe_b64encode(octet).rstrip(b"=").decode() != segment:
+            raise Unauthenticated("This is not a token of this gateway.", reason="malformed")
+    if (
+        not isinstance(header, dict)
+        or header.get("alg") != "RS256"
+        or header.get("typ") != TOKEN_TYPE
+    ):
+        raise Unauthenticated(
+            "Only RS256 user tokens are accepted.", reason="wrong_algorithm_or_type"
+        )
+    kid = header.get("kid")
+    if not isinstance(kid, str) or set(header) != {"alg", "typ", "kid"}:
+        raise Unauthenticated("The token's header has unknown members.", reason="unknown_header")
+    return Kid(kid)
+
+
+def signed_claims(unverified_token: str, key: PublicKey) -> SignedClaims:
+    """Judges the signature and nothing else: the caller must still `judge` the claims."""
+    try:
+        claims = jwt.decode(
+            unverified_token,
+            key.rsa(),
+            algorithms=["RS256"],
+            options={
+                "verify_signature": True,
+                # All of these are judged below, in one place, strictly and by a passed-in clock.
+                "verify_exp": False,
+                "verify_nbf": False,
+                "verify_iat": False,
+                "verify_aud": False,
+                "verify_iss": False,
+                "verify_sub": False,
+                "verify_jti": False,
+            },
+        )
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        raise Unauthenticated(
+            "The token's signature is not ours.", reason="bad_signature"
+        ) from None
+    return SignedClaims(claims)
+
+
+def judge(claims: SignedClaims, *, issuer: str, tid: str, now: int) -> Claims:
+    """Every claim is demanded, of its exact type; a claim nobody knows is a refusal."""
+    wrong = next((n for n, holds in _CLAIM_TABLE.items() if not holds(claims.get(n))), None)
+    if wrong is None:
+        wrong = next((name for name in claims if name not in _CLAIM_TABLE), None)
+    if wrong is not None:
+        raise _bad_claim(wrong)
+    if claims["iss"] != issuer:
+        raise _bad_claim("iss")
+    if claims["aud"] != AUDIENCE:
+        raise _bad_claim("aud")
+    if claims["tid"] != tid:
+        raise _bad_claim("tid")
+    if claims["exp"] <= now:
+        raise TokenExpired
+    if max(claims["iat"], claims["nbf"]) > now + CLOCK_SKEW_S:
+        raise _bad_claim("nbf")
+    if claims["exp"] - claims["iat"] > MAX_TTL_S:
+        raise _bad_claim("exp")
+    return Claims(
+        tid=claims["tid"],
+        pid=claims["pid"],
+        uid=claims["uid"],
+        role=claims["role"],
+        sid=claims["sid"],
+        tier=claims.get("tier"),
+        jti=claims["jti"],
+        expires_at=claims["exp"],
+    )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+_CLAIM_TABLE: dict[str, Callable[[object], bool]] = {
+    "tid": _is_text,
+    "pid": _is_text,
+    "uid": _is_text,
+    "role": lambda value: value in ("user", "admin"),
+    "scp": lambda value: value == [],
+    "iss": _is_text,
+    "aud": _is_text,
+    "iat": _is_time,
+    "nbf": _is_time,
+    "exp": _is_time,
+    "jti": _is_text,
+    "sid": _is_text,
+    "tier": lambda value: _is_tier(value),
+}
+
+
+def _bad_claim(name: str) -> Unauthenticated:
+    return Unauthenticated(f"The token's `{name}` is not acceptable here.", reason=f"bad_{name}")
+
+
+def _is_tier(value: object) -> bool:
+    """Only its form: which tiers there are is the project's to say, and changes."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return value is None
+    return 1 <= len(str(value)) <= 64
+
+
+def granted_role(asked: str, key_role: str) -> str:
+    """Never above the key's own; a wish beyond it is clamped, because SDKs always send one."""
+    return asked if key_role == "admin" else "user"
+
+
+def _user_id(value: object) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= 255 or _UNFIT.search(value):
+        raise BadRequest(
+            "user_id is required: a string of 1 to 255 characters without control characters.",
+            param="user_id",
+        )
+    if value.lower() in RESERVED_USER_IDS:
+        raise BadRequest(f"user_id {value!r} is reserved.", param="user_id")
+    return value
+
+
+def _role(value: object) -> str:
+    if value is None:
+        return "user"
+    if not isinstance(value, str) or value not in _ROLES:
+        raise BadRequest(f"role must be one of {', '.join(_ROLES)}.", param="role")
+    return _ROLES[value]
+
+
+def _ttl(value: object) -> int:
+    if value is None:
+        return DEFAULT_TTL_S
+    if isinstance(value, bool) or not isinstance(value, int) or not MIN_TTL_S <= value <= MAX_TTL_S:
+        raise BadRequest(
+            f"ttl must be an integer of {MIN_TTL_S} to {MAX_TTL_S} seconds.", param="ttl"
+        )
+    return value
+
+
+def _session_id(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 1 <= len(value) <= 255 or _UNFIT.search(value):
+        raise BadRequest(
+            "session_id must be a string of 1 to 255 characters without control characters.",
+            param="session_id",
+        )
+    return value

@@ -1,0 +1,1 @@
+"""Who is admitted, what is held for a request, and what it costs."""

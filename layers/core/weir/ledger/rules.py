@@ -1,0 +1,389 @@
+"""The ledger's rules: what a request takes of which limits, who refuses it, what it leaves behind.
+
+A request is admitted by all of its accounts or by none: its user's, its project's and the tenant's.
+An account has counters in three windows: NOW (open requests), MINUTE and MONTH (UTC; the month's
+days are in it). Each counter is what is used *and* held: admission adds the most that the request
+can take, settling corrects it to what it took. So a condition is one comparison, `used <= limit -
+amount`, and the limit comes from whoever asks: a tier that changes rewrites nothing.
+
+Project and tenant are pools. A pool may be divided into shards, so that requests that come at once
+do not meet in one item: each shard admits up to its share, and the shares add up to the limit. What
+is used may be moved from shard to shard, because only its sum is somebody's.
+
+No I/O, no clock. The items and calls are in `weir/aws/ledger.py`.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from weir.errors import LimitReached, QuotaExceeded, Refusal
+from weir.projects.limits import NANO, Limits, Pool
+
+USER, PROJECT, TENANT = "user", "project", "tenant"
+NOW, MINUTE, MONTH = "NOW", "MINUTE", "MONTH"
+
+LEAST_OUTPUT_TOKENS = 16  # below that an answer is of no use, and the request is refused
+STREAM_RETRY_S = 2  # nobody knows when a stream ends
+
+Used = Mapping[str, int]  # an item's counters, by attribute
+
+
+class Field(NamedTuple):
+    """One kind of limit, and the counter it is about. `code` is what a reservation remembers."""
+
+    code: str
+    limit: str  # its name in Limits
+    window: str
+    unit: str
+    told: str  # in a sentence: "10 requests a minute"
+    usage: str  # what is used, as the contract calls it (contracts/behest.md, section 14)
+
+
+# In the order in which they are judged: what passes soonest comes first.
+FIELDS = (
+    Field("s", "concurrent_streams", NOW, "streams", "requests at once", "open_streams"),
+    Field("r", "rpm", MINUTE, "requests", "requests a minute", "requests_this_minute"),
+    Field("p", "tpm", MINUTE, "tokens", "tokens a minute", "tokens_this_minute"),
+    Field("q", "requests_per_day", MONTH, "requests", "requests a day", "requests_today"),
+    Field("d", "tokens_per_day", MONTH, "tokens", "tokens a day", "tokens_today"),
+    Field("t", "tokens_per_month", MONTH, "tokens", "tokens a month", "tokens_this_month"),
+    Field("n", "nano_usd_per_month", MONTH, "nano_usd", "USD a month", "usd_this_month"),
+)
+BY_CODE = {field.code: field for field in FIELDS}
+_OF_A_DAY = {"q", "d"}
+_PASSING = {NOW, MINUTE}  # 429: waiting helps. The others are 402.
+
+HELD_USD = "nano_usd_reserved"
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """What one request takes: one stream, one request, and at most so many of these."""
+
+    tokens: int
+    nano_usd: int
+
+    def of(self, field: Field) -> int:
+        if field.unit == "tokens":
+            return self.tokens
+        return self.nano_usd if field.unit == "nano_usd" else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whose counters. `part` is a subject's key, or the number of a pool's shard. `limits` are of
+    the whole pool. `fields` are what is counted, limited or not.
+    """
+
+    scope: str
+    part: str
+    limits: Limits
+    fields: tuple[Field, ...]
+    shards: int = 1
+    generation: int = 0
+
+    @property
+    def is_pool(self) -> bool:
+        return self.scope != USER
+
+    @property
+    def shard(self) -> int:
+        return int(self.part)
+
+    def limit(self, field: Field) -> int | None:
+        value: int | None = getattr(self.limits, field.limit)
+        return value
+
+    def share(self, field: Field) -> int | None:
+        """What this shard may admit up to."""
+        limit = self.limit(field)
+        if limit is None or self.shards == 1:
+            return limit
+        return share(limit, self.shards, self.shard)
+
+    def windows(self) -> dict[str, list[Field]]:
+        """The items that a request touches, with what it counts there. A user's open requests are
+        always listed: that is how one is cancelled.
+        """
+        windows: dict[str, list[Field]] = {} if self.is_pool else {NOW: []}
+        for field in self.fields:
+            windows.setdefault(field.window, []).append(field)
+        return windows
+
+    def over(self, fields: Iterable[Field], used: Used, amounts: Amounts, at: int) -> list[Field]:
+        """Those of `fields` that refuse it."""
+        return [
+            field
+            for field in fields
+            if (most := self.share(field)) is not None
+            and used.get(attribute(field, at), 0) + amounts.of(field) > most
+        ]
+
+
+def of_subject(subject: str, limits: Limits, limited: frozenset[str]) -> Account:
+    """`limited` names the limits that anybody in his project has: what a user of one tier takes
+    must be known when he comes with a token of another.
+    """
+    counted = tuple(
+        field
+        for field in FIELDS
+        if field.limit in limited or getattr(limits, field.limit) is not None
+    )
+    return Account(USER, subject, limits, counted)
+
+
+def of_pool(scope: str, pool: Pool, at_random: int) -> Account:
+    limited = tuple(field for field in FIELDS if getattr(pool.limits, field.limit) is not None)
+    shard = at_random % pool.shards
+    return Account(scope, str(shard), pool.limits, limited, pool.shards, pool.generation)
+
+
+def share(limit: int, shards: int, shard: int) -> int:
+    """The shares of all shards add up to the limit."""
+    return limit // shards + (shard < limit % shards)
+
+
+def attribute(field: Field, at: int) -> str:
+    """The counter's name in its item. A day's requests and tokens are d21q, d21t of its month."""
+    if field.code in _OF_A_DAY:
+        return f"d{time.gmtime(at).tm_mday:02d}{'q' if field.code == 'q' else 't'}"
+    return field.unit
+
+
+def other_days(at: int) -> list[str]:
+    """Counters of days that are over or far: a month's item must stay small. Yesterday's stay,
+    because what began then may still be settled; tomorrow's, because clocks differ.
+    """
+    kept = {time.gmtime(at + shift).tm_mday for shift in (-86_400, 0, 86_400)}
+    return [f"d{day:02d}{kind}" for day in range(1, 32) if day not in kept for kind in "qt"]
+
+
+# ---------------------------------------------------------------- moving between shards
+
+
+def spread(limit: int, shards: int, total: int, target: int, amount: int) -> list[int] | None:
+    """What each shard is to have used, so that `target` has room for `amount`; None if the pool as
+    a whole has not. Sums to `total`, and no shard exceeds its share.
+    """
+    room = limit - total
+    if room < amount:
+        return None
+    shares = [share(limit, shards, shard) for shard in range(shards)]
+    of_target = max(amount, room * shares[target] // limit if limit else 0)
+    left, others = room - of_target, limit - shares[target]
+    rooms = [left * each // others if others else 0 for each in shares]
+    rooms[target] = 0
+    rooms[target] = room - sum(rooms)
+    return [most - free for most, free in zip(shares, rooms, strict=True)]
+
+
+def redistributed(
+    account: Account, window: str, used: Sequence[Used], amounts: Amounts, at: int
+) -> tuple[list[dict[str, int]], list[tuple[Field, int]]]:
+    """For all shards that ever were, `used` in order of their numbers: what each is to have used,
+    by attribute; and the fields that refuse the request even so, with what is used of them.
+    """
+    wanted: list[dict[str, int]] = [{} for _ in used]
+    refused: list[tuple[Field, int]] = []
+    for field in account.windows().get(window, ()):
+        limit, name = account.limit(field), attribute(field, at)
+        total = sum(each.get(name, 0) for each in used)
+        if limit is None:
+            continue
+        after = spread(limit, account.shards, total, account.shard, amounts.of(field))
+        if after is None:
+            refused.append((field, total))
+            continue
+        for shard in range(len(used)):
+            wanted[shard][name] = after[shard] if shard < account.shards else 0
+    return wanted, refused
+
+
+# ---------------------------------------------------------------- settling
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a request took in the end. `answered`: somebody got something for it."""
+
+    tokens: int
+    nano_usd: int
+    answered: bool
+
+
+def held(account: Account) -> list[str]:
+    """What a reservation remembers of an account: where, and which counters."""
+    return [account.scope, account.part, "".join(field.code for field in account.fields)]
+
+
+def correction(
+    codes: str, held: Amounts, settled: Settlement, at: int
+) -> dict[str, dict[str, int]]:
+    """What settling adds to the counters of one account, by window and attribute. `at` is when it
+    was admitted: what was taken from a day or month is given back to it, whatever day it is now.
+    """
+    added: dict[str, dict[str, int]] = {}
+    for code in codes:
+        field = BY_CODE[code]
+        changes = added.setdefault(field.window, {})
+        if field.unit == "tokens":
+            changes[attribute(field, at)] = settled.tokens - held.tokens
+        elif field.unit == "nano_usd":
+            changes[attribute(field, at)] = settled.nano_usd - held.nano_usd
+            changes[HELD_USD] = -held.nano_usd
+        elif field.window == NOW or (field.code == "q" and not settled.answered):
+            changes[attribute(field, at)] = -1
+    kept = {w: {n: v for n, v in changes.items() if v} for w, changes in added.items()}
+    return {window: changes for window, changes in kept.items() if changes}
+
+
+# ---------------------------------------------------------------- what a caller is told
+
+
+def resets_at(field: Field, at: int) -> int:
+    """Unix seconds."""
+    if field.window == NOW:
+        return at + STREAM_RETRY_S
+    if field.window == MINUTE:
+        return at - at % 60 + 60
+    if field.code in _OF_A_DAY:
+        return at - at % 86_400 + 86_400
+    this_day = time.gmtime(at).tm_mday
+    return at - at % 86_400 + (_days_of_month(at) - this_day + 1) * 86_400
+
+
+def refusal(
+    account: Account, field: Field, used: int, amounts: Amounts, at: int, tier: object
+) -> Refusal:
+    """`used` includes what is held by requests that are still open."""
+    limit = account.limit(field) or 0
+    reset = resets_at(field, at)
+    wait = max(1, reset - at)
+    details: dict[str, Any] = {"scope": account.scope, "limit_name": _public(field)}
+    if account.scope == USER and tier is not None:
+        details["tier"] = tier
+    whose = {USER: "This user", PROJECT: "This project", TENANT: "This deployment"}[account.scope]
+    need = amounts.of(field)
+    asks = f", and this request may take {_number(field, need)}" if need > 1 else ""
+    if account.scope == USER or (
+        account.scope == PROJECT and field.unit in ("requests", "streams")
+    ):
+        details["limit"] = {_public(field): _amount(field, limit)}
+        details["usage"] = {field.usage: _amount(field, used)}
+        message = (
+            f"{whose} may use {_number(field, limit)} {field.told}; "
+            f"{_number(field, used)} are used or reserved{asks}."
+        )
+    else:  # what others have spent is none of a caller's business
+        message = f"{whose} has reached its limit of {field.told}{asks}."
+    details["resets_at"] = reset
+    passing = field.window in _PASSING
+    if field.window != NOW:
+        message += f" It resets at {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(reset))}."
+    kind: type[LimitReached | QuotaExceeded] = LimitReached if passing else QuotaExceeded
+    headers = policy_headers(account.limits, at) if account.scope == USER else {}
+    if account.scope == USER:
+        headers |= _remaining_headers(field, max(0, limit - used), wait)
+    refused = kind(message, details=details, retry_after_s=wait, extra_headers=headers)
+    if need > limit:  # waiting does not help a request that is larger than the whole limit
+        refused.retryable = False
+    return refused
+
+
+def policy_headers(limits: Limits, at: int) -> dict[str, str]:
+    """A user's limits, in the spelling of OpenAI and of the IETF (draft-ietf-httpapi-ratelimit-
+    headers). What remains is not told on success: nobody asks the store for it (GET /v1/me does).
+    """
+    headers: dict[str, str] = {}
+    policies = []
+    for field in FIELDS:
+        limit = getattr(limits, field.limit)
+        if limit is None or field.unit in ("nano_usd", "streams"):
+            continue
+        seconds = _window_s(field, at)
+        policies.append(f'"{field.limit}";q={limit};w={seconds}')
+        name = f"x-ratelimit-limit-{field.unit}"
+        if name not in headers:  # the shortest window
+            headers[name] = str(limit)
+            headers[f"x-ratelimit-reset-{field.unit}"] = f"{resets_at(field, at) - at}s"
+    if policies:
+        headers["RateLimit-Policy"] = ", ".join(policies)
+    return headers
+
+
+def _remaining_headers(field: Field, left: int, wait_s: int) -> dict[str, str]:
+    if field.unit in ("nano_usd", "streams"):
+        return {}
+    return {
+        "RateLimit": f'"{field.limit}";r={left};t={wait_s}',
+        f"x-ratelimit-remaining-{field.unit}": str(left),
+        f"x-ratelimit-reset-{field.unit}": f"{wait_s}s",
+    }
+
+
+def own_state(account: Account, now: Used, minute: Used, month: Used, at: int) -> dict[str, Any]:
+    """A user's limits, with what is used (held by open requests included) and left of them, for GET
+    /v1/me. `budget` and `rate_limit` say two of them again, as contracts/ringside.md, section 4.14,
+    has them; null without such a limit.
+    """
+    windows = {NOW: now, MINUTE: minute, MONTH: month}
+    told: dict[str, Any] = {"limits": [], "budget": None, "rate_limit": None}
+    for field in FIELDS:
+        limit = account.limit(field)
+        if limit is None:
+            continue
+        counters = windows[field.window]
+        used = max(0, counters.get(attribute(field, at), 0))
+        left, reset = max(0, limit - used), resets_at(field, at)
+        told["limits"].append(
+            {
+                "limit_name": _public(field),
+                "limit": _amount(field, limit),
+                "used": _amount(field, used),
+                "left": _amount(field, left),
+                "resets_at": None if field.window == NOW else reset,
+            }
+        )
+        if field.limit == "rpm":
+            told["rate_limit"] = {"rpm": limit, "remaining": left, "reset_in": reset - at}
+        if field.unit == "nano_usd":
+            reserved = max(0, counters.get(HELD_USD, 0))
+            told["budget"] = {
+                "limit_usd": limit / NANO,
+                "spent_usd": (used - reserved) / NANO,
+                "reserved_usd": reserved / NANO,
+                "remaining_usd": left / NANO,
+                "resets_at": reset,
+            }
+    return told
+
+
+def _window_s(field: Field, at: int) -> int:
+    if field.window == MINUTE:
+        return 60
+    if field.code in _OF_A_DAY:
+        return 86_400
+    return _days_of_month(at) * 86_400
+
+
+def _days_of_month(at: int) -> int:
+    """Without `calendar`, whose import takes longer than a request's whole arithmetic."""
+    now = time.gmtime(at)
+    if now.tm_mon == 2:
+        leap = now.tm_year % 4 == 0 and (now.tm_year % 100 != 0 or now.tm_year % 400 == 0)
+        return 29 if leap else 28
+    return 30 if now.tm_mon in (4, 6, 9, 11) else 31
+
+
+def _public(field: Field) -> str:
+    return "usd_per_month" if field.unit == "nano_usd" else field.limit
+
+
+def _amount(field: Field, value: int) -> int | float:
+    return value / NANO if field.unit == "nano_usd" else value
+
+
+def _number(field: Field, value: int) -> str:
+    return f"{value / NANO:.6f}".rstrip("0").rstrip(".") if field.unit == "nano_usd" else str(value)

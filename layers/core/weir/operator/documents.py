@@ -1,0 +1,485 @@
+"""What an operator may write: every record of the configuration, validated.
+
+These are the bodies of the admin API (its OpenAPI document is made from them), what the `weir`
+command sends, and the parts of an exported file. A field nobody knows is refused: a limit or a
+price that was misspelt must not be no limit and no price. What a request reads of it, without
+pydantic, is in `catalogue`, `projects` and `limits`.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from functools import cache
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from weir.errors import BadRequest
+from weir.projects.limits import BUILT_IN
+from weir.web import origins
+
+MOST_ORIGINS = 100
+MOST_ALIASES = 20
+MOST_CANDIDATES = 5
+
+# A record is one item of the table; what it was and is, another (the audit trail): 400 KB each.
+MAX_DOCUMENT_BYTES = 180_000
+FILE_FORMAT = "weir-configuration/1"
+
+
+@cache
+def _public_suffixes() -> Any:
+    from publicsuffixlist import PublicSuffixList  # reads its list: only for who needs it
+
+    return PublicSuffixList()
+
+
+def _preview_origin(text: str) -> str:
+    return origins.parse_preview_origin(text, _public_suffixes().is_public)
+
+
+def _at_most_six_decimals(amount: float | None) -> float | None:
+    if amount is not None and -Decimal(str(amount)).as_tuple().exponent > 6:  # type: ignore[operator]
+        raise ValueError("at most six decimals")
+    return amount
+
+
+def _sorted(names: list[str]) -> list[str]:
+    return sorted(set(names))
+
+
+def _line(text: str) -> str:
+    # A lone surrogate, which JSON can spell, is no text.
+    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text):
+        raise ValueError("control characters and surrogates are not allowed")
+    return text
+
+
+def _lines(text: str) -> str:
+    """With the line ends of Unix, and tabs."""
+    text = text.replace("\r\n", "\n")
+    _line(text.replace("\n", "").replace("\t", ""))
+    return text
+
+
+Pid = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
+Alias = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._:-]{0,127}|fc:[a-z0-9-]{1,32}/[A-Za-z0-9._:/-]{1,128})$"
+    ),
+]
+UpstreamName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+TierName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+Origin = Annotated[
+    str,
+    Field(max_length=300, examples=["https://app.example.com"]),
+    AfterValidator(origins.parse_origin),
+]
+PreviewOrigin = Annotated[
+    str,
+    Field(max_length=300, examples=["https://*.preview.example.com"]),
+    AfterValidator(_preview_origin),
+]
+Text = Annotated[str, AfterValidator(_line)]
+Name = Annotated[Text, Field(min_length=1, max_length=100)]
+Reason = Annotated[Text, Field(max_length=300)]
+UserId = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_line)]
+Count = Annotated[int, Field(ge=0, le=10**12)]
+Price = Annotated[int, Field(ge=0, le=10**9, description="nano-USD for one token")]
+Shards = Annotated[int, Field(ge=1, le=16)]
+Usd = Annotated[float, Field(ge=0, le=1_000_000), AfterValidator(_at_most_six_decimals)]
+
+
+class Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    def stored(self) -> dict[str, Any]:
+        """As it is kept: what was said, and nothing that was not."""
+        return self.model_dump(exclude_unset=True, mode="json")
+
+
+D = TypeVar("D", bound=Document)
+
+
+class LimitsDocument(Document):
+    """null: no limit of that kind; 0: nothing is allowed; absent: the default."""
+
+    rpm: Count | None = Field(default=None, description="requests a minute")
+    tpm: Count | None = Field(default=None, description="tokens a minute")
+    requests_per_day: Count | None = None
+    tokens_per_day: Count | None = None
+    tokens_per_month: Count | None = None
+    usd_per_month: Usd | None = None
+    max_output_tokens: Annotated[int, Field(ge=1, le=10**7)] | None = Field(
+        default=None, description="of one request"
+    )
+    concurrent_streams: Annotated[int, Field(ge=0, le=10_000)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_it_was_said(self, dump: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]
+        """A limit that was not named must not be told as null: sent back, it would be no limit.
+        No return type: in the API's document it would take the place of the fields.
+        """
+        return {name: v for name, v in dump(self).items() if name in self.model_fields_set}
+
+
+class TierDocument(Document):
+    """A tier as it is kept: `number` is assigned, 4 to 6, for a project's own."""
+
+    number: Annotated[int, Field(ge=1, le=6)]
+    limits: LimitsDocument = LimitsDocument()
+
+
+class ProjectChange(Document):
+    """Fields that are absent stay as they are. null takes a field back to its default, where it is
+    allowed.
+    """
+
+    name: Name | None = None
+    origins: Annotated[list[Origin], Field(max_length=MOST_ORIGINS), AfterValidator(_sorted)] = []
+    preview_origins: Annotated[
+        list[PreviewOrigin], Field(max_length=MOST_ORIGINS), AfterValidator(_sorted)
+    ] = []
+    models: Annotated[list[ModelName], Field(max_length=500), AfterValidator(_sorted)] | None = (
+        Field(default=None, description="names of the catalogue that may be used; null: all")
+    )
+    default_model: Alias | None = None
+    system_prompt: Annotated[str, Field(max_length=16_000), AfterValidator(_lines)] | None = Field(
+        default=None, description="put before the caller's messages"
+    )
+    limits: LimitsDocument | None = Field(
+        default=None,
+        description="of all users together; those not named stay, null takes all back",
+    )
+    user_limits: LimitsDocument | None = Field(
+        default=None,
+        description="of a user without a tier; those not named stay, null takes all back",
+    )
+    ledger_shards: Shards = Field(
+        default=1,
+        description="into how many items the counters of all its users together are divided; "
+        "more: more requests at the same moment",
+    )
+    status: Literal["active", "suspended"] = Field(
+        default="active", description="suspended: its API keys and tokens are refused with 401"
+    )
+
+
+class NewProject(ProjectChange):
+    pid: Pid
+
+
+class ProjectDocument(ProjectChange):
+    """A whole project, in an exported file."""
+
+    tiers: dict[TierName, TierDocument] = {}
+
+    def stored(self) -> dict[str, Any]:
+        return {name: value for name, value in super().stored().items() if value not in (None, {})}
+
+    @model_validator(mode="after")
+    def _numbers(self) -> Self:
+        own = [tier.number for name, tier in self.tiers.items() if name not in BUILT_IN]
+        wrong = [n for n, tier in self.tiers.items() if tier.number != BUILT_IN.get(n, tier.number)]
+        if wrong or len(set(own)) < len(own) or any(number <= 3 for number in own):
+            raise ValueError("tiers: free is 1, pro 2, max 3; others are 4, 5 and 6, each once")
+        return self
+
+
+class UpstreamDocument(Document):
+    """A provider. `openai`: any that speaks OpenAI chat completions, with a key. `bedrock`: Amazon
+    Bedrock through the deployment's own role.
+    """
+
+    kind: Literal["openai", "bedrock"]
+    base_url: Annotated[str, Field(max_length=500)] | None = Field(
+        default=None,
+        description="ends before /chat/completions; https, or http within a private network",
+        examples=["https://api.openai.com/v1"],
+    )
+    region: Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")] | None = Field(
+        default=None, description="of Bedrock, if not the deployment's own"
+    )
+
+    @model_validator(mode="after")
+    def _one_address(self) -> Self:
+        if self.kind == "bedrock":
+            if self.base_url is not None:
+                raise ValueError("base_url: Bedrock's follows from the region")
+            return self
+        if self.region is not None:
+            raise ValueError("region: only Bedrock has one")
+        if self.base_url is None:
+            raise ValueError("base_url is required")
+        self.base_url = self.base_url.rstrip("/")
+        if self.base_url.endswith("/chat/completions"):
+            raise ValueError("base_url ends before /chat/completions")
+        found = _BASE_URL.fullmatch(self.base_url)
+        if found is None or int(found["port"] or 443) > 65_535:
+            raise ValueError(
+                "base_url must be https://host/path and nothing more; http:// only within a "
+                "private network, because the provider's key travels with it"
+            )
+        return self
+
+
+# One label alone is a name of the private network. It begins with a letter: 134744072 is 8.8.8.8.
+_LABEL = r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+_OCTETS = r"(\.[0-9]{1,3})"
+_BASE_URL = re.compile(
+    rf"(https://{_LABEL}(\.{_LABEL})*"
+    rf"|http://([a-z][a-z0-9-]*|(127|10){_OCTETS}{{3}}|192\.168{_OCTETS}{{2}}"
+    rf"|172\.(1[6-9]|2[0-9]|3[01]){_OCTETS}{{2}}))"
+    r"(:(?P<port>[1-9][0-9]{0,4}))?(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*"
+)
+
+
+class CandidateDocument(Document):
+    """One way to have a model answered, and its price."""
+
+    upstream: UpstreamName
+    model: Annotated[str, StringConstraints(pattern=r"^[!-~]{1,200}$")] = Field(
+        description="the upstream's own name of the model"
+    )
+    input_nano_usd: Price
+    cached_input_nano_usd: Price
+    output_nano_usd: Price
+    output_cap_parameter: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+
+
+class ModelDocument(Document):
+    """A catalogue entry. Prices are asked for, never assumed."""
+
+    aliases: Annotated[list[Alias], Field(max_length=MOST_ALIASES), AfterValidator(_sorted)] = (
+        Field(default=[], description="further names, and fc:provider/model references")
+    )
+    candidates: Annotated[
+        list[CandidateDocument], Field(min_length=1, max_length=MOST_CANDIDATES)
+    ] = Field(description="upstreams in order of fallback")
+    context_tokens: Annotated[int, Field(ge=1, le=10**8)]
+    max_input_tokens: Annotated[int, Field(ge=1, le=10**8)] | None = Field(
+        default=None,
+        description="the prices hold up to so many input tokens: what might be longer is refused; "
+        "null: they hold to the end of the context",
+    )
+    max_output_tokens: Annotated[int, Field(ge=1, le=10**7)]
+    overhead_tokens: Annotated[int, Field(ge=0, le=10**6)] = Field(
+        description="input tokens that the provider adds beyond the bytes of a request"
+    )
+    image_max_tokens: Annotated[int, Field(ge=1, le=10**6)] | None = Field(
+        default=None, description="the most that an image may cost; null: images are refused"
+    )
+    hidden_reasoning: bool = Field(
+        default=True,
+        description="the model may produce output that it does not show: a request that is stopped "
+        "before the provider has told its usage is charged for all of its output cap; false: for "
+        "what it had said",
+    )
+    source: Annotated[str, StringConstraints(pattern=r"^https://[!-~]{1,490}$")] | None = Field(
+        default=None, description="where prices and limits were read"
+    )
+    as_of: Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")] | None = None
+
+    def stored(self) -> dict[str, Any]:
+        # The whole of it: a later release's defaults must not change what an operator has priced.
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class TenantDocument(Document):
+    limits: LimitsDocument | None = Field(
+        default=None,
+        description="of all projects together; those not named stay, null takes all back",
+    )
+    ledger_shards: Shards = Field(
+        default=1,
+        description="into how many items the counters of all projects together are divided; "
+        "more: more requests at the same moment",
+    )
+
+
+class ConfigurationFile(Document):
+    """What `weir export` writes. No key, no kill switch, no user."""
+
+    format: Literal["weir-configuration/1"]
+    tenant: TenantDocument = TenantDocument()
+    upstreams: dict[UpstreamName, UpstreamDocument] = {}
+    models: dict[ModelName, ModelDocument] = {}
+    projects: dict[Pid, ProjectDocument] = {}
+
+    @model_serializer(mode="wrap")
+    def _as_it_was_said(self, _dump: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]
+        """What nobody has set must not be told as null: imported again, it would be a change."""
+        return {
+            "format": self.format,
+            "tenant": self.tenant.stored(),
+            "upstreams": {name: each.stored() for name, each in self.upstreams.items()},
+            "models": {name: each.stored() for name, each in self.models.items()},
+            "projects": {pid: each.stored() for pid, each in self.projects.items()},
+        }
+
+
+class NewApiKey(Document):
+    """`mint`: make tokens for users. `api:read`: list models. `role` is the highest that a token
+    made with it may have.
+    """
+
+    name: Annotated[Text, Field(max_length=100)] = ""
+    scopes: Annotated[
+        list[Literal["mint", "api:read"]],
+        Field(min_length=1, max_length=10),
+        AfterValidator(_sorted),
+    ] = ["mint"]
+    role: Literal["user", "admin"] = "user"
+
+
+class ProviderKey(Document):
+    key: Annotated[str, StringConstraints(pattern=r"^[!-~]{8,1000}$")] = Field(
+        description="is stored in Secrets Manager, and never shown again"
+    )
+
+
+class KillSwitch(Document):
+    """`off` true switches it off, false on again."""
+
+    scope: Literal["tenant", "project", "model", "user"]
+    project: Pid | None = None
+    model: ModelName | None = None
+    user_id: UserId | None = None
+    off: bool
+    reason: Reason = ""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        names = {"project": self.project, "model": self.model, "user_id": self.user_id}
+        needed = {
+            "tenant": set[str](),
+            "project": {"project"},
+            "model": {"model"},
+            "user": {"project", "user_id"},
+        }[self.scope]
+        if {name for name, value in names.items() if value is not None} != needed:
+            raise ValueError(
+                f"scope {self.scope!r} takes {' and '.join(sorted(needed)) or 'no name'}, exactly"
+            )
+        return self
+
+
+class EraseUser(Document):
+    user_id: UserId
+
+
+# ---------------------------------------------------------------- what concerns several records
+
+
+def check_catalogue(catalogue: Mapping[str, Any]) -> None:
+    """Names and aliases are unique, and every candidate's upstream is there."""
+    upstreams, models = catalogue.get("upstreams", {}), catalogue.get("models", {})
+    owners: dict[str, str] = {}
+    for name, model in models.items():
+        for spelled in (name, *model.get("aliases", ())):
+            if spelled == "default":
+                raise BadRequest("'default' means a project's default model.", param="name")
+            other = owners.setdefault(spelled, name)
+            if other != name:
+                raise BadRequest(
+                    f"{spelled!r} is a name of the model {other!r} already.", param="aliases"
+                )
+        for candidate in model["candidates"]:
+            if candidate["upstream"] not in upstreams:
+                raise BadRequest(
+                    f"There is no upstream {candidate['upstream']!r}; there are: "
+                    f"{', '.join(sorted(upstreams)) or 'none'}.",
+                    param="candidates.upstream",
+                )
+
+
+def check_project(project: Mapping[str, Any], catalogue: Mapping[str, Any]) -> None:
+    """The models it names are in the catalogue, and its default is one that it offers."""
+    models = catalogue.get("models", {})
+    names = {alias: name for name, told in models.items() for alias in (name, *told["aliases"])}
+    listed = project.get("models")
+    missing = [name for name in listed or () if name not in models]
+    if missing:
+        raise BadRequest(
+            f"The catalogue has no model {', '.join(map(repr, missing))}.", param="models"
+        )
+    default = project.get("default_model")
+    if default is None:
+        return
+    if default not in names:
+        raise BadRequest(f"The catalogue has no model {default!r}.", param="default_model")
+    if listed is not None and names[default] not in listed:
+        raise BadRequest(
+            f"The default model {default!r} is not one of the project's models.",
+            param="default_model",
+        )
+
+
+def refusal_of(errors: Iterable[Mapping[str, Any]]) -> BadRequest:
+    """Of pydantic's complaints. What was sent is not repeated: it may be a secret."""
+    told = [(_place(error["loc"]), _sentence(error)) for error in errors]
+    place, message = told[0]
+    more = [f"{place or 'body'}: {message}" for place, message in told]
+    return BadRequest(
+        f"{place}: {message}." if place else f"{message}.",
+        param=place or None,
+        details={"reason": "invalid", "problems": more[:20]},
+    )
+
+
+def parsed(kind: type[D], told: object) -> D:
+    """Raises BadRequest."""
+    try:
+        return kind.model_validate(told)
+    except ValidationError as error:
+        raise refusal_of(error.errors(include_url=False, include_input=False)) from None
+
+
+# A pattern says nothing to most people.
+_PATTERNS = {
+    r"^[a-z0-9][a-z0-9-]{0,62}$": "lower-case letters, digits and hyphens, at most 63, beginning "
+    "with a letter or digit",
+    r"^[a-z0-9][a-z0-9-]{0,31}$": "lower-case letters, digits and hyphens, at most 32, beginning "
+    "with a letter or digit",
+    r"^[a-z][a-z0-9-]{0,31}$": "lower-case letters, digits and hyphens, at most 32, beginning "
+    "with a letter",
+    r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$": "letters, digits and . _ : -, at most 128, beginning "
+    "with a letter or digit",
+    r"^([A-Za-z0-9][A-Za-z0-9._:-]{0,127}|fc:[a-z0-9-]{1,32}/[A-Za-z0-9._:/-]{1,128})$": "a "
+    "model's name (letters, digits and . _ : -, at most 128, beginning with a letter or digit), "
+    "or fc:provider/model",
+    r"^[a-z]{2}(-[a-z]+)+-[0-9]$": "a region of AWS, such as eu-west-1",
+    r"^[!-~]{1,200}$": "1 to 200 printable characters without spaces",
+    r"^[!-~]{8,1000}$": "8 to 1,000 printable characters without spaces",
+    r"^https://[!-~]{1,490}$": "an address that begins with https://, of at most 498 characters",
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$": "a day, such as 2026-01-31",
+}
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    kind, location = error["type"], tuple(error["loc"])
+    if kind == "string_pattern_mismatch" and error["ctx"]["pattern"] in _PATTERNS:
+        return _PATTERNS[error["ctx"]["pattern"]]
+    if kind in ("int_type", "int_from_float", "int_parsing"):
+        if str(location[-1]).endswith("_nano_usd"):
+            return "a whole number of nano-USD for one token; $0.15 for a million tokens is 150"
+        return "must be a whole number"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return "must be a JSON object" if _place(location) else "the document must be a JSON object"
+    return str(error["msg"]).removeprefix("Value error, ").rstrip(".")
+
+
+def _place(location: Iterable[object]) -> str:
+    return ".".join(str(part)[:100] for part in location if part != "body")

@@ -1,0 +1,279 @@
+"""What the admin API answers: configuration as it is now, with what nobody sets by hand."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from weir.operator.documents import (
+    CandidateDocument,
+    LimitsDocument,
+    TierDocument,
+)
+
+
+class View(BaseModel):
+    # A member that is not documented is a mistake of ours.
+    model_config = ConfigDict(extra="forbid")
+
+
+class Off(View):
+    """Somebody has switched it off. `at` is Unix seconds."""
+
+    reason: str
+    at: int
+    by: str
+
+
+class Project(View):
+    pid: str
+    name: str | None
+    status: Literal["active", "suspended"]
+    origins: list[str]
+    preview_origins: list[str]
+    models: list[str] | None
+    default_model: str | None
+    system_prompt: str | None
+    limits: LimitsDocument
+    user_limits: LimitsDocument
+    ledger_shards: int
+    tiers: dict[str, TierDocument]
+    killed: Off | None
+    created_at: int
+
+
+class ListedProject(View):
+    """What a list tells; the rest is told of one project."""
+
+    pid: str
+    name: str | None
+    status: Literal["active", "suspended"]
+    origins: list[str]
+    default_model: str | None
+    killed: Off | None
+    created_at: int
+
+
+class Projects(View):
+    data: list[ListedProject]
+
+
+class ResolvedLimits(View):
+    """null: no limit of that kind."""
+
+    rpm: int | None
+    tpm: int | None
+    requests_per_day: int | None
+    tokens_per_day: int | None
+    tokens_per_month: int | None
+    usd_per_month: float | None
+    max_output_tokens: int | None
+    concurrent_streams: int | None
+
+
+class Tier(View):
+    """`changed` are the limits that this project has set."""
+
+    number: int
+    name: str
+    limits: ResolvedLimits
+    changed: list[str]
+
+
+class Tiers(View):
+    data: list[Tier]
+
+
+class ApiKey(View):
+    """`display` is the start of the secret. Times are Unix seconds; `last_used_at` is exact to five
+    minutes.
+    """
+
+    key_id: str
+    project: str
+    name: str
+    display: str
+    scopes: list[str]
+    role: Literal["user", "admin"]
+    created_at: int
+    last_used_at: int | None
+    revoked_at: int | None
+
+
+class ApiKeys(View):
+    data: list[ApiKey]
+
+
+class CreatedApiKey(ApiKey):
+    """`secret` is shown only now."""
+
+    secret: str
+
+
+class Model(View):
+    aliases: list[str]
+    candidates: list[CandidateDocument]
+    context_tokens: int
+    max_input_tokens: int | None = None
+    max_output_tokens: int
+    overhead_tokens: int
+    image_max_tokens: int | None = None
+    hidden_reasoning: bool = True
+    source: str | None = None
+    as_of: str | None = None
+    created_at: int
+    killed: Off | None = None
+
+
+class Models(View):
+    data: dict[str, Model]
+
+
+class Upstream(View):
+    """`key_last4`: the end of its key; null: it has none."""
+
+    kind: Literal["openai", "bedrock"]
+    base_url: str | None = None
+    region: str | None = None
+    key_last4: str | None = None
+
+
+class Upstreams(View):
+    data: dict[str, Upstream]
+
+
+class SwitchedOff(Off):
+    """Of what: `project` for a project or a user, `model`, `user_id`."""
+
+    scope: Literal["tenant", "project", "model", "user"]
+    project: str | None = None
+    model: str | None = None
+    user_id: str | None = None
+
+
+class KillSwitches(View):
+    """Everything that is switched off now."""
+
+    data: list[SwitchedOff]
+
+
+class Tenant(View):
+    limits: LimitsDocument
+    ledger_shards: int
+    killed: Off | None
+
+
+class OriginVerdict(View):
+    """Whether a page of `origin` may call; `suggestion` is what to list so that it may."""
+
+    origin: str
+    allowed: bool
+    reason: str
+    message: str
+    closest: str | None
+    suggestion: str | None
+
+
+class RefusedOrigin(View):
+    """`last_at` is Unix seconds."""
+
+    origin: str
+    last_at: int
+
+
+class RefusedOrigins(View):
+    """Latest first; the last month's, at most 64."""
+
+    data: list[RefusedOrigin]
+
+
+class AuditEntry(View):
+    """`before` and `after` hold what differs; null: was not there, or is not there any more."""
+
+    id: str
+    at: int
+    actor: str
+    action: str
+    target: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class AuditTrail(View):
+    """Newest first."""
+
+    data: list[AuditEntry]
+    has_more: bool
+    next_cursor: str | None
+
+
+class ImportedChange(View):
+    action: str
+    target: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class Imported(View):
+    """`applied` is false for a dry run."""
+
+    applied: bool
+    changes: list[ImportedChange]
+
+
+class Erased(View):
+    """How many items of each kind were removed."""
+
+    removed: dict[str, int]
+
+
+class Counted(View):
+    """Of so many requests: `failed` did not complete, of `estimated` the provider told no usage.
+    `cached_tokens` are a part of `input_tokens`, `reasoning_tokens` of `output_tokens`; `tokens`
+    are input and output.
+    """
+
+    requests: int
+    failed: int
+    estimated: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    tokens: int
+    cost_usd: float
+
+
+class CountedBucket(Counted):
+    """`timestamp` is when the minute, hour or day begins."""
+
+    timestamp: str
+
+
+class CountedGroup(Counted):
+    """`key` null: of those that have none."""
+
+    key: str | None
+
+
+class Usage(View):
+    """From `from` to before `to`. Minutes, hours and days without usage are left out. `data` is
+    empty without `group_by`; with it, it is what `has_more` and `next_cursor` are about.
+    """
+
+    object: Literal["usage"]
+    project_id: str
+    user_id: str | None
+    customer_id: str | None
+    from_: str = Field(alias="from")
+    to: str
+    granularity: Literal["minute", "hour", "day"]
+    group_by: Literal["user", "customer", "session", "thread", "model", "tag", "day"] | None
+    totals: Counted
+    breakdown: list[CountedBucket]
+    data: list[CountedGroup]
+    has_more: bool
+    next_cursor: str | None
+    total_cost_usd: float
+    total_requests: int
+    prompt_tokens: int
+    completion_tokens: int

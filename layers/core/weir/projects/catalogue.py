@@ -1,0 +1,120 @@
+"""The model catalogue as a request reads it: which models, served by whom, at what price.
+
+It is written through `weir.operator.documents`, which validates; here it is read, on the chat path,
+with the standard library only. What cannot be read is refused: a model without a price is never
+free.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+BEDROCK = "bedrock"
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A provider's endpoint. `base_url` ends before /chat/completions; Bedrock has none, because it
+    follows from the region (None: the deployment's own).
+    """
+
+    name: str
+    kind: str
+    base_url: str | None
+    region: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to have a model answered. Prices are integer nano-USD per token."""
+
+    upstream: Upstream
+    model: str
+    input_nano_usd: int
+    cached_input_nano_usd: int
+    output_nano_usd: int
+    output_cap_parameter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """`candidates` in the order in which they are tried. `overhead_tokens` is what a provider adds
+    to the input beyond its bytes; `image_max_tokens` what an image may cost, None: no images.
+    The prices hold up to `max_input_tokens` of input (None: to the end of the context): what might
+    be longer is refused. `hidden_reasoning`: it may produce output that it does not show, so what
+    a stopped answer has cost cannot be told from what arrived.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    context_tokens: int
+    max_output_tokens: int
+    overhead_tokens: int
+    image_max_tokens: int | None
+    max_input_tokens: int | None
+    killed: bool
+    created_at: int
+    hidden_reasoning: bool = True
+
+    @property
+    def owned_by(self) -> str:
+        return self.candidates[0].upstream.name
+
+
+class Catalogue:
+    """Found by name or alias; names and aliases are unique."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        """Raises KeyError, TypeError or ValueError for a document that was not validated."""
+        upstreams = {
+            name: Upstream(name, told["kind"], told.get("base_url"), told.get("region"))
+            for name, told in document.get("upstreams", {}).items()
+        }
+        self.models: dict[str, Model] = {}
+        self._names: dict[str, Model] = {}
+        for name, told in document.get("models", {}).items():
+            model = _model(name, told, upstreams)
+            self.models[name] = model
+            self._names.update(dict.fromkeys((name, *model.aliases), model))
+
+    def find(self, name: str) -> Model | None:
+        return self._names.get(name)
+
+
+def _model(name: str, told: Mapping[str, Any], upstreams: Mapping[str, Upstream]) -> Model:
+    return Model(
+        name=name,
+        aliases=tuple(told.get("aliases", ())),
+        candidates=tuple(_candidate(each, upstreams) for each in told["candidates"]),
+        context_tokens=_whole(told["context_tokens"]),
+        max_output_tokens=_whole(told["max_output_tokens"]),
+        overhead_tokens=_whole(told["overhead_tokens"]),
+        image_max_tokens=_whole_or_none(told.get("image_max_tokens")),
+        max_input_tokens=_whole_or_none(told.get("max_input_tokens")),
+        killed=told.get("killed") is not None,
+        created_at=_whole(told.get("created_at", 0)),
+        # Whatever else is written there: the side on which nothing is left uncharged.
+        hidden_reasoning=told.get("hidden_reasoning", True) is not False,
+    )
+
+
+def _candidate(told: Mapping[str, Any], upstreams: Mapping[str, Upstream]) -> Candidate:
+    return Candidate(
+        upstream=upstreams[told["upstream"]],
+        model=told["model"],
+        input_nano_usd=_whole(told["input_nano_usd"]),
+        cached_input_nano_usd=_whole(told["cached_input_nano_usd"]),
+        output_nano_usd=_whole(told["output_nano_usd"]),
+        output_cap_parameter=told["output_cap_parameter"],
+    )
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"not a whole number: {value!r}")
+    return value
+
+
+def _whole_or_none(value: object) -> int | None:
+    return None if value is None else _whole(value)

@@ -1,0 +1,119 @@
+"""A project as a request reads it: is it open, which pages may call, which models, which limits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from weir.errors import BadRequest, Killed, NotReady, Unauthenticated
+from weir.projects.catalogue import Catalogue, Model
+from weir.projects.limits import FREE, PROJECT, WITHOUT_TIER, Limits, Pool, Tiers
+from weir.web.origins import Origins
+
+DEFAULT_MODEL_NAMES = (None, "", "default")
+# Every limit but that of one request, which needs no counter.
+_COUNTED = [field.name for field in fields(Limits) if field.name != "max_output_tokens"]
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """`models` None: the whole catalogue. `limits` are the project's own, all users together, and
+    `pool` what is needed to count by them. `limited_fields` names the limits of any of its users:
+    they are counted for each user, because his next token may have another tier.
+    """
+
+    pid: str
+    name: str
+    origins: Origins
+    models: frozenset[str] | None
+    default_model: str | None
+    system_prompt: str | None
+    limits: Limits
+    pool: Pool
+    limits_without_tier: Limits
+    tiers: Tiers
+    limited_fields: frozenset[str]
+    suspended: bool
+    killed: bool
+
+    @classmethod
+    def from_document(cls, pid: str, told: Mapping[str, Any]) -> "Project":
+        models = told.get("models")
+        limits = PROJECT.overridden(told.get("limits", {}))
+        without_tier = WITHOUT_TIER.overridden(told.get("user_limits", {}))
+        tiers = Tiers(told.get("tiers", {}))
+        of_users = [without_tier, *(tier.limits for tier in tiers.by_name.values())]
+        return cls(
+            pid=pid,
+            name=told.get("name") or pid,
+            origins=Origins.from_document(told),
+            models=None if models is None else frozenset(models),
+            default_model=told.get("default_model"),
+            system_prompt=told.get("system_prompt"),
+            limits=limits,
+            pool=Pool(limits, told.get("ledger_shards", 1), told.get("ledger_generation", 0)),
+            limits_without_tier=without_tier,
+            tiers=tiers,
+            limited_fields=frozenset(
+                name
+                for name in _COUNTED
+                if any(getattr(each, name) is not None for each in of_users)
+            ),
+            suspended=told.get("status", "active") != "active",
+            killed=told.get("killed") is not None,
+        )
+
+    def require_open(self) -> None:
+        """A suspended project's keys and tokens count for nothing; a killed one answers nobody."""
+        if self.suspended:
+            raise Unauthenticated("The project is suspended.", reason="project_suspended")
+        if self.killed:
+            raise Killed("project")
+
+    def limits_of(self, tier: object) -> Limits:
+        """Of one user with this tier. A tier that has gone since his token was made counts as the
+        first one.
+        """
+        if tier is None:
+            return self.limits_without_tier
+        found = self.tiers.find(tier) or self.tiers.by_name[FREE]
+        return found.limits
+
+    def offered(self, catalogue: Catalogue) -> list[Model]:
+        """What a caller may ask for by name, in order of name."""
+        return [
+            model
+            for name, model in sorted(catalogue.models.items())
+            if (self.models is None or name in self.models) and not model.killed
+        ]
+
+    def choose(self, asked: object, catalogue: Catalogue) -> Model:
+        """The model that a request names, or the project's default."""
+        if asked in DEFAULT_MODEL_NAMES:
+            return self._default(catalogue)
+        found = catalogue.find(asked) if isinstance(asked, str) else None
+        if found is None or not (self.models is None or found.name in self.models):
+            allowed = ["default", *(model.name for model in self.offered(catalogue))]
+            raise BadRequest(
+                "model must be absent, 'default' or a model that this project offers: "
+                f"{', '.join(allowed[1:21])}.",
+                param="model",
+                details={"reason": "unknown_model", "allowed": allowed[:101]},
+            )
+        return _alive(found)
+
+    def _default(self, catalogue: Catalogue) -> Model:
+        found = catalogue.find(self.default_model) if self.default_model else None
+        if found is None:
+            raise NotReady(
+                "This project has no default model. The operator sets one: "
+                f"weir projects update {self.pid} --default-model NAME.",
+                code="upstream_not_configured",
+                retryable=False,
+            )
+        return _alive(found)
+
+
+def _alive(model: Model) -> Model:
+    if model.killed:
+        raise Killed("model")
+    return model

@@ -1,0 +1,1 @@
+"""Where the tokens and the money went: sums of usage rows, and questions about them."""

@@ -1,0 +1,460 @@
+"""The ledger's rules, without a table."""
+
+import calendar
+import datetime
+import json
+import re
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from weir.errors import LimitReached, QuotaExceeded
+from weir.ledger import rules
+from weir.ledger.rules import BY_CODE, FIELDS, Account, Amounts, Field, Settlement
+from weir.projects.limits import NANO, Limits, Pool
+
+DAY = 86_400
+SOME = Amounts(tokens=100, nano_usd=NANO // 100)
+ALL_LIMITS = {field.limit: 10 for field in FIELDS}
+TIMES = st.integers(1_577_836_800, 4_102_444_799)  # 2020 to 2099, with every kind of leap year
+COUNTS = st.integers(0, 10**15)
+SHARDS = st.integers(1, 16)
+
+
+def unix(*moment: int) -> int:
+    return calendar.timegm((*moment, 0, 0, 0))
+
+
+def utc(at: int) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(at, datetime.UTC)
+
+
+def account_of(scope: str, limits: Limits, shards: int = 1, shard: int = 0) -> Account:
+    if scope == rules.USER:
+        return rules.of_subject("u#ann", limits, frozenset())
+    return rules.of_pool(scope, Pool(limits, shards), shard)
+
+
+# ---------------------------------------------------------------- moving between shards
+
+
+@given(COUNTS, SHARDS)
+def test_shares_add_up_to_the_limit_and_differ_by_one_at_most(limit: int, shards: int) -> None:
+    shares = [rules.share(limit, shards, shard) for shard in range(shards)]
+    assert sum(shares) == limit
+    assert max(shares) - min(shares) <= 1
+
+
+@given(
+    st.one_of(st.integers(0, 40), COUNTS),
+    SHARDS,
+    st.one_of(st.integers(0, 40), COUNTS),
+    st.integers(0, 15),
+    st.one_of(st.integers(0, 40), COUNTS),
+)
+def test_spreading_makes_room_exactly_if_the_whole_has_it(
+    limit: int, shards: int, total: int, target: int, amount: int
+) -> None:
+    target %= shards
+    after = rules.spread(limit, shards, total, target, amount)
+    if total + amount > limit:
+        assert after is None
+        return
+    assert after is not None
+    shares = [rules.share(limit, shards, shard) for shard in range(shards)]
+    assert len(after) == shards
+    assert sum(after) == total
+    assert all(used <= most for used, most in zip(after, shares, strict=True))
+    assert after[target] + amount <= shares[target]
+
+
+@given(COUNTS, SHARDS, COUNTS, st.integers(0, 15))
+def test_spreading_leaves_each_shard_about_its_part_of_what_is_free(
+    limit: int, shards: int, total: int, target: int
+) -> None:
+    assume(total <= limit)
+    after = rules.spread(limit, shards, total, target % shards, 0)
+    assert after is not None
+    for shard, used in enumerate(after):
+        most = rules.share(limit, shards, shard)
+        fair = (limit - total) * most // limit if limit else 0
+        assert abs(most - used - fair) <= shards
+
+
+@st.composite
+def divided_pools(draw: st.DrawFn) -> tuple[Account, list[dict[str, int]], Amounts, int]:
+    """A pool, what its shards have used, those that it has no more among them, and a request."""
+    small = st.integers(0, 300)
+    limits = Limits(
+        requests_per_day=draw(st.none() | small),
+        tokens_per_day=draw(st.none() | small),
+        tokens_per_month=draw(st.none() | small),
+        nano_usd_per_month=draw(st.none() | small),
+    )
+    account = rules.of_pool(rules.PROJECT, Pool(limits, draw(SHARDS), 1), draw(small))
+    at = draw(TIMES)
+    used: list[dict[str, int]] = [{} for _ in range(16)]
+    told = st.tuples(st.integers(0, 15), st.sampled_from(FIELDS), st.integers(-20, 60))
+    for shard, field, number in draw(st.lists(told, max_size=25)):
+        used[shard][rules.attribute(field, at)] = number
+    return account, used, Amounts(draw(small), draw(small)), at
+
+
+@given(divided_pools())
+def test_redistributing_moves_every_counter_and_changes_no_sum(
+    divided: tuple[Account, list[dict[str, int]], Amounts, int],
+) -> None:
+    account, used, amounts, at = divided
+    wanted, refused = rules.redistributed(account, rules.MONTH, used, amounts, at)
+    assert len(wanted) == len(used)
+    told = {field.limit: total for field, total in refused}
+    for field in account.windows().get(rules.MONTH, []):
+        name = rules.attribute(field, at)
+        total, limit = sum(each.get(name, 0) for each in used), account.limit(field)
+        assert limit is not None
+        if total + amounts.of(field) > limit:
+            assert told.pop(field.limit) == total
+            continue
+        after = [each[name] for each in wanted]
+        assert sum(after) == total
+        assert not any(after[account.shards :])
+        share = account.share(field)
+        assert share is not None
+        assert after[account.shard] + amounts.of(field) <= share
+    assert not told
+    allowed = {rules.attribute(field, at) for field in account.fields}
+    assert all(each.keys() <= allowed for each in wanted)
+
+
+# ---------------------------------------------------------------- taking and giving back
+
+
+def taken(account: Account, amounts: Amounts, at: int) -> dict[str, dict[str, int]]:
+    """What admission adds, as the module's first lines have it."""
+    added: dict[str, dict[str, int]] = {}
+    for window, fields in account.windows().items():
+        for field in fields:
+            changes = added.setdefault(window, {})
+            changes[rules.attribute(field, at)] = amounts.of(field)
+            if field.unit == "nano_usd":
+                changes[rules.HELD_USD] = amounts.nano_usd
+    return added
+
+
+def summed(*all_changes: dict[str, dict[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for changes in all_changes:
+        for window, added in changes.items():
+            for name, value in added.items():
+                total[f"{window} {name}"] = total.get(f"{window} {name}", 0) + value
+    return {name: value for name, value in total.items() if value}
+
+
+@given(
+    st.sets(st.sampled_from([field.limit for field in FIELDS])),
+    COUNTS,
+    COUNTS,
+    TIMES,
+    st.sampled_from([rules.USER, rules.PROJECT, rules.TENANT]),
+)
+def test_request_that_took_nothing_leaves_nothing_but_its_try_in_this_minute(
+    limited: set[str], tokens: int, nano_usd: int, at: int, scope: str
+) -> None:
+    account = account_of(scope, Limits(**dict.fromkeys(limited, 10)))
+    amounts = Amounts(tokens, nano_usd)
+    codes = rules.held(account)[2]
+    given_back = rules.correction(codes, amounts, Settlement(0, 0, answered=False), at)
+    left = {"MINUTE requests": 1} if "rpm" in limited else {}
+    assert summed(taken(account, amounts, at), given_back) == left
+
+
+@given(COUNTS, COUNTS, COUNTS, COUNTS, TIMES)
+def test_answered_request_leaves_what_it_took_and_holds_nothing(
+    tokens: int, nano_usd: int, took_tokens: int, took_usd: int, at: int
+) -> None:
+    account = account_of(rules.PROJECT, Limits(**ALL_LIMITS))
+    amounts = Amounts(tokens, nano_usd)
+    settled = Settlement(took_tokens, took_usd, answered=True)
+    corrected = rules.correction(rules.held(account)[2], amounts, settled, at)
+    day = f"{utc(at).day:02d}"
+    expected = {
+        "MINUTE requests": 1,
+        "MINUTE tokens": took_tokens,
+        f"MONTH d{day}q": 1,
+        f"MONTH d{day}t": took_tokens,
+        "MONTH tokens": took_tokens,
+        "MONTH nano_usd": took_usd,
+    }
+    assert summed(taken(account, amounts, at), corrected) == {
+        name: value for name, value in expected.items() if value
+    }
+
+
+def test_correction_that_is_nothing_writes_no_item() -> None:
+    exact = Settlement(SOME.tokens, SOME.nano_usd, answered=True)
+    assert rules.correction("rpqdt", SOME, exact, unix(2026, 11, 21, 12, 0, 0)) == {}
+    assert rules.correction("", SOME, exact, 0) == {}
+
+
+def test_every_code_is_one_letter_of_one_field() -> None:
+    """A reservation remembers them as one word."""
+    assert len(BY_CODE) == len(FIELDS)
+    assert all(len(field.code) == 1 for field in FIELDS)
+    assert {field.limit for field in FIELDS} | {"max_output_tokens"} == set(Limits.__slots__)
+
+
+def test_user_of_a_tier_without_a_limit_is_counted_if_anybody_in_his_project_has_it() -> None:
+    account = rules.of_subject("u#ann", Limits(rpm=5), frozenset({"tokens_per_day"}))
+    assert [field.limit for field in account.fields] == ["rpm", "tokens_per_day"]
+    assert account.over(account.fields, {"d21t": 10**12}, SOME, unix(2026, 11, 21, 0, 0, 0)) == []
+
+
+# ---------------------------------------------------------------- times
+
+
+@given(TIMES, st.sampled_from(FIELDS))
+def test_counter_of_a_day_has_the_day_of_utc_and_others_have_none(at: int, field: Field) -> None:
+    name = rules.attribute(field, at)
+    day = f"d{utc(at).day:02d}"
+    assert name == {"q": f"{day}q", "d": f"{day}t"}.get(field.code, field.unit)
+
+
+@given(TIMES)
+def test_yesterday_today_and_tomorrow_stay_and_every_other_day_goes(at: int) -> None:
+    near = {(utc(at) + datetime.timedelta(days=shift)).day for shift in (-1, 0, 1)}
+    gone = rules.other_days(at)
+    assert sorted(gone) == sorted(
+        f"d{day:02d}{kind}" for day in range(1, 32) if day not in near for kind in "qt"
+    )
+
+
+@given(TIMES, st.sampled_from(FIELDS))
+def test_window_resets_at_its_end_and_not_before(at: int, field: Field) -> None:
+    reset, now = rules.resets_at(field, at), utc(at)
+    ends = {
+        "MINUTE": now.replace(second=0) + datetime.timedelta(minutes=1),
+        "NOW": now + datetime.timedelta(seconds=rules.STREAM_RETRY_S),
+        "MONTH": (now.replace(day=1) + datetime.timedelta(days=32)).replace(
+            day=1, hour=0, minute=0, second=0
+        ),
+    }
+    midnight = now.replace(hour=0, minute=0, second=0) + datetime.timedelta(days=1)
+    end = midnight if field.code in "qd" else ends[field.window]
+    assert reset == int(end.timestamp()) > at
+
+
+@pytest.mark.parametrize(
+    ("moment", "day_ends", "month_ends"),
+    [
+        ((2026, 12, 31, 23, 59, 59), (2027, 1, 1), (2027, 1, 1)),
+        ((2027, 1, 1, 0, 0, 0), (2027, 1, 2), (2027, 2, 1)),
+        ((2028, 2, 28, 12, 0, 0), (2028, 2, 29), (2028, 3, 1)),
+        ((2028, 2, 29, 23, 59, 59), (2028, 3, 1), (2028, 3, 1)),
+        ((2027, 2, 28, 23, 59, 59), (2027, 3, 1), (2027, 3, 1)),
+        ((2100, 2, 28, 0, 0, 0), (2100, 3, 1), (2100, 3, 1)),
+        ((2026, 11, 30, 23, 59, 59), (2026, 12, 1), (2026, 12, 1)),
+    ],
+)
+def test_days_and_months_end_where_the_calendar_says(
+    moment: tuple[int, ...], day_ends: tuple[int, ...], month_ends: tuple[int, ...]
+) -> None:
+    at = unix(*moment)
+    assert rules.resets_at(BY_CODE["q"], at) == unix(*day_ends, 0, 0, 0)
+    assert rules.resets_at(BY_CODE["n"], at) == unix(*month_ends, 0, 0, 0)
+
+
+# ---------------------------------------------------------------- what a caller is told
+
+NOON = unix(2026, 11, 21, 12, 0, 30)
+
+
+@pytest.mark.parametrize("scope", [rules.USER, rules.PROJECT, rules.TENANT])
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.limit)
+@settings(max_examples=15)
+@given(at=TIMES, used=st.integers(0, 10**18), limit=st.integers(0, 10**18))
+def test_refusal_says_which_limit_and_when_to_come_back(
+    scope: str, field: Field, at: int, used: int, limit: int
+) -> None:
+    account = account_of(scope, Limits(**{field.limit: limit}))
+    told = rules.refusal(account, field, used, SOME, at, "free")
+    money = field.unit == "nano_usd"
+    name = "usd_per_month" if money else field.limit
+    assert type(told) is (LimitReached if field.window in ("NOW", "MINUTE") else QuotaExceeded)
+    assert told.details["scope"] == scope
+    assert told.details["limit_name"] == name
+    assert told.details["resets_at"] == rules.resets_at(field, at)
+    assert told.details.get("tier") == ("free" if scope == rules.USER else None)
+    wait = told.retry_after_s
+    assert wait is not None
+    assert wait >= 1
+    assert at + wait >= told.details["resets_at"]
+    if scope == rules.USER or (scope == rules.PROJECT and field.unit in ("requests", "streams")):
+        scale = NANO if money else 1
+        assert told.details["limit"] == {name: limit / scale if money else limit}
+        assert told.details["usage"] == {field.usage: used / scale if money else used}
+    else:  # what others have spent
+        own = f"{SOME.nano_usd / NANO}" if money else f"{SOME.of(field)}"
+        text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "", told.message)
+        assert set(re.findall(r"[\d.]*\d", text)) <= {own}
+        assert told.details.keys() == {"scope", "limit_name", "resets_at"}
+    assert told.retryable == (type(told) is LimitReached and SOME.of(field) <= limit)
+    json.dumps(told.details, allow_nan=False)
+    if scope != rules.USER:
+        assert not told.extra_headers
+    assert all(value.isascii() and value.isprintable() for value in told.headers.values())
+
+
+@pytest.mark.parametrize(
+    ("scope", "limits", "used", "message"),
+    [
+        (
+            "user",
+            Limits(rpm=10),
+            10,
+            "This user may use 10 requests a minute; 10 are used or reserved. "
+            "It resets at 2026-11-21T12:01:00Z.",
+        ),
+        (
+            "user",
+            Limits(tpm=150),
+            60,
+            "This user may use 150 tokens a minute; 60 are used or reserved, and this request may "
+            "take 100. It resets at 2026-11-21T12:01:00Z.",
+        ),
+        (
+            "user",
+            Limits(nano_usd_per_month=5 * NANO),
+            4_995_000_000,
+            "This user may use 5 USD a month; 4.995 are used or reserved, and this request may "
+            "take 0.01. It resets at 2026-12-01T00:00:00Z.",
+        ),
+        (
+            "user",
+            Limits(concurrent_streams=3),
+            3,
+            "This user may use 3 requests at once; 3 are used or reserved.",
+        ),
+        (
+            "project",
+            Limits(requests_per_day=7),
+            7,
+            "This project may use 7 requests a day; 7 are used or reserved. "
+            "It resets at 2026-11-22T00:00:00Z.",
+        ),
+        (
+            "tenant",
+            Limits(nano_usd_per_month=5 * NANO),
+            5 * NANO,
+            "This deployment has reached its limit of USD a month, and this request may take 0.01. "
+            "It resets at 2026-12-01T00:00:00Z.",
+        ),
+    ],
+)
+def test_refusal_is_a_sentence_for_a_person(
+    scope: str, limits: Limits, used: int, message: str
+) -> None:
+    account = account_of(scope, limits)
+    told = rules.refusal(account, account.fields[0], used, SOME, NOON, None)
+    assert told.message == message
+
+
+def test_refused_user_learns_what_remains_in_both_spellings() -> None:
+    account = account_of("user", Limits(rpm=10, tokens_per_day=1_000))
+    told = rules.refusal(account, BY_CODE["d"], 950, SOME, NOON, None).headers
+    assert told == {
+        "Retry-After": "43170",
+        "RateLimit-Policy": '"rpm";q=10;w=60, "tokens_per_day";q=1000;w=86400',
+        "RateLimit": '"tokens_per_day";r=50;t=43170',
+        "x-ratelimit-limit-requests": "10",
+        "x-ratelimit-limit-tokens": "1000",
+        "x-ratelimit-reset-requests": "30s",
+        "x-ratelimit-remaining-tokens": "50",
+        "x-ratelimit-reset-tokens": "43170s",
+        "x-should-retry": "false",
+    }
+
+
+def test_refused_user_never_learns_of_less_than_nothing_left() -> None:
+    account = account_of("user", Limits(tpm=100))
+    told = rules.refusal(account, BY_CODE["p"], 250, SOME, NOON, None)
+    assert told.headers["RateLimit"] == '"tpm";r=0;t=30'
+
+
+def structured_list(text: str) -> list[tuple[str, dict[str, int]]]:
+    """A List of Strings with Integer parameters: RFC 9651, sections 3.1, 3.1.2, 3.3.1, 3.3.3."""
+    members = []
+    for member in text.split(", "):
+        found = re.fullmatch(
+            r'"([\x20\x21\x23-\x5b\x5d-\x7e]*)"((?:;[a-z*][a-z0-9_.*-]*=\S+)*)', member
+        )
+        assert found, member
+        parameters = dict(each.split("=") for each in found[2].split(";")[1:])
+        assert all(re.fullmatch(r"-?\d{1,15}", value) for value in parameters.values())
+        members.append((found[1], {name: int(value) for name, value in parameters.items()}))
+    return members
+
+
+LIMIT = st.none() | st.integers(0, 10**15 - 1)
+
+
+@given(st.builds(Limits, LIMIT, LIMIT, LIMIT, LIMIT, LIMIT, LIMIT, st.none(), LIMIT), TIMES)
+def test_policy_is_a_structured_list_of_the_limits_that_a_client_can_heed(
+    limits: Limits, at: int
+) -> None:
+    headers = rules.policy_headers(limits, at)
+    month = calendar.monthrange(utc(at).year, utc(at).month)[1] * DAY
+    windows = {
+        "rpm": 60,
+        "tpm": 60,
+        "requests_per_day": DAY,
+        "tokens_per_day": DAY,
+        "tokens_per_month": month,
+    }
+    expected = [
+        (name, {"q": getattr(limits, name), "w": seconds})
+        for name, seconds in windows.items()
+        if getattr(limits, name) is not None
+    ]
+    policy = headers.pop("RateLimit-Policy", None)
+    assert (structured_list(policy) if policy else []) == expected
+    for unit, names in (
+        ("requests", ["rpm", "requests_per_day"]),
+        ("tokens", ["tpm", "tokens_per_day", "tokens_per_month"]),
+    ):
+        shortest = next((n for n in names if getattr(limits, n) is not None), None)
+        limit, reset = (headers.pop(f"x-ratelimit-{x}-{unit}", None) for x in ("limit", "reset"))
+        if shortest is None:
+            assert limit is reset is None
+            continue
+        assert limit == str(getattr(limits, shortest))
+        assert reset is not None
+        assert re.fullmatch(r"[1-9]\d*s", reset)  # a duration of Go, as OpenAI's are
+        assert int(reset[:-1]) <= windows[shortest]
+    assert not headers
+
+
+@pytest.mark.parametrize("scope", [rules.USER, rules.PROJECT, rules.TENANT])
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.limit)
+@pytest.mark.parametrize("shards", [1, 5])
+def test_limit_of_0_refuses_the_first_request(scope: str, field: Field, shards: int) -> None:
+    account = account_of(scope, Limits(**{field.limit: 0}), shards, 3)
+    assert account.over(account.fields, {}, SOME, NOON) == [field]
+    if scope != rules.USER and field.window == rules.MONTH:
+        after = rules.redistributed(account, field.window, [{}] * 5, SOME, NOON)
+        assert after[1] == [(field, 0)]
+
+
+@given(st.integers(0, 10), st.integers(0, 20), st.integers(1, 5))
+def test_limit_refuses_exactly_what_would_exceed_it(limit: int, used: int, amount: int) -> None:
+    account = account_of("user", Limits(tpm=limit))
+    over = account.over(account.fields, {"tokens": used}, Amounts(amount, 0), NOON)
+    assert bool(over) == (used + amount > limit)
+
+
+def test_own_state_never_tells_less_than_nothing() -> None:
+    """A counter may be below 0: what began before midnight is given back to a day that is gone."""
+    account = account_of("user", Limits(tokens_per_day=100))
+    for used, told_used, left in ((-5, 0, 100), (30, 30, 70), (130, 130, 0)):
+        (told,) = rules.own_state(account, {}, {}, {"d21t": used}, NOON)["limits"]
+        assert (told["used"], told["left"]) == (told_used, left)

@@ -1,0 +1,341 @@
+"""A provider over real sockets: what it can do wrong, and that we let go of it."""
+
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from weir.chat import relay, sse
+from weir.chat.request import ChatRequest
+from weir.errors import Refusal
+from weir.upstreams import openai_compatible
+from weir.upstreams.openai_compatible import Provider
+
+Serve = Callable[[socket.socket], None]
+
+
+class FakeProvider:
+    """Answers each connection with the next script."""
+
+    def __init__(self, *scripts: Serve) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}/v1"
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self._clients: list[Provider] = []
+        self._scripts = list(scripts)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        for script in self._scripts:
+            try:
+                peer, _ = self.listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            with peer:
+                self.requests.append(read_request(peer))
+                script(peer)
+
+    def connect(self, ending: str = "") -> Provider:
+        self._clients.append(Provider(self.url + ending))
+        return self._clients[-1]
+
+    def close(self) -> None:
+        self.listener.close()
+        for client in self._clients:
+            client.close()
+
+
+def read_request(peer: socket.socket) -> bytes:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += peer.recv(65536)
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    while len(body) < length:
+        body += peer.recv(65536)
+    return head + b"\r\n\r\n" + body
+
+
+SSE_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+
+
+def http_chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def reply(status: bytes, media_type: bytes, body: bytes, extra: bytes = b"") -> Serve:
+    head = b"HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n%s\r\n"
+    return lambda peer: peer.sendall(head % (status, media_type, len(body), extra) + body)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., FakeProvider]]:
+    started: list[FakeProvider] = []
+
+    def begin(*scripts: Serve) -> FakeProvider:
+        started.append(FakeProvider(*scripts))
+        return started[-1]
+
+    yield begin
+    for provider in started:
+        provider.close()
+
+
+def read_all(provider: Provider, *, stream: bool = True) -> bytes:
+    call = provider.open(b"{}", "key", stream=stream)
+    try:
+        pieces = []
+        while piece := call.receive(5):
+            pieces.append(piece)
+        assert piece == b"", "the upstream fell silent"
+        return b"".join(pieces)
+    finally:
+        call.close()
+
+
+def refusal_of(provider: Provider, *, stream: bool = True) -> Refusal:
+    with pytest.raises(Refusal) as refused:
+        read_all(provider, stream=stream)
+    return refused.value
+
+
+def test_request_carries_bearer_body_and_no_compression(
+    start: Callable[..., FakeProvider],
+) -> None:
+    fake = start(reply(b"200 OK", b"application/json; charset=utf-8", b'{"ok":1}'))
+    assert read_all(fake.connect("/"), stream=False) == b'{"ok":1}'
+    head = fake.requests[0].split(b"\r\n\r\n")[0].lower()
+    assert head.startswith(b"post /v1/chat/completions http/1.1")
+    assert b"authorization: bearer key" in head
+    assert b"accept-encoding: identity" in head
+
+
+def test_chunks_arrive_when_they_are_sent(start: Callable[..., FakeProvider]) -> None:
+    def slowly(peer: socket.socket) -> None:
+        peer.sendall(SSE_HEAD)
+        for letter in (b"a", b"b", b"c"):
+            peer.sendall(http_chunk(letter))
+            time.sleep(0.1)
+        peer.sendall(b"0\r\n\r\n")
+
+    call = start(slowly).connect().open(b"{}", "key", stream=True)
+    arrivals = []
+    while call.receive(5):
+        arrivals.append(time.monotonic())
+    call.close()
+    assert len(arrivals) == 3
+    assert all(b - a > 0.05 for a, b in itertools.pairwise(arrivals))
+
+
+def test_connection_is_used_again_for_the_next_request(start: Callable[..., FakeProvider]) -> None:
+    answer = SSE_HEAD + http_chunk(b"a") + b"0\r\n\r\n"
+
+    def twice(peer: socket.socket) -> None:
+        peer.sendall(answer)
+        read_request(peer)
+        peer.sendall(answer)
+
+    fake = start(twice)
+    provider = fake.connect()
+    assert (read_all(provider), read_all(provider)) == (b"a", b"a")
+    assert fake.connections == 1
+
+
+def test_connection_is_used_again_after_a_long_answer_and_not_after_a_long_pause(
+    start: Callable[..., FakeProvider], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = SSE_HEAD + http_chunk(b"a") + b"0\r\n\r\n"
+
+    def twice(peer: socket.socket) -> None:
+        peer.sendall(answer)
+        read_request(peer)
+        peer.sendall(answer)
+
+    fake = start(twice, lambda peer: peer.sendall(answer))
+    provider = fake.connect()
+    clock = [1000.0]
+    monkeypatch.setattr("time.time", lambda: clock[0])
+    call = provider.open(b"{}", "key", stream=True)
+    while call.receive(5):
+        clock[0] += 60
+    call.close()
+    assert (read_all(provider), fake.connections) == (b"a", 1)
+    clock[0] += 11
+    assert (read_all(provider), fake.connections) == (b"a", 2)
+
+
+def test_connection_that_the_provider_closed_is_not_used_again(
+    start: Callable[..., FakeProvider],
+) -> None:
+    answer = SSE_HEAD + http_chunk(b"a") + b"0\r\n\r\n"
+    fake = start(*[lambda peer: peer.sendall(answer)] * 3)
+    provider = fake.connect()
+    assert [read_all(provider) for _ in range(3)] == [b"a"] * 3
+
+
+def test_connection_closed_just_as_it_is_used_again_is_replaced(
+    start: Callable[..., FakeProvider],
+) -> None:
+    answer = SSE_HEAD + http_chunk(b"a") + b"0\r\n\r\n"
+
+    def answer_one_and_drop_the_next(peer: socket.socket) -> None:
+        peer.sendall(answer)
+        peer.recv(65536)
+
+    fake = start(answer_one_and_drop_the_next, lambda peer: peer.sendall(answer))
+    provider = fake.connect()
+    assert (read_all(provider), read_all(provider)) == (b"a", b"a")
+
+
+def test_request_that_is_cut_later_on_a_kept_connection_is_not_asked_twice(
+    start: Callable[..., FakeProvider], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_compatible, "SENT_AGAIN_WITHIN_S", 0.05)
+    answer = SSE_HEAD + http_chunk(b"a") + b"0\r\n\r\n"
+
+    def answer_one_and_work_on_the_next(peer: socket.socket) -> None:
+        peer.sendall(answer)
+        read_request(peer)
+        time.sleep(0.1)
+
+    fake = start(answer_one_and_work_on_the_next, lambda peer: peer.sendall(answer))
+    provider = fake.connect()
+    assert read_all(provider) == b"a"
+    assert refusal_of(provider).code == "upstream_unavailable"
+    assert fake.connections == 1
+
+
+def test_request_that_broke_on_its_own_connection_is_not_repeated(
+    start: Callable[..., FakeProvider],
+) -> None:
+    fake = start(lambda peer: None, lambda peer: peer.sendall(SSE_HEAD))
+    assert refusal_of(fake.connect()).code == "upstream_unavailable"
+    assert len(fake.requests) == 1
+
+
+def hang_until_peer_leaves(left: threading.Event) -> Serve:
+    def hang(peer: socket.socket) -> None:
+        peer.settimeout(5)
+        try:
+            if peer.recv(1) == b"":
+                left.set()
+        except ConnectionResetError:
+            left.set()
+
+    return hang
+
+
+@pytest.mark.parametrize("after", [b"", SSE_HEAD, SSE_HEAD + http_chunk(b"a")])
+def test_closing_hangs_up_at_once_whatever_the_provider_does(
+    start: Callable[..., FakeProvider], after: bytes
+) -> None:
+    left = threading.Event()
+
+    def begin_then_hang(peer: socket.socket) -> None:
+        peer.sendall(after)
+        hang_until_peer_leaves(left)(peer)
+
+    fake = start(begin_then_hang, reply(b"200 OK", b"text/event-stream", b"next"))
+    provider = fake.connect()
+    call = provider.open(b"{}", "key", stream=True)
+    call.receive(0.3)
+    began = time.monotonic()
+    call.close()
+    assert time.monotonic() - began < 1
+    assert left.wait(2)
+    assert read_all(provider) == b"next"
+
+
+def test_closing_hangs_up_on_a_connection_that_is_used_again(
+    start: Callable[..., FakeProvider],
+) -> None:
+    left = threading.Event()
+
+    def answer_one_then_hang(peer: socket.socket) -> None:
+        peer.sendall(SSE_HEAD + http_chunk(b"a") + b"0\r\n\r\n")
+        read_request(peer)
+        hang_until_peer_leaves(left)(peer)
+
+    provider = start(answer_one_then_hang).connect()
+    assert read_all(provider) == b"a"
+    call = provider.open(b"{}", "key", stream=True)
+    assert call.receive(0.2) is None
+    call.close()
+    assert left.wait(2)
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "code"),
+    [
+        (reply(b"200 OK", b"text/html", b"<html>"), 502, "upstream_invalid_response"),
+        (reply(b"200 OK", b"application/json", b"{}"), 502, "upstream_invalid_response"),
+        (reply(b"401 No", b"application/json", b"{}"), 502, "upstream_credentials_refused"),
+        (reply(b"429 No", b"text/html", b"x", b"Retry-After: 3\r\n"), 503, "upstream_rate_limited"),
+        (reply(b"500 No", b"text/html", b"x" * 1_000_000), 502, "upstream_error"),
+        (lambda peer: None, 502, "upstream_unavailable"),
+        (lambda peer: peer.sendall(b"SSH-2.0\r\n"), 502, "upstream_unavailable"),
+        (lambda peer: peer.sendall(SSE_HEAD + b"5\r\nab"), 502, "upstream_unavailable"),
+    ],
+)
+def test_useless_provider_is_told_as_what_it_is_and_the_next_request_works(
+    start: Callable[..., FakeProvider], script: Serve, status: int, code: str
+) -> None:
+    fake = start(script, reply(b"200 OK", b"text/event-stream", b"fine"))
+    provider = fake.connect()
+    refusal = refusal_of(provider)
+    assert (refusal.status, refusal.code) == (status, code)
+    assert read_all(provider) == b"fine"
+
+
+def test_nobody_listening_is_unavailable_and_later_somebody_is(
+    start: Callable[..., FakeProvider],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    provider = Provider(f"http://127.0.0.1:{port}/v1")
+    assert refusal_of(provider).code == "upstream_unavailable"
+
+
+def test_silence_is_nothing_yet(start: Callable[..., FakeProvider]) -> None:
+    call = (
+        start(hang_until_peer_leaves(threading.Event())).connect().open(b"{}", "key", stream=True)
+    )
+    assert call.receive(0.05) is None
+    call.close()
+    call.close()
+
+
+def test_six_minutes_of_silence_end_in_one_error_with_time_scaled_a_hundredfold(
+    start: Callable[..., FakeProvider],
+) -> None:
+    left = threading.Event()
+
+    def begin_then_hang(peer: socket.socket) -> None:
+        peer.sendall(SSE_HEAD)
+        peer.sendall(http_chunk(b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'))
+        hang_until_peer_leaves(left)(peer)
+
+    call = start(begin_then_hang).connect().open(b"{}", "key", stream=True)
+    timing = relay.Timing(
+        time.monotonic,
+        deadline=time.monotonic() + 8.40,
+        commit_after_s=relay.COMMIT_AFTER_S / 100,
+        heartbeat_every_s=relay.HEARTBEAT_EVERY_S / 100,
+        upstream_silence_s=relay.UPSTREAM_SILENCE_S / 100,
+    )
+    began, outcome = time.monotonic(), relay.Outcome()
+    request = ChatRequest(True, False, b"")
+    writes = list(relay.stream(request, call, "id", timing, outcome))
+    assert 2.9 < time.monotonic() - began < 4.5
+    assert writes.count(sse.HEARTBEAT) >= 15
+    assert b'"code":"upstream_timeout"' in writes[-1]
+    assert outcome.outcome == "upstream_timeout"
+    assert left.wait(2)
