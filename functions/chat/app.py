@@ -132,7 +132,10 @@ def _answer(request: Request, context: Any) -> Answer:
     _refused_origins.check(request, snapshot.project, now)
     body = request.json_object()
     left_s = context.get_remaining_time_in_millis() / 1000 - LAMBDA_MARGIN_S
-    timing = relay.Timing(time.monotonic, time.monotonic() + min(_settings.max_stream_s, left_s))
+    stream_s = min(_settings.max_stream_s, left_s)
+    timing = relay.Timing(time.monotonic, time.monotonic() + stream_s)
+    # A reader that does not read must not hold the request open for longer.
+    context.end_response_within(int(stream_s * 1000))
     try:
         one = _admitted(request, claims, snapshot, body, at_ms)
     except StaleConfiguration:
@@ -188,8 +191,8 @@ def _admitted(
             due=at_ms // 1000 + _settings.max_stream_s + SWEPT_AFTER_S,
             row={
                 "uid": claims.uid,
-                "session_id": _label(request.headers.get("x-session-id") or claims.sid),
-                "thread_id": _label(request.headers.get("x-thread-id")),
+                "session_id": _label(request.label("X-Session-Id") or claims.sid),
+                "thread_id": _label(request.label("X-Thread-Id")),
                 "tag": _tag(request),
                 "model": model.name,
                 "tier": claims.tier,
@@ -422,8 +425,8 @@ def _headers(one: Chat) -> dict[str, str]:
     }
     request = one.request
     for name, value in (
-        ("X-Session-Id", request.headers.get("x-session-id") or one.claims.sid),
-        ("X-Thread-Id", request.headers.get("x-thread-id")),
+        ("X-Session-Id", request.label("X-Session-Id") or one.claims.sid),
+        ("X-Thread-Id", request.label("X-Thread-Id")),
     ):
         if value and value.isascii() and value.isprintable():  # what a header can carry
             extra[name] = value

@@ -11,6 +11,9 @@ Rules of this file:
 
 * `rest` is closed once, whatever happens: it ended, it raised, nobody reads any more, it was never
   begun.
+* A reader that does not read holds a send up until the response's deadline and no longer. Then the
+  response is abandoned. The deadline is the invocation's, or an earlier one that the handler sets
+  with `context.end_response_within(milliseconds)`.
 * A failure before the response began is POSTed to /error. After that the status has left: a failure
   goes into the trailers, and telling the reader in-band is the handler's part.
 * Nothing but the standard library, and only what is cheap to import: every cold start waits for it.
@@ -55,6 +58,8 @@ MAX_XRAY_CAUSE = 900_000
 #: ("suspiciously long trailer"), upon which the Runtime API ends the whole sandbox: seen with the
 #: Runtime Interface Emulator. 2,600 bytes of JSON are 3,468 in base64.
 MAX_TRAILER_ERROR = 2600
+#: Left of an invocation when an unread response is abandoned: `rest` is closed in it.
+CLOSING_MS = 2000
 
 log = logging.getLogger("stream_runtime")
 
@@ -65,6 +70,10 @@ class RuntimeApiError(Exception):
 
 class Abandoned(Exception):
     """Nobody takes this response any more: the connection broke, or it was answered early."""
+
+
+class NotRead(Abandoned):
+    """The reader did not read until the response's deadline. A part of a chunk may have left."""
 
 
 class Fault(Exception):
@@ -259,9 +268,20 @@ class Context:
             env=client.get("env"),
         )
         self._deadline_ms = int(headers.get("lambda-runtime-deadline-ms", "0"))
+        self._response_deadline_ms = self._deadline_ms - CLOSING_MS
 
     def get_remaining_time_in_millis(self) -> int:
         return max(0, self._deadline_ms - int(time.time() * 1000))
+
+    def end_response_within(self, milliseconds: int) -> None:
+        """Set the moment at which a response that is not read is abandoned; not part of AWS's
+        context. Without it, that is shortly before the invocation's own deadline.
+        """
+        wanted = int(time.time() * 1000) + milliseconds
+        self._response_deadline_ms = min(self._response_deadline_ms, wanted)
+
+    def seconds_to_send(self) -> float:
+        return max(0.0, self._response_deadline_ms / 1000 - time.time())
 
     @staticmethod
     def _json(headers: dict[str, str], name: str) -> Any:
@@ -307,21 +327,45 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def send(sock: socket.socket, data: bytes) -> None:
-    """Sends all of it at once, unless the Runtime API has answered or left already."""
+def send(sock: socket.socket, data: bytes, context: Context) -> None:
+    """Send all of it, unless the Runtime API has answered or left already.
+
+    Raises Abandoned, and NotRead if it does not fit into the socket before the deadline.
+    """
     try:
         try:
             sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
-            sock.sendall(data)
+            try:
+                sent = sock.send(data, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                sent = 0
+            if sent < len(data):
+                send_slowly(sock, data[sent:], context)
             return
     except OSError as error:
         raise Abandoned(str(error)) from error
     raise Abandoned("answered or closed before the body's end")
 
 
+def send_slowly(sock: socket.socket, data: bytes, context: Context) -> None:
+    """Wait for the reader, until the response's deadline."""
+    try:
+        sock.settimeout(context.seconds_to_send())
+        sock.sendall(data)
+    except (TimeoutError, BlockingIOError):  # the latter if no time is left at all
+        raise NotRead("its reader has not read it by its deadline") from None
+    finally:
+        sock.settimeout(None)
+
+
 def stream(
-    api: RuntimeApi, path: str, nonce: dict[str, str], opening: bytes, rest: Iterator[bytes]
+    api: RuntimeApi,
+    path: str,
+    nonce: dict[str, str],
+    opening: bytes,
+    rest: Iterator[bytes],
+    context: Context,
 ) -> None:
     headers = {
         "Lambda-Runtime-Function-Response-Mode": "streaming",
@@ -334,20 +378,30 @@ def stream(
     with api.connect() as sock:
         try:
             # One send: API Gateway begins its answer when it has the whole prelude.
-            send(sock, api.head("POST", path, headers) + chunk(opening))
+            send(sock, api.head("POST", path, headers) + chunk(opening), context)
             for piece in rest:
                 if not isinstance(piece, bytes):
                     raise TypeError(f"the handler yielded {type(piece).__name__}, not bytes")
-                send(sock, chunk(piece) if piece else b"")  # a chunk of no bytes would end the body
+                # A chunk of no bytes would end the body.
+                send(sock, chunk(piece) if piece else b"", context)
+        except NotRead as unread:
+            # The body is cut inside a chunk, and nobody would read its end: the connection is
+            # closed on it, which says that the response is not whole.
+            log.warning("the response was abandoned: %s", unread)
+            return
         except Abandoned as left:
             log.warning("the response was abandoned: %s", left)
         except Exception as error:
             log.exception("the handler failed after its response had begun")
             trailers = error_trailers(error)
         try:
-            send(sock, b"0\r\n" + trailers + b"\r\n")
+            send(sock, b"0\r\n" + trailers + b"\r\n", context)
+        except NotRead as unread:
+            log.warning("the end of the response was abandoned: %s", unread)
+            return
         except Abandoned:
             log.debug("an answer was there before the end of the body was sent")
+        sock.settimeout(max(1.0, context.seconds_to_send()))
         acknowledge(read_answer(sock))
 
 
@@ -383,7 +437,7 @@ def serve(api: RuntimeApi, handler: Handler, invocation: Answer) -> None:
             api.post_error(f"{path}/error", told, {**kind, **xray_cause(error), **echo})
             return
         try:
-            stream(api, f"{path}/response", echo, opening, rest)
+            stream(api, f"{path}/response", echo, opening, rest, context)
         except OSError as error:
             log.warning("POST %s/response at %s: %s", path, api.address, error)
     finally:

@@ -32,9 +32,9 @@ class Invocation:
     request_id: str = "request-1"
     headers: dict[str, str] = field(default_factory=dict)
     status: int = 202  # of the answer to /response and /error
-    leave: str = (
-        ""  # after the first chunk: "answer" early with `status`, or "reset" the connection
-    )
+    # After the first chunk: "answer" early with `status`, "reset" the connection, stay and read
+    # nothing more ("deaf"), or read a little now and then ("drip").
+    leave: str = ""
     raw_next: bytes = b""  # instead of a well-formed answer to /next
     chunked_next: bool = False
 
@@ -149,7 +149,7 @@ class ScriptedApi:
         self._done = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._threads = [threading.Thread(target=self._accept)]
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
     def close(self) -> None:
@@ -165,7 +165,7 @@ class ScriptedApi:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            thread = threading.Thread(target=self._talk, args=[connection])
+            thread = threading.Thread(target=self._talk, args=[connection], daemon=True)
             self._threads.append(thread)
             thread.start()
 
@@ -190,6 +190,11 @@ class ScriptedApi:
     def _leave(self, connection: socket.socket, invocation: Invocation) -> None:
         if invocation.leave == "reset":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return
+        if invocation.leave in ("deaf", "drip"):
+            while not self._done.wait(0.05):
+                if invocation.leave == "drip":
+                    connection.recv(1024)
             return
         connection.sendall(answer(invocation.status))
         self._done.wait(8)  # the connection stays open: only the answer tells

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import socket
+import textwrap
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -304,6 +306,45 @@ def test_rest_is_closed_exactly_once_and_the_next_invocation_served(
     assert played.response("r2").stream == b"firstx"
     assert times_closed(tmp_path) == 2, "once for each invocation"
     assert played.seconds < 3, "noticed at the next chunk, not at the end of the world"
+
+
+@pytest.mark.parametrize("reader", ["deaf", "drip"])
+@pytest.mark.parametrize("limit", ["the invocation's deadline", "the handler's own"])
+def test_reader_that_does_not_read_is_waited_for_until_the_deadline_only(
+    tmp_path: Path, reader: str, limit: str
+) -> None:
+    own = limit == "the handler's own"
+    source = textwrap.dedent(CLOSING) + textwrap.dedent(f"""
+        def torrent():
+            while True: yield bytes(65536)
+        def handler(event, context):
+            if {own}: context.end_response_within(700)
+            return 200, {{}}, b"first", Rest(torrent() if event else iter([b"x"]))
+    """)
+    deadline = {} if own else {"Lambda-Runtime-Deadline-Ms": str(int(time.time() * 1000) + 3_000)}
+    script = [
+        Invocation(b'{"much": 1}', "r1", leave=reader, headers=deadline),
+        Invocation(request_id="r2"),
+    ]
+    played = play(tmp_path, source, *script)
+    assert played.response("r2").stream == b"firstx"
+    assert times_closed(tmp_path) == 2, "once for each invocation"
+    (told,) = [line for line in played.logs if line["level"] == "WARNING"]
+    assert "has not read" in told["message"]
+
+
+def test_deadline_does_not_cut_what_a_reader_takes(tmp_path: Path) -> None:
+    source = """
+        import time
+        def rest():
+            time.sleep(0.3)
+            yield b"after the deadline"
+        def handler(event, context):
+            context.end_response_within(100)
+            return 200, {}, b"first ", rest()
+    """
+    played = play(tmp_path, source, Invocation())
+    assert played.response().stream == b"first after the deadline"
 
 
 def test_failing_close_does_not_end_the_process(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from weir.chat import relay
+from weir.chat.failures import refusal_of_upstream
+from weir.chat.masking import Mask
 from weir.chat.relay import Outcome, Receipt, Timing
-from weir.chat.request import ChatRequest, refusal_of_upstream
+from weir.chat.request import ChatRequest
 from weir.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -28,7 +30,7 @@ Step = bytes | float | Refusal
 class Script:
     """An upstream that does as written: bytes arrive, a number is seconds of silence."""
 
-    secret = b"sk-CANARY"
+    mask = Mask("sk-CANARY")
 
     def __init__(self, *steps: Step) -> None:
         self.steps = list(steps)
@@ -216,6 +218,21 @@ def test_secret_that_the_provider_quotes_is_not_told() -> None:
         run(Script(quoting))
     assert "CANARY" not in failed.value.message
     assert "CANARY" not in json.dumps(whole(b'{"choices":[],"x":"sk-CANARY"}'))
+
+
+@pytest.mark.parametrize("credential", ["none", "x", "i", "choices"])
+def test_placeholder_key_is_not_cut_out_of_answers(credential: str) -> None:
+    words = 'There are none; nonetheless, "index":"x" is right.'
+    script = Script(chunk(words, "stop"), DONE)
+    script.mask = Mask(credential)
+    (first, *_) = objects(run(script))
+    assert first["choices"] == [{"index": 0, "delta": {"content": words}, "finish_reason": "stop"}]
+    answer = {"choices": [{"index": 0, "message": {"content": words}, "finish_reason": "stop"}]}
+    script = Script(json.dumps(answer).encode())
+    script.mask = Mask(credential)
+    timing = Timing(script.monotonic, deadline=script.now + 300)
+    told = json.loads(relay.complete(script, "ours", timing, Outcome()))
+    assert told["choices"] == answer["choices"]
 
 
 def test_choices_null_become_a_list_that_clients_can_index() -> None:

@@ -23,6 +23,7 @@ from weir.aws.ledger import Reservation, StaleConfiguration
 from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Table
+from weir.chat.masking import Mask
 from weir.errors import NotReady, Refusal, UpstreamBusy, UpstreamRejected, UpstreamUnavailable
 from weir.identity import tokens
 from weir.identity.keyring import SigningKey
@@ -46,6 +47,7 @@ BASE = {
 }
 CONTEXT = SimpleNamespace(
     get_remaining_time_in_millis=lambda: 60_000,
+    end_response_within=lambda milliseconds: None,
     function_name="f",
     memory_limit_in_mb=512,
     invoked_function_arn="arn:aws:lambda:us-east-1:1:function:f",
@@ -258,7 +260,7 @@ PROMPT, WORDS = "prompt-canary", "answer-canary"
 class Scripted:
     """A provider's answer, as the relay reads one."""
 
-    secret = b"provider-secret"
+    mask = Mask("provider-secret")
 
     def __init__(self, *pieces: bytes) -> None:
         self._pieces = list(pieces)
@@ -355,6 +357,38 @@ def test_request_is_settled_at_what_it_took_and_its_one_log_line_has_no_word_of_
     for secret in (PROMPT, WORDS, "provider-secret"):
         assert secret not in repr([vars(record) for record in heard.records])
         assert secret not in repr(rows(""))
+
+
+@pytest.mark.parametrize("name", ["X-Session-Id", "X-Thread-Id"])
+def test_id_that_the_answer_could_not_repeat_is_refused_before_anything_is_paid(
+    load: Load, signing_key: SigningKey, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    door = load("chat", **CHAT_DOOR)
+    opened = asks(door, monkeypatch, {"main": whole})
+    asked = chat_event(door, signing_key)
+    for value in ("s" * 256, '"' * 4_500, '"' * 9_000):
+        asked["headers"][name] = value
+        status, _, body, _ = door.handler(asked, CONTEXT)
+        error = json.loads(body)["error"]
+        assert (status, error["code"], error["param"]) == (400, "validation_error", name)
+    assert opened == []
+    assert rows("OPEN#") == rows("USAGE#") == rows("LEDGER#") == []
+    asked["headers"][name] = '"' * 255
+    status, headers, _, rest = door.handler(asked, CONTEXT)
+    assert (status, headers[name], list(rest)) == (200, '"' * 255, [])
+
+
+def test_response_may_be_unread_for_no_longer_than_an_answer_may_take(
+    load: Load, signing_key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = load("chat", **{**CHAT_DOOR, "MAX_STREAM_S": "20"})
+    asks(door, monkeypatch, {"main": whole})
+    limits: list[int] = []
+    for left_ms in (900_000, 12_000):
+        context = SimpleNamespace(**{**vars(CONTEXT), "end_response_within": limits.append})
+        context.get_remaining_time_in_millis = lambda left_ms=left_ms: left_ms
+        assert door.handler(chat_event(door, signing_key), context)[0] == 200
+    assert limits == [20_000, 7_000]
 
 
 def test_settlement_that_fails_does_not_touch_the_answer_and_is_counted(

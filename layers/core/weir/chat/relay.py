@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from weir.chat import sse
+from weir.chat.masking import Mask
 from weir.chat.request import ChatRequest
 from weir.errors import Cancelled, DeadlineExceeded, Refusal, UpstreamFailed, UpstreamTimeout
 from weir.web.request import finite, refuse_constant
@@ -35,11 +36,9 @@ LET_END_S = 0.05  # after `[DONE]`: a connection whose body has ended can be use
 
 
 class Upstream(Protocol):
-    """One open request to a provider. `secret` is its credential: a provider that quotes it back
-    must not make us tell it.
-    """
+    """One open request to a provider. `mask` hides its credential, which it may quote."""
 
-    secret: bytes
+    mask: Mask
 
     def receive(self, timeout_s: float) -> bytes | None:
         """The next bytes; None if none came in time; b"" at the end. Raises a Refusal."""
@@ -108,7 +107,7 @@ def stream(
     Start it (`next`) before the answer is handed on: a generator that never started would never run
     its `finally`.
     """
-    frames = _Frames(request, upstream.secret, completion_id, outcome, receipt)
+    frames = _Frames(request, upstream.mask, completion_id, outcome, receipt)
     watch = _Watch(timing)
     try:
         for data in _arrivals(upstream, watch, outcome, cancelled):
@@ -159,10 +158,10 @@ def complete(
             if size > MAX_ANSWER_BYTES:
                 raise _unreadable("it is too large")
             pieces.append(data or b"")
-        answer = _object(b"".join(pieces).replace(upstream.secret, b"***"))
+        answer = _object(b"".join(pieces))
         outcome.usage = _usage(answer)
         if answer.get("error"):
-            raise _reported(answer)
+            raise _reported(answer, upstream.mask)
         if not isinstance(answer.get("choices"), list):
             raise _unreadable("it has no choices")
         for choice in answer["choices"]:
@@ -176,7 +175,7 @@ def complete(
         if told is not None:
             answer["usage"] = told
         answer["id"] = completion_id
-        return _compact(answer)
+        return _masked(answer, upstream.mask)
     except Refusal as refusal:
         outcome.outcome = refusal.code
         raise
@@ -241,13 +240,13 @@ class _Frames:
     def __init__(
         self,
         request: ChatRequest,
-        secret: bytes,
+        mask: Mask,
         completion_id: str,
         outcome: Outcome,
         receipt: Receipt,
     ) -> None:
         self._reader = sse.EventReader()
-        self._secret = secret
+        self._mask = mask
         self._usage_wanted = request.usage_wanted
         self._id = completion_id
         self._outcome = outcome
@@ -286,12 +285,12 @@ class _Frames:
     def _frame(self, event: sse.Event) -> bytes:
         if event.data.strip() == b"[DONE]":
             return self._end_well()
-        chunk = self._last = _object(event.data.replace(self._secret, b"***"))
+        chunk = self._last = _object(event.data)
         outcome, usage = self._outcome, _usage(chunk)
         if usage is not None:
             outcome.usage = usage
         if event.name == "error" or chunk.get("error"):
-            raise _reported(chunk)
+            raise _reported(chunk, self._mask)
         self._count(chunk.get("choices") or ())
         if usage is not None:
             outcome.usage_is_final = outcome.whole
@@ -308,7 +307,7 @@ class _Frames:
             chunk["choices"] = []  # clients index it
         chunk["id"] = self._id
         outcome.chunks += 1
-        return sse.frame(_compact(chunk))
+        return sse.frame(_masked(chunk, self._mask))
 
     def _count(self, choices: Iterable[dict[str, Any]]) -> None:
         """What they say, and whether every answer that has begun is finished."""
@@ -351,7 +350,7 @@ class _Frames:
             "choices": [],
             "usage": usage,
         }
-        return sse.frame(_compact(chunk))
+        return sse.frame(_masked(chunk, self._mask))
 
 
 def _object(data: bytes) -> dict[str, Any]:
@@ -411,11 +410,11 @@ def _utf8(value: object) -> int:
     return len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
 
 
-def _reported(chunk: dict[str, Any]) -> Refusal:
+def _reported(chunk: dict[str, Any], mask: Mask) -> Refusal:
     """A failure told inside a 200."""
     error = chunk.get("error")
     told = error.get("message") if isinstance(error, dict) else error or chunk.get("message")
-    message = told[:1000] if isinstance(told, str) and told else "no reason given"
+    message = mask.text(told)[:1000] if isinstance(told, str) and told else "no reason given"
     return UpstreamFailed(f"The provider failed: {message}")
 
 
@@ -423,6 +422,12 @@ def _unreadable(why: str) -> Refusal:
     return UpstreamFailed(
         f"The provider's answer cannot be read: {why}.", code="upstream_invalid_response"
     )
+
+
+def _masked(value: dict[str, Any], mask: Mask) -> bytes:
+    """As one line of JSON, without the provider's credential."""
+    line = _compact(value)
+    return _compact(mask.value(value)) if mask.is_needed(line) else line
 
 
 def _compact(value: dict[str, Any]) -> bytes:

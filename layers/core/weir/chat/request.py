@@ -7,20 +7,12 @@ anything is opened, with the name of the field.
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from weir.errors import (
-    BadRequest,
-    Refusal,
-    TooLarge,
-    UpstreamBusy,
-    UpstreamFailed,
-    UpstreamRejected,
-)
+from weir.errors import BadRequest
 from weir.ledger import costs
 from weir.projects.catalogue import Candidate, Model
 
@@ -69,9 +61,7 @@ COSTLY_FIELDS = frozenset(
 
 _CAP_FIELDS = ("max_tokens", "max_completion_tokens")
 _NOT_PASSED = COSTLY_FIELDS.union(STRAY_FIELDS, _CAP_FIELDS, ("model",))
-_WORD = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 # Only a member's name is written so: a quote within a text is escaped.
 _CACHE_MARK = '"cache_control":'
 _MAX_TOLD = 1000  # characters of a provider's message that are passed on
@@ -188,57 +178,6 @@ def completion_id(client_request_id: str | None, random_hex: str) -> str:
     return client_request_id
 
 
-def refusal_of_upstream(status: int, headers: Mapping[str, str], body: bytes) -> Refusal:
-    """What a provider's failure is to our caller, who must never mistake it for a fault of his own.
-
-    A 401 or 403 from the provider means that *our* key is bad: as a 401 it would make a page throw
-    away a good token. `headers` has lower-case names.
-    """
-    told = _upstream_error(body)
-    evidence = {"upstream_status": status}
-    if status in (401, 403):
-        return UpstreamFailed(
-            "The provider refused the gateway's credentials. The operator must set a working key.",
-            code="upstream_credentials_refused",
-            details=evidence,
-            retryable=False,
-        )
-    if status == 413:
-        return TooLarge("The provider says that the request is too large.", details=evidence)
-    if status in (400, 422):
-        return UpstreamRejected(
-            _told(told.get("message")) or "The provider refused the request.",
-            code=_word(told.get("code")),
-            param=_word(told.get("param")),
-            details=evidence,
-        )
-    if status == 404:
-        return UpstreamFailed(
-            "The provider does not know this model or path. The operator must check the model's "
-            "catalogue entry and its upstream's address.",
-            details=evidence,
-            retryable=False,
-        )
-    if status == 429:
-        if told.get("code") == "insufficient_quota" or told.get("type") == "insufficient_quota":
-            return UpstreamBusy(
-                "The gateway's account with the provider has no quota left.",
-                code="upstream_quota_exceeded",
-                details=evidence,
-                retryable=False,
-            )
-        return UpstreamBusy(
-            "The provider is limiting the gateway's requests. Try again later.",
-            details=evidence,
-            retry_after_s=_retry_after(headers.get("retry-after")),
-        )
-    return UpstreamFailed(
-        f"The provider answered with status {status}.",
-        details=evidence,
-        retryable=status >= 500,
-    )
-
-
 def _image_addresses(messages: list[dict[str, Any]], *, images: bool) -> list[str]:
     """Text is bounded by its bytes, images by their number. What is bounded by neither (files,
     sound, films) would have no known price.
@@ -339,32 +278,8 @@ def _positive(body: Mapping[str, Any], name: str) -> int | None:
     return value
 
 
-def _upstream_error(body: bytes) -> dict[str, Any]:
-    """The `error` object of a provider's body, or nothing: some answer HTML."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    error = document.get("error") if isinstance(document, dict) else None
-    if isinstance(error, str):
-        return {"message": error}
-    return error if isinstance(error, dict) else {}
-
-
-def _word(value: object) -> str | None:
-    """A provider's code or field name, if it is one: it goes into our logs, too."""
-    return value if isinstance(value, str) and _WORD.fullmatch(value) else None
-
-
 def _told(value: object) -> str:
     return value[:_MAX_TOLD] if isinstance(value, str) else ""
-
-
-def _retry_after(value: str | None) -> int:
-    """Whole seconds, at least one: the HTTP-date form is not worth a parser here."""
-    if value is not None and _SECONDS.fullmatch(value.strip()):
-        return max(1, min(math.ceil(float(value)), 3600))
-    return 1
 
 
 # Made once: json.dumps with arguments would make one for every request.

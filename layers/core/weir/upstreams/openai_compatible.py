@@ -22,7 +22,8 @@ from urllib.parse import urlsplit
 
 import certifi
 
-from weir.chat.request import refusal_of_upstream
+from weir.chat.failures import refusal_of_upstream
+from weir.chat.masking import Mask
 from weir.errors import Refusal, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
 from weir.upstreams.chunked import ChunkedDecoder
 
@@ -64,7 +65,7 @@ class Provider:
             "Accept": "text/event-stream" if stream else "application/json",
             "User-Agent": "weir",
         }
-        return Call(self, body, headers, bearer.encode(), stream=stream)
+        return Call(self, body, headers, Mask(bearer), stream=stream)
 
     def close(self) -> None:
         self._connection.close()
@@ -99,11 +100,11 @@ class Call:
         provider: Provider,
         body: bytes,
         headers: dict[str, str],
-        secret: bytes,
+        mask: Mask,
         *,
         stream: bool,
     ) -> None:
-        self.secret = secret
+        self.mask = mask
         self._provider = provider
         self._stream = stream
         self._arrived: queue.SimpleQueue[bytes | Refusal | _ChunkedBody] = queue.SimpleQueue()
@@ -166,9 +167,9 @@ class Call:
             return
         with response:
             if response.status != 200:
-                told = response.read(MAX_ERROR_BYTES).replace(self.secret, b"***")
+                told = response.read(MAX_ERROR_BYTES)
                 named = {name.lower(): value for name, value in response.getheaders()}
-                raise refusal_of_upstream(response.status, named, told)
+                raise refusal_of_upstream(response.status, named, told, self.mask)
             _check_media_type(response, stream=self._stream)
             while data := response.read1(READ_SIZE):
                 self._arrived.put(data)

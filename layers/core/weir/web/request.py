@@ -15,6 +15,8 @@ from weir.errors import BadRequest, Forbidden, OriginNotAllowed, Refusal, Unauth
 from weir.web import cors
 from weir.web.origins import Origins
 
+MAX_LABEL = 255  # characters of the id of a session or thread, as at mint
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -81,6 +83,17 @@ class Request:
                 "Revoke it, and call this route from a server only.",
                 code="api_key_in_browser",
             )
+
+    def label(self, name: str) -> str | None:
+        """Return the id of a session or thread that a header names; None without one.
+
+        Raise BadRequest for one that is too long: the answer repeats it, and API Gateway reads at
+        most 16 KB of status and headers.
+        """
+        value = self.headers.get(name.lower())
+        if value and len(value) > MAX_LABEL:
+            raise BadRequest(f"{name} must have at most {MAX_LABEL} characters.", param=name)
+        return value or None
 
     def json_object(self) -> dict[str, Any]:
         """The body as a JSON object. Its media type is not looked at: documented calls omit it."""
