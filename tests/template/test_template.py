@@ -69,8 +69,9 @@ def source() -> dict[str, Any]:
     return loaded
 
 
-@pytest.fixture(scope="session")
-def resources(source: dict[str, Any]) -> Resources:
+def translate(source: dict[str, Any]) -> Resources:
+    """Return the resources of the template as CloudFormation gets them from SAM."""
+
     class Policies:
         def load(self) -> dict[str, str]:
             return {
@@ -79,15 +80,19 @@ def resources(source: dict[str, Any]) -> Resources:
                 "AWSXRayDaemonWriteAccess": "arn:xray",
             }
 
-    template = json.loads(json.dumps(source))
+    template = json.loads(json.dumps(source, default=str))
     for resource in template["Resources"].values():
         for uri in ("CodeUri", "ContentUri"):
             if uri in resource.get("Properties", {}):
                 resource["Properties"][uri] = "s3://bucket/key"
-    translated = transform(template, {}, Policies())
-    found = translated["Resources"]
+    found = transform(template, {}, Policies())["Resources"]
     assert isinstance(found, dict)
     return found
+
+
+@pytest.fixture(scope="session")
+def resources(source: dict[str, Any]) -> Resources:
+    return translate(source)
 
 
 def of_type(resources: Resources, kind: str) -> Resources:
@@ -664,7 +669,8 @@ def test_table_is_on_demand_encrypted_recoverable_streamed_and_retained(
 ) -> None:
     (table,) = of_type(resources, "AWS::DynamoDB::Table").values()
     properties = table["Properties"]
-    assert table["DeletionPolicy"] == table["UpdateReplacePolicy"] == "Retain"
+    assert table["DeletionPolicy"] == "RetainExceptOnCreate"
+    assert table["UpdateReplacePolicy"] == "Retain"
     assert properties["BillingMode"] == "PAY_PER_REQUEST"
     assert properties["SSESpecification"]["SSEType"] == "KMS"
     assert properties["SSESpecification"]["KMSMasterKeyId"] == {"Fn::GetAtt": ["Key", "Arn"]}
@@ -674,7 +680,7 @@ def test_table_is_on_demand_encrypted_recoverable_streamed_and_retained(
 
 
 def test_key_is_retained_with_the_table_and_rotates(resources: Resources) -> None:
-    assert resources["Key"]["DeletionPolicy"] == "Retain"
+    assert resources["Key"]["DeletionPolicy"] == resources["Table"]["DeletionPolicy"]
     assert resources["Key"]["Properties"]["EnableKeyRotation"] is True
     for secret in of_type(resources, "AWS::SecretsManager::Secret").values():
         assert secret["Properties"]["KmsKeyId"] == {"Fn::GetAtt": ["Key", "Arn"]}
