@@ -3,7 +3,7 @@
 A model, not a measurement: no real DynamoDB was asked. Each request makes two transactions on a
 shard of its project's counters, one to be admitted and one to be settled. One that arrives while
 another is under way on the same item is refused with TransactionConflict and tries again after a
-random wait, as weir/aws/ledger.py does. Prints the table of docs/ledger.md:
+random wait, as weir/aws/ledger/ does. Prints the table of docs/ledger.md:
 
     python -m benchmarks.ledger_model
 """
@@ -14,7 +14,7 @@ import random
 UNDER_WAY_S = 0.010  # how long a transaction keeps its items; the assumption that matters most
 STREAM_S = 10.0  # from admission to settlement
 SIMULATED_S = 300.0
-CONFLICTS_S, SETTLE_S, MOST_WAIT_S = 1.0, 5.0, 0.2  # weir/aws/ledger.py
+CONFLICTS_S, SETTLE_S, MOST_WAIT_S = 1.0, 5.0, 0.2  # weir/aws/ledger/books.py
 
 
 def simulate(per_second: float, shards: int, seed: int = 1) -> tuple[float, float, float]:

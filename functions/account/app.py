@@ -18,7 +18,7 @@ from weir.aws.key_use import KeyUse
 from weir.aws.ledger import Ledger
 from weir.aws.public_keys import PublicKeys
 from weir.aws.refused_origins import RefusedOrigins
-from weir.aws.snapshots import Snapshot, Snapshots
+from weir.aws.snapshots import Snapshots
 from weir.aws.table import Table
 from weir.aws.usage import Usage
 from weir.errors import Internal, NotFound, Refusal, store_unavailable
@@ -26,6 +26,7 @@ from weir.identity import api_keys, callers
 from weir.identity.tokens import Claims
 from weir.ledger import rules
 from weir.projects.catalogue import Model
+from weir.projects.snapshot import Snapshot
 from weir.settings import Deployment
 from weir.usage import query as usage_query
 from weir.usage.query import Asked, Found

@@ -13,10 +13,10 @@ from typing import Any
 
 from weir.aws import items, lean, provider_keys
 from weir.aws.cancellation import Cancellation
-from weir.aws.ledger import Ask, Ledger, Reservation, StaleConfiguration
+from weir.aws.ledger import Ledger
 from weir.aws.public_keys import PublicKeys
 from weir.aws.refused_origins import RefusedOrigins
-from weir.aws.snapshots import Snapshot, Snapshots
+from weir.aws.snapshots import Snapshots
 from weir.aws.table import Table
 from weir.aws.vault import Vault
 from weir.chat import relay
@@ -34,10 +34,12 @@ from weir.errors import (
 from weir.identity import callers
 from weir.identity.tokens import Claims
 from weir.ledger import costs, rules
+from weir.ledger.admission import Ask, Reservation, StaleConfiguration
 from weir.ledger.rules import Amounts, Field, Settlement
 from weir.metrics import COUNT, MILLISECONDS, NO_UNIT, emf
 from weir.projects.catalogue import BEDROCK, Candidate, Model, Upstream
 from weir.projects.limits import NANO
+from weir.projects.snapshot import Snapshot
 from weir.settings import MAX_CHAT_BODY_BYTES, ChatSettings
 from weir.upstreams import bedrock
 from weir.upstreams.openai_compatible import Provider

@@ -19,7 +19,8 @@ from tests.stack.admin import Admin, bearer, mint, model
 from tests.stack.conftest import Stack, ask, envelope
 from tests.stack.provider import USAGE, FakeProvider
 from tests.stack.store import Books, StoreProxy, balanced, kill_chat, start_behind, table
-from weir.aws.ledger import Ledger, Swept
+from weir.aws.ledger import Ledger
+from weir.ledger.admission import Swept
 
 PID = "killed"
 ROUTE = "/v1/chat/completions"

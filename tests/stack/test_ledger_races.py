@@ -24,11 +24,12 @@ import pytest
 from local import embedded_aws
 from weir.aws import items, lean
 from weir.aws.items import Key
-from weir.aws.ledger import Ask, Ledger, Reservation, StaleConfiguration
+from weir.aws.ledger import Ledger
 from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Table
 from weir.errors import LedgerBusy, LimitReached, QuotaExceeded, Refusal
+from weir.ledger.admission import Ask, Reservation, StaleConfiguration
 from weir.ledger.rules import FIELDS, Amounts, Settlement
 from weir.operator.documents import NewProject, ProjectChange, parsed
 from weir.projects.limits import NANO, Limits, Pool

@@ -204,7 +204,8 @@ def begin(endpoint: str, table: str) -> None:
     spec.loader.exec_module(door)
     door.logger.handlers[0].stream = io.StringIO()
     client = Faulty(lean.new_client("dynamodb"))
-    vars(door)["_usage"] = Usage(client, table, sleep=lambda seconds: None)
+    faulty: Any = client
+    vars(door)["_usage"] = Usage(faulty, table, sleep=lambda seconds: None)
     _worker.append(Worker(door, client, botocore_client(endpoint), table))
 
 
@@ -319,7 +320,8 @@ def units(dynamodb: Any, table: str, of: Sequence[dict[str, Any]], at_once: int)
             charged.extend(each["CapacityUnits"] for each in answer["ConsumedCapacity"])
             return answer
 
-    adding = Usage(Measuring(), table)
+    measuring: Any = Measuring()
+    adding = Usage(measuring, table)
     found = [row_of(item) for item in of]
     for item in of:
         dynamodb.put_item(TableName=table, Item=item)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from weir.aws.lean import AwsError
+from weir.aws.contention import AwsError
 
 Item = dict[str, Any]
 Test = Callable[[Item], bool]

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from weir.aws import lean
+from weir.aws import contention, lean
 from weir.aws.lean import Api, AwsError, signed_headers
 
 SECRETS = {
@@ -319,7 +319,7 @@ def test_secret_is_read_in_its_services_own_dialect(
     assert json.loads(body) == {"SecretId": "x"}
     with pytest.raises(AwsError) as caught:
         client.get_secret_value(SecretId="y")
-    assert lean.code_of(caught.value) == "ResourceNotFoundException"
+    assert contention.code_of(caught.value) == "ResourceNotFoundException"
     api.close()
 
 

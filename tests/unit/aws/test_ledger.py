@@ -14,8 +14,10 @@ from tests.unit.aws.small_dynamodb import Between, SmallDynamoDB
 from weir.aws import items
 from weir.aws.clients import client
 from weir.aws.items import Key
-from weir.aws.ledger import Ask, Ledger, Reservation, StaleConfiguration, Swept
+from weir.aws.ledger import Ledger
+from weir.aws.ledger.books import reservation_item
 from weir.errors import Conflict, Killed, LimitReached, QuotaExceeded, Refusal
+from weir.ledger.admission import Ask, Reservation, StaleConfiguration, Swept
 from weir.ledger.rules import Amounts, Field, Settlement
 from weir.projects.limits import NANO, Limits, Pool
 
@@ -502,12 +504,42 @@ def test_counters_stay_below_1_kb_through_a_month_of_daily_use(clock: Clock) -> 
     assert days <= {f"d{day}{kind}" for day in (29, 30, 31) for kind in "qt"}
 
 
+@pytest.mark.parametrize("name", ["requests_per_day", "tokens_per_day"])
+def test_days_that_are_over_are_removed_whichever_limit_of_a_day_is_counted(
+    small: SmallDynamoDB, ledger: Ledger, clock: Clock, name: str
+) -> None:
+    for _ in range(5):
+        ledger.admit(ask(limits=Limits(**{name: 10**6})))
+        clock.now += 86_400
+    month = small.items[items.ledger("p", "u#ann"), "MONTH#202611"]
+    kind = {"requests_per_day": "q", "tokens_per_day": "t"}[name]
+    assert {each for each in month if each.startswith("d")} == {f"d24{kind}", f"d25{kind}"}
+
+
+def test_counters_expire_well_after_their_window_and_open_requests_never(
+    small: SmallDynamoDB, ledger: Ledger, clock: Clock
+) -> None:
+    """DynamoDB must not delete what is still counted, or may yet be settled."""
+    pool = Pool(EVERYTHING, 2, 1)
+    one = ledger.admit(ask(limits=EVERYTHING, project=pool, tenant=pool))
+    for settled in (False, True):
+        counters = {key: each for key, each in small.items.items() if key[0].startswith("LEDGER#")}
+        assert len({pk for pk, _ in counters}) >= 3
+        for (_, sk), item in counters.items():
+            kept_s = int(item["ttl"]["N"]) - NOON if "ttl" in item else None
+            window = sk.partition("#")[0]
+            assert kept_s == {"NOW": None, "MINUTE": 2 * 3600, "MONTH": 75 * 86_400}[window]
+        if not settled:
+            clock.now += 300
+            ledger.settle(one, SPENT, None)
+
+
 def held_item(row: dict[str, Any]) -> dict[str, Any]:
     pool = Pool(EVERYTHING, 16, 3)
     one = ask(limits=EVERYTHING, project=pool, tenant=pool, subject=items.user(row["uid"]))
     store = SmallDynamoDB()
     one = replace(one, row=row, completion_id="chatcmpl-" + "0" * 32)
-    return with_clock(Clock())(store).admit(one).item()
+    return reservation_item(with_clock(Clock())(store).admit(one))
 
 
 def test_reservation_is_below_1_kb_ordinarily_and_below_2_at_most() -> None:
@@ -706,7 +738,7 @@ def test_what_an_undone_admission_has_left_is_swept_away_and_charges_nobody(
 def test_more_than_a_page_of_reservations_is_swept(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("weir.aws.ledger.SWEPT_AT_ONCE", 2)
+    monkeypatch.setattr("weir.aws.ledger.settlement.SWEPT_AT_ONCE", 2)
     store = SmallDynamoDB()
     ledger = with_clock(clock)(store)
     for number in range(40):
@@ -728,7 +760,7 @@ def test_two_sweepers_at_once_settle_once_and_one_counts_it(
 ) -> None:
     ledger.admit(ask())
     chance = SimpleNamespace(urandom=random.Random(1).randbytes)
-    monkeypatch.setattr("weir.aws.ledger.os", chance)
+    monkeypatch.setattr("weir.aws.ledger.settlement.os", chance)
     swept: list[int] = []
 
     def around(operation: str, _asked: Any, carry_out: Callable[[], Any]) -> Any:

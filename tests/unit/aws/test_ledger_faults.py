@@ -12,11 +12,14 @@ import pytest
 
 from tests.unit.aws.small_dynamodb import Between, SmallDynamoDB
 from tests.unit.aws.test_ledger import NOON, SPENT, ask
-from weir.aws import ledger as aws_ledger
+from weir.aws import contention
+from weir.aws.contention import AwsError
 from weir.aws.items import Key
-from weir.aws.lean import AwsError
-from weir.aws.ledger import CONFLICTS_S, SETTLE_S, Ledger, Reservation, StaleConfiguration
+from weir.aws.ledger import Ledger, admission
+from weir.aws.ledger.admission import UNDO_TRIES
+from weir.aws.ledger.books import CONFLICTS_S, SETTLE_S
 from weir.errors import LedgerBusy, LimitReached, QuotaExceeded
+from weir.ledger.admission import Reservation, StaleConfiguration
 from weir.ledger.rules import Settlement
 from weir.projects.limits import NANO, Limits, Pool
 
@@ -410,6 +413,51 @@ def test_undoing_that_collides_with_the_admission_it_undoes_is_tried_again() -> 
     assert assert_books_balance(store) == 0
 
 
+def test_undoing_that_was_sent_twice_gives_back_nothing_that_was_never_held() -> None:
+    """The admission never arrives. What is put in its place does, but its answer is lost, and the
+    client sends it again.
+    """
+    store = SmallDynamoDB()
+
+    def around(operation: str, _asked: Any, carry_out: Callable[[], Any]) -> Any:
+        if len(client.calls) == 1:
+            raise TIMEOUT
+        if operation == "put_item":
+            carry_out()
+        return carry_out()
+
+    client = Between(store, around)
+    with pytest.raises(AwsError, match="timed out"):
+        ledger_of(client).admit(ask(limits=USER, project=Pool(POOL), tenant=Pool(POOL)))
+    assert client.calls.count("put_item") == UNDO_TRIES
+    ((pk, _),) = store.items  # no counter was touched
+    assert pk.startswith("OPEN#")
+    assert assert_books_balance(store) == 0
+
+
+@pytest.mark.parametrize("code", ["ValidationError", "ItemCollectionSizeLimitExceeded"])
+def test_transaction_with_a_part_that_is_wrong_is_an_error_at_once_and_nothing_is_held(
+    code: str,
+) -> None:
+    """It was cancelled, so nothing is to be undone; and no other try can succeed."""
+
+    def around(operation: str, asked: Any, carry_out: Callable[[], Any]) -> Any:
+        if operation != "transact_write_items":
+            return carry_out()
+        reasons = [*({"Code": "None"} for _ in asked["TransactItems"][1:]), {"Code": code}]
+        raise AwsError("cancelled", 400, "TransactionCanceledException", reasons)
+
+    store = SmallDynamoDB()
+    client = Between(store, around)
+    with pytest.raises(AwsError, match="cancelled"):
+        ledger_of(client).admit(ask(limits=USER, project=Pool(POOL), tenant=Pool(POOL)))
+    assert not store.items
+    reservation = ledger_of(store).admit(ask())
+    with pytest.raises(AwsError, match="cancelled"):
+        ledger_of(client).settle(reservation, SPENT, ROW)
+    assert len(client.calls) == 2
+
+
 def test_cancelling_that_collides_with_a_request_is_tried_again_for_a_second() -> None:
     store, time = SmallDynamoDB(), Time()
     one = ledger_of(store).admit(ask())
@@ -492,7 +540,7 @@ def test_what_is_moved_while_the_shards_are_read_refuses_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is seen in both: where it was, and where it is then."""
-    monkeypatch.setattr(aws_ledger, "os", SimpleNamespace(urandom=bytes))  # meets the first shard
+    monkeypatch.setattr(admission, "os", SimpleNamespace(urandom=bytes))  # meets the first shard
     store, moved = SmallDynamoDB(), False
     pool = Pool(Limits(nano_usd_per_month=2 * CENT), 2)
     keys = [Key(f"LEDGER#p#{shard}", "MONTH#202611").item() for shard in range(2)]
@@ -629,7 +677,9 @@ class Crowd:
 def test_callers_between_each_others_calls_never_admit_more_than_their_limit(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aws_ledger, "os", SimpleNamespace(urandom=random.Random(seed).randbytes))
+    chance = SimpleNamespace(urandom=random.Random(seed).randbytes)
+    monkeypatch.setattr(admission, "os", chance)
+    monkeypatch.setattr(contention, "os", chance)
     crowd = Crowd(seed)
     for _ in range(50):
         crowd.admit()

@@ -28,13 +28,14 @@ from tests.unit.aws.small_dynamodb import SmallDynamoDB
 from tests.unit.aws.test_ledger import Clock, ask
 from tests.unit.conftest import make_table
 from weir.aws import items
-from weir.aws import ledger as aws_ledger
 from weir.aws.clients import client
 from weir.aws.items import Record
-from weir.aws.ledger import Ask, Ledger, Reservation
+from weir.aws.ledger import Ledger, admission
+from weir.aws.ledger.books import reservation_of
 from weir.aws.operator.records import Touched
 from weir.errors import LimitReached, QuotaExceeded, Refusal
 from weir.ledger import rules
+from weir.ledger.admission import Ask, Reservation
 from weir.ledger.rules import FIELDS, PROJECT, TENANT, USER, Account, Field, Settlement
 from weir.projects.limits import NANO, Limits, Pool
 
@@ -89,7 +90,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.divided_at: dict[str, int] = {}
         self.open: dict[str, Open] = {}
         self.rows = {"nano_usd": 0, "tokens": 0, "count": 0}
-        self._os = vars(aws_ledger)["os"]
+        self._os = vars(admission)["os"]
 
     def _make_store(self) -> Any:
         return SmallDynamoDB()
@@ -98,7 +99,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.slept += seconds
 
     def teardown(self) -> None:
-        vars(aws_ledger)["os"] = self._os
+        vars(admission)["os"] = self._os
         super().teardown()
 
     @initialize(
@@ -107,7 +108,7 @@ class LedgerMachine(RuleBasedStateMachine):
     )
     def begin(self, seed: int, shards: tuple[int, int]) -> None:
         chance = random.Random(seed)
-        vars(aws_ledger)["os"] = SimpleNamespace(urandom=chance.randbytes)
+        vars(admission)["os"] = SimpleNamespace(urandom=chance.randbytes)
         for scope, number in zip(POOLS, shards, strict=True):
             self.pools[scope] = replace(self.pools[scope], shards=number)
 
@@ -372,7 +373,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for item in self._items():
             kind, _, rest = item["pk"]["S"].partition("#")
             if kind == "OPEN":
-                reserved.add(Reservation.from_item(item).completion_id)
+                reserved.add(reservation_of(item).completion_id)
             if kind != "LEDGER":
                 continue
             pid, _, part = rest.partition("#")

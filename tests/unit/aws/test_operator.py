@@ -49,7 +49,7 @@ BASE_URL = UPSTREAM["base_url"]
 
 @pytest.fixture(autouse=True)
 def without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "MOST_WAIT_MS", 0)
+    monkeypatch.setattr(records, "FIRST_WAIT_S", 0)
 
 
 def everything() -> list[str]:

@@ -309,7 +309,7 @@ def test_records_come_in_the_order_asked_for_and_what_is_not_there_has_version_0
 
 def test_keys_that_the_table_did_not_get_to_are_asked_for_again() -> None:
     left = {"t": {"Keys": [A.item()], "ConsistentRead": True}}
-    client = Answering(
+    client: Any = Answering(
         {"Responses": {"t": [record_item(B, {}, 7)]}, "UnprocessedKeys": left},
         {"Responses": {}, "UnprocessedKeys": left},
         {"Responses": {"t": [record_item(A, {"x": 1}, 3)]}, "UnprocessedKeys": {}},
@@ -320,7 +320,7 @@ def test_keys_that_the_table_did_not_get_to_are_asked_for_again() -> None:
 
 def test_table_that_never_gets_to_it_is_a_failing_store_and_no_empty_record() -> None:
     left = {"t": {"Keys": [A.item()], "ConsistentRead": True}}
-    client = Answering(*[{"Responses": {}, "UnprocessedKeys": left}] * 9)
+    client: Any = Answering(*[{"Responses": {}, "UnprocessedKeys": left}] * 9)
     with pytest.raises(AWS_ERRORS):
         Table(client, "t").records([A])
     assert len(client.asked) < 9
@@ -328,11 +328,12 @@ def test_table_that_never_gets_to_it_is_a_failing_store_and_no_empty_record() ->
 
 def test_content_that_the_table_did_not_get_to_is_removed_again_or_not_said_to_be_removed() -> None:
     left = {"t": [{"DeleteRequest": {"Key": Key("CONTENT#p#u#jo", "MESSAGE#1").item()}}]}
-    client = Answering({"UnprocessedItems": left}, {"UnprocessedItems": {}})
+    client: Any = Answering({"UnprocessedItems": left}, {"UnprocessedItems": {}})
     assert Table(client, "t").erase_content("p", "u#jo") == {"message": 2}
     assert client.asked[1] == left["t"]
+    client = Answering(*[{"UnprocessedItems": left}] * 9)
     with pytest.raises(AWS_ERRORS):
-        Table(Answering(*[{"UnprocessedItems": left}] * 9), "t").erase_content("p", "u#jo")
+        Table(client, "t").erase_content("p", "u#jo")
 
 
 @pytest.mark.parametrize(("read_at", "there"), [(0, True), (2, True), (1, False), (7, False)])

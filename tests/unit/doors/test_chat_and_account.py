@@ -17,9 +17,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.unit.conftest import CANDIDATE, MODEL, NOW, ORIGIN, PROVIDER_KEYS, UPSTREAM, minted
-from weir.aws import lean
+from weir.aws import contention, lean
 from weir.aws.clients import client
-from weir.aws.ledger import Reservation, StaleConfiguration
 from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Table
@@ -27,6 +26,7 @@ from weir.chat.masking import Mask
 from weir.errors import NotReady, Refusal, UpstreamBusy, UpstreamRejected, UpstreamUnavailable
 from weir.identity import tokens
 from weir.identity.keyring import SigningKey
+from weir.ledger.admission import Reservation, StaleConfiguration
 from weir.operator.documents import (
     LimitsDocument,
     ModelDocument,
@@ -73,7 +73,7 @@ class MotoInPlaceOfLean:
             try:
                 return method(**asked)
             except ClientError as error:
-                code, reasons = lean.code_of(error), lean.reasons_of(error)
+                code, reasons = contention.code_of(error), contention.reasons_of(error)
                 raise lean.AwsError(f"{name} failed", 400, code, reasons) from error
 
         return call
@@ -654,6 +654,20 @@ def reserved(door: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[Reservat
 
     monkeypatch.setattr(door._ledger, "admit", kept)
     return made
+
+
+def test_request_may_be_swept_a_minute_after_the_longest_answer_could_have_ended(
+    load: Load, signing_key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = load("chat", **{**CHAT_DOOR, "MAX_STREAM_S": "123"})
+    at = int(door.time.time())
+    stopped_clock = SimpleNamespace(time=lambda: at + 0.9, monotonic=door.time.monotonic)
+    monkeypatch.setattr(door, "time", stopped_clock)
+    asks(door, monkeypatch, {"main": whole})
+    made = reserved(door, monkeypatch)
+    *_, rest = say(door, signing_key)
+    list(rest)
+    assert made[0].due == at + 123 + 60
 
 
 def of_the_bill(row: dict[str, Any]) -> tuple[str, int, bool]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.conftest import LAMBDA, unattended_door
-from weir.aws.ledger import Swept
+from weir.ledger.admission import Swept
 
 
 @pytest.fixture

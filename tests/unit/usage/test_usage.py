@@ -16,8 +16,8 @@ from tests.unit.aws.small_dynamodb import SmallDynamoDB
 from weir.aws import items
 from weir.aws import usage as shell
 from weir.aws.clients import client
+from weir.aws.contention import AwsError
 from weir.aws.items import Key
-from weir.aws.lean import AwsError
 from weir.aws.operator import Operator
 from weir.aws.usage import Crowded, Unreadable, Usage, kept, row_of
 from weir.usage import sums as rules

@@ -7,7 +7,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import Session, get_session
 
-from weir.aws.lean import AwsError
+from weir.aws.contention import AwsError
 
 # Inside one region a healthy call takes milliseconds; better an error than a request that hangs.
 _CONFIG = Config(

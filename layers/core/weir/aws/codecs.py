@@ -10,13 +10,13 @@ from weir.operator.audit import Entry
 # ---------------------------------------------------------------- signing keys, public halves
 
 
-def keyring_key(kid: Kid) -> Item:
-    return Key(KEYRING, f"KID#{kid}").item()
+def keyring_key(kid: Kid) -> Key:
+    return Key(KEYRING, f"KID#{kid}")
 
 
 def public_key_item(key: PublicKey) -> Item:
     return {
-        **keyring_key(key.kid),
+        **keyring_key(key.kid).item(),
         "n": {"S": key.n},
         "e": {"S": key.e},
         "created_at": {"N": str(key.created_at)},
@@ -36,17 +36,17 @@ def public_key_of(item: Item) -> PublicKey:
 # ---------------------------------------------------------------- API keys
 
 
-def api_key_key(key_hash: KeyHash) -> Item:
-    return Key(f"APIKEY#{key_hash}", "APIKEY").item()
+def api_key_key(key_hash: KeyHash) -> Key:
+    return Key(f"APIKEY#{key_hash}", "APIKEY")
 
 
-def api_key_id_key(pid: str, key_id: str) -> Item:
-    return Key(f"PROJECT#{pid}", f"APIKEY#{key_id}").item()
+def api_key_id_key(pid: str, key_id: str) -> Key:
+    return Key(f"PROJECT#{pid}", f"APIKEY#{key_id}")
 
 
 def api_key_item(key: ApiKey) -> Item:
     return {
-        **api_key_key(key.hash),
+        **api_key_key(key.hash).item(),
         "key_id": {"S": key.key_id},
         "pid": {"S": key.pid},
         "role": {"S": key.role},

@@ -26,7 +26,7 @@ signing keys and audit entries in `codecs`. Standard library only: the preflight
 
 `<s>` is a subject's key: u#<uid>; `<h>` its hash, for a sort key has at most 1,024 bytes. A record
 is a JSON document with a version, which every change states and raises by one. What a ledger's
-item holds: `weir/aws/ledger.py`. Times are Unix seconds. `ttl` lets DynamoDB tidy up; it may be
+item holds: `weir/aws/ledger/`. Times are Unix seconds. `ttl` lets DynamoDB tidy up; it may be
 days late, so no rule leans on it.
 """
 

@@ -15,9 +15,12 @@ import json
 import os
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
+
+from weir.aws.contention import AwsError as AwsError  # what every call here raises
+from weir.aws.contention import is_overload, retried
 
 # Inside one region a healthy call takes milliseconds; better an error than a page that hangs.
 CONNECT_TIMEOUT_S = 2.0  # to dial, and again to speak TLS
@@ -42,39 +45,9 @@ _ENDPOINTS = {
     "secretsmanager": "AWS_ENDPOINT_URL_SECRETS_MANAGER",
 }
 
-# What is worth another try, and how long one waits for it at most, times the number of tries.
 TRIES = 3
-MOST_WAIT_MS = 50
-PASSING = {
-    "InternalServerError",
-    "InternalServiceError",
-    "ProvisionedThroughputExceededException",
-    "RequestLimitExceeded",
-    "ServiceUnavailable",
-    "ThrottlingException",
-}
-
-
-class AwsError(Exception):
-    """A call that failed: AWS refused it, or no usable answer came.
-
-    `status` is the HTTP status, None if there was no answer. `code` is AWS's short name for the
-    error, such as ConditionalCheckFailedException, None if unknown. `reasons` are those of a
-    transaction that was cancelled, one for each of its parts. Never with AWS's own message: that of
-    a wrong signature can repeat the signed headers, the session token among them.
-    """
-
-    def __init__(
-        self,
-        what: str,
-        status: int | None = None,
-        code: str | None = None,
-        reasons: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
-        super().__init__(what)
-        self.status = status
-        self.code = code
-        self.reasons = reasons
+FIRST_WAIT_S = 0.05
+MOST_WAIT_S = 0.1
 
 
 class Api:
@@ -136,14 +109,13 @@ class Api:
         goes wrong. AWS's own errors have a `code`.
         """
         body = json.dumps(payload).encode()
-        for tried in range(1, self._tries):
-            try:
-                return self._call(operation, body)
-            except AwsError as error:
-                if (error.status or 0) < 500 and error.code not in PASSING:
-                    raise
-            time.sleep(os.urandom(1)[0] / 255 * MOST_WAIT_MS * tried / 1000)
-        return self._call(operation, body)
+        return retried(
+            lambda: self._call(operation, body),
+            is_overload,
+            tries=self._tries,
+            first_wait_s=FIRST_WAIT_S,
+            most_wait_s=MOST_WAIT_S,
+        )
 
     def _call(self, operation: str, body: bytes) -> dict[str, Any]:
         if time.time() - self._last_used > KEEPALIVE_S:
@@ -216,13 +188,18 @@ def new_client(service: str) -> "Client":
 
 
 class Client:
-    """The few methods of botocore's clients that a request needs, under the same names."""
+    """The few methods of botocore's clients that we need, under the same names: `store.Store`, and
+    one of Secrets Manager's.
+    """
 
     def __init__(self, api: Api) -> None:
         self._api = api
 
     def query(self, **asked: Any) -> dict[str, Any]:
         return self._api.call("Query", asked)
+
+    def scan(self, **asked: Any) -> dict[str, Any]:
+        return self._api.call("Scan", asked)
 
     def get_item(self, **asked: Any) -> dict[str, Any]:
         return self._api.call("GetItem", asked)
@@ -239,28 +216,14 @@ class Client:
     def delete_item(self, **asked: Any) -> dict[str, Any]:
         return self._api.call("DeleteItem", asked)
 
+    def batch_write_item(self, **asked: Any) -> dict[str, Any]:
+        return self._api.call("BatchWriteItem", asked)
+
     def transact_write_items(self, **asked: Any) -> dict[str, Any]:
         return self._api.call("TransactWriteItems", asked)
 
     def get_secret_value(self, **asked: Any) -> dict[str, Any]:
         return self._api.call("GetSecretValue", asked)
-
-
-def code_of(error: Exception) -> str | None:
-    """AWS's short name for an error, whether it comes from here or from botocore."""
-    if isinstance(error, AwsError):
-        return error.code
-    told: dict[str, dict[str, str]] = getattr(error, "response", {})
-    return told.get("Error", {}).get("Code")
-
-
-def reasons_of(error: Exception) -> Sequence[Mapping[str, Any]]:
-    """Why a transaction was cancelled, part by part; nothing if it was not. As `code_of`."""
-    if isinstance(error, AwsError):
-        return error.reasons
-    told: dict[str, Any] = getattr(error, "response", {})
-    reasons: Sequence[Mapping[str, Any]] = told.get("CancellationReasons") or ()
-    return reasons
 
 
 def signed_headers(

@@ -2,13 +2,17 @@
 back a part of what it was asked.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from weir.aws.contention import AwsError, retried
 from weir.aws.items import Item, Key
-from weir.aws.lean import AwsError
+from weir.aws.store import Store
 
 TRIES = 4
+FIRST_WAIT_S = 0.02
+MOST_WAIT_S = 0.2
 
 
 class Overloaded(AwsError):
@@ -28,22 +32,49 @@ def every_item(call: Callable[..., dict[str, Any]], **asked: Any) -> Iterator[It
 
 
 def items_at(
-    client: Any,
+    store: Store,
     table_name: str,
     keys: Sequence[Key],
-    wait: Callable[[int], None] = lambda tried: None,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> dict[Key, Item]:
-    """Those that are there, strongly consistent, in one round trip. `wait` is called between tries,
-    with their number. Raises AwsError.
-    """
-    asked = {table_name: {"Keys": [key.item() for key in keys], "ConsistentRead": True}}
+    """Return those that are there, strongly consistent, in one round trip. Raises AwsError."""
     found: dict[Key, Item] = {}
-    for tried in range(1, TRIES + 1):
-        answer = client.batch_get_item(RequestItems=asked)
+
+    def read(left: Mapping[str, Any]) -> Mapping[str, Any]:
+        answer = store.batch_get_item(RequestItems=left)
         for item in answer["Responses"].get(table_name, ()):
             found[Key(item["pk"]["S"], item["sk"]["S"])] = item
-        asked = answer.get("UnprocessedKeys") or {}
-        if not asked:
-            return found
-        wait(tried)
-    raise Overloaded
+        return answer.get("UnprocessedKeys") or {}
+
+    until_nothing_is_left(
+        read,
+        {table_name: {"Keys": [key.item() for key in keys], "ConsistentRead": True}},
+        sleep,
+    )
+    return found
+
+
+def until_nothing_is_left(
+    call: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    requested: Mapping[str, Any],
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Send a batch, and again what of it the store hands back. `call` returns that. Raises
+    Overloaded after TRIES.
+    """
+    left = requested
+
+    def send() -> None:
+        nonlocal left
+        left = call(left)
+        if left:
+            raise Overloaded
+
+    retried(
+        send,
+        lambda error: isinstance(error, Overloaded),
+        tries=TRIES,
+        first_wait_s=FIRST_WAIT_S,
+        most_wait_s=MOST_WAIT_S,
+        sleep=sleep,
+    )

@@ -5,7 +5,6 @@ never kept: it is read with each request, in the same round trip as whatever els
 """
 
 import logging
-from dataclasses import dataclass
 
 from weir.aws import items
 from weir.aws.items import Key, Record
@@ -15,6 +14,7 @@ from weir.freshness import Clock, is_due
 from weir.projects.catalogue import Catalogue
 from weir.projects.limits import Limits, Pool
 from weir.projects.project import Project
+from weir.projects.snapshot import Shared, Snapshot
 from weir.web.origins import Origins
 
 log = logging.getLogger(__name__)
@@ -26,35 +26,12 @@ _SHARED = [items.TENANT, items.CATALOGUE, items.ORIGINS]
 _NEVER = (float("-inf"), 0, None)
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    project: Project
-    shared: "_Shared"
-
-    @property
-    def catalogue(self) -> Catalogue:
-        """Raises ValueError if it cannot be read: then no model answers, but mint still does."""
-        if self.shared.catalogue is None:
-            raise ValueError("the catalogue cannot be read")
-        return self.shared.catalogue
-
-    @property
-    def tenant_pool(self) -> Pool:
-        return self.shared.pool
-
-    def most_output_tokens(self, tier: object) -> int | None:
-        """That one request may ask for: the least of what user, project and deployment may."""
-        limits = (self.project.limits_of(tier), self.project.limits, self.shared.pool.limits)
-        return min(
-            (n.max_output_tokens for n in limits if n.max_output_tokens is not None), default=None
-        )
-
-
 class Snapshots:
     def __init__(self, table: Table, clock: Clock) -> None:
         self._table = table
         self._clock = clock
-        self._shared = _Shared()
+        self._shared = Shared(False, Pool(Limits()), Origins(), Catalogue({}))
+        self._catalogue_version = 0
         self._shared_at = float("-inf")
         self._projects: dict[str, tuple[float, int, Project | None]] = {}
 
@@ -109,7 +86,7 @@ class Snapshots:
         return self._shared.origins
 
     def _keep_shared(self, found: dict[Key, Record], now: float) -> None:
-        self._shared = self._shared.renewed(*(found[key] for key in _SHARED))
+        self._shared = self._renewed(*(found[key] for key in _SHARED))
         self._shared_at = now
 
     def _keep_project(self, pid: str, record: Record, now: float) -> None:
@@ -120,33 +97,26 @@ class Snapshots:
             del self._projects[next(iter(self._projects))]
         self._projects[pid] = (now, record.version, project)
 
-
-class _Shared:
-    """What all projects have in common. `origins` is the union over them."""
-
-    def __init__(self) -> None:
-        self.killed = False
-        self.pool = Pool(Limits())
-        self.origins = Origins()
-        self.catalogue: Catalogue | None = Catalogue({})
-        self.catalogue_version = 0
-
-    def renewed(self, tenant: Record, catalogue: Record, origins: Record) -> "_Shared":
-        new = _Shared()
-        new.killed = tenant.document.get("killed") is not None
-        new.pool = Pool(
-            Limits().overridden(tenant.document.get("limits", {})),
-            tenant.document.get("ledger_shards", 1),
-            tenant.document.get("ledger_generation", 0),
+    def _renewed(self, tenant: Record, catalogue: Record, origins: Record) -> Shared:
+        return Shared(
+            tenant.document.get("killed") is not None,
+            Pool(
+                Limits().overridden(tenant.document.get("limits", {})),
+                tenant.document.get("ledger_shards", 1),
+                tenant.document.get("ledger_generation", 0),
+            ),
+            Origins.from_document(origins.document),
+            self._catalogue(catalogue),
         )
-        new.origins = Origins.from_document(origins.document)
-        new.catalogue, new.catalogue_version = self.catalogue, self.catalogue_version
-        # Reading a long catalogue takes a millisecond: only when it has changed.
-        if catalogue.version != self.catalogue_version:
-            new.catalogue_version = catalogue.version
-            try:
-                new.catalogue = Catalogue(catalogue.document)
-            except (KeyError, TypeError, ValueError, AttributeError):
-                log.exception("the catalogue cannot be read")
-                new.catalogue = None
-        return new
+
+    def _catalogue(self, record: Record) -> Catalogue | None:
+        """Parse it only when it has changed: a long one takes a millisecond."""
+        if record.version == self._catalogue_version:
+            return self._shared.catalogue
+        try:
+            catalogue: Catalogue | None = Catalogue(record.document)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            log.exception("the catalogue cannot be read")
+            catalogue = None
+        self._catalogue_version = record.version
+        return catalogue

@@ -1,18 +1,18 @@
 """What is done with the one table: every call and every condition. Its keys and items: `items`."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from weir.aws import codecs, items
+from weir.aws import codecs, contention, expressions, items
+from weir.aws.expressions import ABSENT, PRESENT, Expression
 from weir.aws.items import Item, Key, Record
-from weir.aws.lean import code_of, reasons_of
-from weir.aws.reading import Overloaded, every_item, items_at
+from weir.aws.reading import every_item, items_at, until_nothing_is_left
+from weir.aws.store import Part, Store
 from weir.identity.api_keys import ApiKey, KeyHash
 from weir.identity.keyring import Kid, PublicKey
 from weir.operator.audit import Entry
 
-_BATCH_TRIES = 4
 _WRITE_BATCH = 25  # items in one BatchWriteItem
 
 
@@ -31,8 +31,7 @@ class Change(NamedTuple):
 
 
 class Table:
-    def __init__(self, client: Any, name: str) -> None:
-        """`client` is botocore's, or for a request's few calls `lean`'s."""
+    def __init__(self, client: Store, name: str) -> None:
         self._client = client
         self._name = name
 
@@ -48,26 +47,25 @@ class Table:
             self._client.put_item(
                 TableName=self._name,
                 Item=codecs.public_key_item(key),
-                ConditionExpression="attribute_not_exists(pk)",
+                ConditionExpression=ABSENT,
             )
         except Exception as error:
-            if not _condition_failed(error):
+            if not contention.condition_failed(error):
                 raise
 
     def retire(self, kids: Iterable[Kid], not_after: int) -> None:
         """Stop believing these keys at `not_after`. One that is retired already keeps its time."""
+        retire = Expression(PRESENT)
+        retire.require_absent("not_after")
+        retire.set("not_after", not_after)
+        retire.set("ttl", not_after)
         for kid in kids:
             try:
                 self._client.update_item(
-                    TableName=self._name,
-                    Key=codecs.keyring_key(kid),
-                    UpdateExpression="SET not_after = :t, #ttl = :t",
-                    ConditionExpression="attribute_exists(pk) AND attribute_not_exists(not_after)",
-                    ExpressionAttributeNames={"#ttl": "ttl"},
-                    ExpressionAttributeValues={":t": {"N": str(not_after)}},
+                    TableName=self._name, Key=codecs.keyring_key(kid).item(), **retire.built()
                 )
             except Exception as error:
-                if not _condition_failed(error):
+                if not contention.condition_failed(error):
                     raise
 
     # ------------------------------------------------------------ API keys
@@ -75,17 +73,17 @@ class Table:
     def api_key(self, key_hash: KeyHash) -> ApiKey | None:
         """One round trip, strongly consistent: a revoked key is refused on its next request."""
         answer = self._client.get_item(
-            TableName=self._name, Key=codecs.api_key_key(key_hash), ConsistentRead=True
+            TableName=self._name, Key=codecs.api_key_key(key_hash).item(), ConsistentRead=True
         )
         return codecs.api_key_of(answer["Item"]) if "Item" in answer else None
 
     def add_api_key(self, key: ApiKey, entry: Entry | None = None) -> None:
         """Raises Stale if it exists."""
-        pointer = {**codecs.api_key_id_key(key.pid, key.key_id), "hash": {"S": key.hash}}
+        pointer = {**codecs.api_key_id_key(key.pid, key.key_id).item(), "hash": {"S": key.hash}}
         self._transact(
             [
                 *(
-                    self._put(item, "attribute_not_exists(pk)")
+                    expressions.put(self._name, item, Expression(ABSENT))
                     for item in (codecs.api_key_item(key), pointer)
                 ),
                 *self._audited(entry),
@@ -94,7 +92,7 @@ class Table:
 
     def api_key_hash(self, pid: str, key_id: str) -> KeyHash | None:
         answer = self._client.get_item(
-            TableName=self._name, Key=codecs.api_key_id_key(pid, key_id), ConsistentRead=True
+            TableName=self._name, Key=codecs.api_key_id_key(pid, key_id).item(), ConsistentRead=True
         )
         item = answer.get("Item")
         return None if item is None else KeyHash(item["hash"]["S"])
@@ -112,24 +110,17 @@ class Table:
         """Raises Stale if there is no such key, or it was revoked before, or somebody else is at
         it.
         """
-        revoke = {
-            "Update": {
-                "TableName": self._name,
-                "Key": codecs.api_key_key(key_hash),
-                "UpdateExpression": "SET revoked_at = :now",
-                "ConditionExpression": "attribute_exists(pk) AND attribute_not_exists(revoked_at)",
-                "ExpressionAttributeValues": {":now": {"N": str(now)}},
-            }
-        }
-        self._transact([revoke, *self._audited(entry)])
+        revoke = Expression(PRESENT)
+        revoke.require_absent("revoked_at")
+        revoke.set("revoked_at", now)
+        part = expressions.update(self._name, codecs.api_key_key(key_hash), revoke)
+        self._transact([part, *self._audited(entry)])
 
     def api_key_was_used(self, key_hash: KeyHash, now: int) -> None:
+        note = Expression(PRESENT)
+        note.set("last_used_at", now)
         self._client.update_item(
-            TableName=self._name,
-            Key=codecs.api_key_key(key_hash),
-            UpdateExpression="SET last_used_at = :now",
-            ConditionExpression="attribute_exists(pk)",
-            ExpressionAttributeValues={":now": {"N": str(now)}},
+            TableName=self._name, Key=codecs.api_key_key(key_hash).item(), **note.built()
         )
 
     # ------------------------------------------------------------ configuration
@@ -157,7 +148,10 @@ class Table:
         """
         self._transact(
             [
-                *(self._check(key, version) for key, version in unchanged),
+                *(
+                    expressions.check(self._name, key, _of_version(version))
+                    for key, version in unchanged
+                ),
                 *(self._changed(change) for change in changes),
                 *(part for entry in entries for part in self._audited(entry)),
             ]
@@ -211,13 +205,7 @@ class Table:
             batch = [
                 {"DeleteRequest": {"Key": key.item()}} for key in keys[start : start + _WRITE_BATCH]
             ]
-            asked = {self._name: batch}
-            for _ in range(_BATCH_TRIES):
-                asked = self._client.batch_write_item(RequestItems=asked).get("UnprocessedItems")
-                if not asked:
-                    break
-            else:
-                raise Overloaded
+            until_nothing_is_left(self._write_batch, {self._name: batch})
         return dict(Counter(key.sk.partition("#")[0].lower() for key in keys))
 
     # ------------------------------------------------------------ the calls
@@ -235,49 +223,36 @@ class Table:
         )
         return list(found)
 
-    def _changed(self, change: Change) -> dict[str, Any]:
+    def _write_batch(self, requested: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the store did not get to."""
+        answer = self._client.batch_write_item(RequestItems=requested)
+        return answer.get("UnprocessedItems") or {}
+
+    def _changed(self, change: Change) -> Part:
         if change.document is None:
-            return {"Delete": {"TableName": self._name, "Key": change.key.item()}}
+            return expressions.delete(self._name, change.key)
         item = items.record_item(change.key, change.document, (change.version or 0) + 1)
-        if change.version is None:
-            return self._put(item)
-        if change.version == 0:
-            return self._put(item, "attribute_not_exists(pk)")
-        return self._put(item, "#v = :v", change.version)
+        was = None if change.version is None else _of_version(change.version)
+        return expressions.put(self._name, item, was)
 
-    def _check(self, key: Key, version: int) -> dict[str, Any]:
-        check: dict[str, Any] = {"TableName": self._name, "Key": key.item()}
-        if version:
-            check["ConditionExpression"] = "#v = :v"
-            check["ExpressionAttributeNames"] = {"#v": "version"}
-            check["ExpressionAttributeValues"] = {":v": {"N": str(version)}}
-        else:
-            check["ConditionExpression"] = "attribute_not_exists(pk)"
-        return {"ConditionCheck": check}
-
-    def _put(self, item: Item, condition: str = "", version: int | None = None) -> dict[str, Any]:
-        put: dict[str, Any] = {"TableName": self._name, "Item": item}
-        if condition:
-            put["ConditionExpression"] = condition
-        if version is not None:
-            put["ExpressionAttributeNames"] = {"#v": "version"}
-            put["ExpressionAttributeValues"] = {":v": {"N": str(version)}}
-        return {"Put": put}
-
-    def _audited(self, entry: Entry | None) -> list[dict[str, Any]]:
+    def _audited(self, entry: Entry | None) -> list[Part]:
         if entry is None:
             return []
-        return [self._put(codecs.audit_item(entry), "attribute_not_exists(pk)")]
+        return [expressions.put(self._name, codecs.audit_item(entry), Expression(ABSENT))]
 
-    def _transact(self, parts: list[dict[str, Any]]) -> None:
+    def _transact(self, parts: list[Part]) -> None:
         try:
             self._client.transact_write_items(TransactItems=parts)
         except Exception as error:
-            reasons = {reason.get("Code") for reason in reasons_of(error)}
-            if reasons & {"ConditionalCheckFailed", "TransactionConflict"}:
+            if contention.met_others(error):
                 raise Stale from error
             raise
 
 
-def _condition_failed(error: Exception) -> bool:
-    return code_of(error) == "ConditionalCheckFailedException"
+def _of_version(version: int) -> Expression:
+    """Return the condition that a record is as it was read; 0: there was none."""
+    if not version:
+        return Expression(ABSENT)
+    same = Expression()
+    same.require_equal("version", version)
+    return same

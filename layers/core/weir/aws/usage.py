@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from weir.aws import items
+from weir.aws import contention, expressions, items
+from weir.aws.contention import CONDITION_REASON, Busy
+from weir.aws.expressions import PRESENT, Expression
 from weir.aws.items import Item, Key
-from weir.aws.lean import code_of, reasons_of
 from weir.aws.reading import every_item
+from weir.aws.store import Part, Store
 from weir.usage import sums as rules
 from weir.usage.sums import (
     DAY_S,
@@ -32,11 +34,10 @@ log = logging.getLogger(__name__)
 
 MOST_PARTS = 100  # of one transaction
 TRIES = 8
+FIRST_WAIT_S = 0.04
 MOST_WAIT_S = 0.4
 LONGEST_MONTH_S = 31 * DAY_S
 
-_BUSY = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
-_BUSY_ALL = {"TransactionConflictException", "TransactionInProgressException"}
 _NEEDED = ("pid", "at_ms", "outcome", "estimated", *DIMENSIONS, *TOTALS)
 
 
@@ -51,12 +52,11 @@ class Unreadable(Exception):
 class Usage:
     def __init__(
         self,
-        client: Any,
+        client: Store,
         table_name: str,
         *,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`client` is `lean`'s, or botocore's."""
         self._client = client
         self._name = table_name
         self._sleep = sleep
@@ -80,36 +80,38 @@ class Usage:
         self, batch: Sequence[tuple[Key, Row]], kept_until: Callable[[Row], int]
     ) -> int:
         left = list(batch)
-        for tried in range(1, TRIES + 1):
+
+        def add() -> int:
             try:
                 # Never with the token of another try, which may have had other rows.
                 self._client.transact_write_items(
                     TransactItems=self._parts(left, kept_until),
                     ClientRequestToken=os.urandom(16).hex(),
                 )
-                return len(left)
             except Exception as error:
-                codes = [reason.get("Code") for reason in reasons_of(error)]
-                if not (codes or code_of(error) in _BUSY_ALL):
+                marks = contention.reason_codes(error)[: len(left)]
+                if CONDITION_REASON not in marks:
                     raise
-                marks = codes[: len(left)] or [None] * len(left)
-                if "ConditionalCheckFailed" in marks:
-                    left = [
-                        each
-                        for each, code in zip(left, marks, strict=True)
-                        if code != "ConditionalCheckFailed"
-                    ]
-                    if not left:
-                        return 0
-                elif codes and _BUSY.isdisjoint(codes):
-                    raise
-                else:  # somebody else is at the same sums
-                    self._sleep(os.urandom(1)[0] / 255 * min(MOST_WAIT_S, 0.02 * 2**tried))
-        raise Crowded
+                left[:] = [
+                    each for each, code in zip(left, marks, strict=True) if code != CONDITION_REASON
+                ]
+                if left:
+                    raise Busy(at_once=True) from error
+            return len(left)
+
+        return contention.retried(
+            add,
+            _may_pass,
+            tries=TRIES,
+            first_wait_s=FIRST_WAIT_S,
+            most_wait_s=MOST_WAIT_S,
+            given_up=Crowded,
+            sleep=self._sleep,
+        )
 
     def _parts(
         self, rows: Sequence[tuple[Key, Row]], kept_until: Callable[[Row], int]
-    ) -> list[dict[str, Any]]:
+    ) -> list[Part]:
         until: dict[Place, int] = {}
         for _, row in rows:
             for place in row.places():
@@ -123,47 +125,25 @@ class Usage:
             ),
         ]
 
-    def _marking(self, key: Key) -> dict[str, Any]:
-        return {
-            "Update": {
-                "TableName": self._name,
-                "Key": key.item(),
-                "UpdateExpression": "SET summed = :yes",
-                "ConditionExpression": "attribute_exists(pk) AND attribute_not_exists(summed)",
-                "ExpressionAttributeValues": {":yes": {"BOOL": True}},
-            }
-        }
+    def _marking(self, key: Key) -> Part:
+        mark = Expression(PRESENT)
+        mark.require_absent("summed")
+        mark.set("summed", True)
+        return expressions.update(self._name, key, mark)
 
-    def _adding(
-        self, place: Place, told: Mapping[str, str], totals: Totals, until: int
-    ) -> dict[str, Any]:
-        counted = {name: getattr(totals, name) for name in TOTALS}
-        names = [*told, *counted, "ttl"]
-        names_to = {f"#a{at}": name for at, name in enumerate(names)}
-        to = {name: placeholder for placeholder, name in names_to.items()}
-        values: Item = {":ttl": {"N": str(until)}}
+    def _adding(self, place: Place, labels: Mapping[str, str], totals: Totals, until: int) -> Part:
+        sums = Expression()
         # Rows come late and in any order: none of them shortens how long a sum is kept.
-        sets = [f"{to['ttl']} = if_not_exists({to['ttl']}, :ttl)"]
-        for at, (name, text) in enumerate(told.items()):
-            values[f":t{at}"] = {"S": text}
-            sets.append(f"{to[name]} = :t{at}")
-        adds = []
-        for at, (name, count) in enumerate(counted.items()):
-            values[f":c{at}"] = {"N": str(count)}
-            adds.append(f"{to[name]} :c{at}")
-        return {
-            "Update": {
-                "TableName": self._name,
-                "Key": items.rollup(*place).item(),
-                "UpdateExpression": f"SET {', '.join(sets)} ADD {', '.join(adds)}",
-                "ExpressionAttributeNames": names_to,
-                "ExpressionAttributeValues": values,
-            }
-        }
+        sums.set_once("ttl", until)
+        for name, text in labels.items():
+            sums.set(name, text)
+        for name in TOTALS:
+            sums.add(name, getattr(totals, name))
+        return expressions.update(self._name, items.rollup(*place), sums)
 
     def missing(self, before_ms: int) -> Iterator[Item]:
         """Rows of requests that began before `before_ms` and were never added. Reads all of the
-        table. `client` must be botocore's.
+        table.
         """
         return every_item(
             self._client.scan,
@@ -228,6 +208,11 @@ class Usage:
             KeyConditionExpression=condition,
             ExpressionAttributeValues=values,
         )
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether others were adding to the same sums, or have added some of the rows."""
+    return isinstance(error, Busy) or contention.is_busy(error) or contention.is_under_way(error)
 
 
 def row_of(item: Item) -> tuple[Key, Row]:

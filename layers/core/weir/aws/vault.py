@@ -6,7 +6,7 @@ Powertools' cache would do the same, but imports boto3, which the chat path cann
 import re
 from typing import Any
 
-from weir.aws.lean import code_of
+from weir.aws.contention import code_of
 from weir.errors import NotReady
 
 # A changed secret counts after this long. Short enough for an operator who waits for a new provider

@@ -10,7 +10,7 @@ Project and tenant are pools. A pool may be divided into shards, so that request
 do not meet in one item: each shard admits up to its share, and the shares add up to the limit. What
 is used may be moved from shard to shard, because only its sum is somebody's.
 
-No I/O, no clock. The items and calls are in `weir/aws/ledger.py`.
+No I/O, no clock. The items and calls are in `weir/aws/ledger/`.
 """
 
 import time

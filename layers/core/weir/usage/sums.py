@@ -1,6 +1,6 @@
 """Usage, added up: what the requests of a project took, by day, user, model, session, thread, tag.
 
-Each request leaves one row (`weir/aws/ledger.py`). From these, off every request's way, four kinds
+Each request leaves one row (`weir/aws/ledger/`). From these, off every request's way, four kinds
 of sums are kept, so that no question has to read all rows:
 
     detail    a day, one user, model, session, thread and tag: what is grouped and filtered by

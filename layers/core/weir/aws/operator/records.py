@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from weir.aws import items
+from weir.aws.contention import retried
 from weir.aws.items import Key, Record
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Change, Stale, Table
@@ -19,7 +20,8 @@ from weir.web.origins import Origins
 TRIES = 10
 LEASE_S = 20  # for a few calls to Secrets Manager
 MAX_TRANSACTION_BYTES = 3_500_000
-MOST_WAIT_MS = 50  # before a try, times the number of tries: whoever collides must not again
+FIRST_WAIT_S = 0.05
+MOST_WAIT_S = 0.4
 
 Document = dict[str, Any]
 T = TypeVar("T")
@@ -44,7 +46,7 @@ class Touched(NamedTuple):
     @property
     def redivides(self) -> bool:
         """It gives a pool that has, or had, several shards other limits or another number of them:
-        what is used must be divided anew (weir/aws/ledger.py), by whoever first counts by it.
+        what is used must be divided anew (weir/aws/ledger/), by whoever first counts by it.
         Nobody can have used what is new.
         """
         was, becomes = self.before.document, self.after
@@ -115,13 +117,14 @@ class Records:
     # ------------------------------------------------------------ writing
 
     def _until_current(self, change: Callable[[], T]) -> T:
-        for tried in range(TRIES):
-            time.sleep(secrets.randbelow(MOST_WAIT_MS * tried + 1) / 1000)
-            try:
-                return change()
-            except Stale:
-                continue
-        raise Conflict("Somebody else is changing the same thing. Try again.")
+        return retried(
+            change,
+            lambda error: isinstance(error, Stale),
+            tries=TRIES,
+            first_wait_s=FIRST_WAIT_S,
+            most_wait_s=MOST_WAIT_S,
+            given_up=lambda: Conflict("Somebody else is changing the same thing. Try again."),
+        )
 
     def _commit(self, touched: Iterable[Touched], leans_on: Iterable[tuple[Key, int]] = ()) -> None:
         """What changes of it, with the union of all origins if a project changes. `leans_on` are

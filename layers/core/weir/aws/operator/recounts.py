@@ -28,8 +28,8 @@ class Recounts(Records):
         older_than_s: int = LEFT_ALONE_S,
     ) -> Recount:
         """Adds up rows that are older and were not added; done twice, it adds nothing twice. Reads
-        all of the table. `usage` must have botocore's client; `kept_s` is for sums that are not
-        there yet. Raises what calls to AWS fail with, and Crowded: what was added stays added.
+        all of the table. `kept_s` is for sums that are not there yet. Raises what calls to AWS fail
+        with, and Crowded: what was added stays added.
         """
         before_ms, kept_until = int((self._clock() - older_than_s) * 1000), kept(kept_s)
         added, waiting, unreadable = 0, dict[Key, Row](), list[Key]()

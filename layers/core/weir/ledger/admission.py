@@ -1,0 +1,71 @@
+"""The types of an admission: what a request asks of the ledger, what it then holds, and what a
+sweep of overdue reservations did. How they are stored and carried out: `weir/aws/ledger/`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from weir.ledger.rules import Amounts, Field
+from weir.projects.limits import Limits, Pool
+
+
+class StaleConfiguration(Exception):
+    """An operator has changed a pool's limits; the caller knows an older configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request that wants to be admitted.
+
+    `limited`: see rules.of_subject. `price` returns what a number of output tokens makes the
+    request take; `afford` returns how many output tokens fit into what is left of a limit. The
+    output may be made smaller if `shrinkable`, in steps of `choices`. `due` (Unix seconds): when
+    the sweeper may settle it. `row` holds the members of its usage row that are known now.
+    """
+
+    pid: str
+    subject: str
+    tier: object
+    completion_id: str
+    limits: Limits
+    limited: frozenset[str]
+    project: Pool
+    tenant: Pool
+    price: Callable[[int], Amounts]
+    afford: Callable[[Field, int], int]
+    output_tokens: int
+    choices: int
+    shrinkable: bool
+    due: int
+    row: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What a request holds until it is settled. `at` and `due` are Unix seconds: admitted, and to
+    be swept. `held` has rules.held of each account.
+    """
+
+    id: str
+    due: int
+    pid: str
+    subject: str
+    completion_id: str
+    at: int
+    amounts: Amounts
+    output_tokens: int
+    held: Sequence[Sequence[str]]
+    row: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """How many reservations a sweep settled, and how many it could not. `oldest_s`: how long the
+    oldest had been due. `nano_usd`: what all of them were charged.
+    """
+
+    settled: int
+    failed: int
+    oldest_s: int
+    nano_usd: int

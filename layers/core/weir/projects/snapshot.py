@@ -1,0 +1,48 @@
+"""The configuration that one request is judged by: its project, and what all projects share. Read
+and kept by `weir/aws/snapshots.py`.
+"""
+
+from dataclasses import dataclass
+
+from weir.projects.catalogue import Catalogue
+from weir.projects.limits import Pool
+from weir.projects.project import Project
+from weir.web.origins import Origins
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all projects have in common. `origins` is the union over them; `catalogue` is None if
+    the stored one cannot be read.
+    """
+
+    killed: bool
+    pool: Pool
+    origins: Origins
+    catalogue: Catalogue | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    project: Project
+    shared: Shared
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Raises ValueError if it cannot be read: then no model answers, but mint still does."""
+        if self.shared.catalogue is None:
+            raise ValueError("the catalogue cannot be read")
+        return self.shared.catalogue
+
+    @property
+    def tenant_pool(self) -> Pool:
+        return self.shared.pool
+
+    def most_output_tokens(self, tier: object) -> int | None:
+        """Return the most that one request may ask for: the least of what user, project and
+        deployment allow. None: no limit.
+        """
+        limits = (self.project.limits_of(tier), self.project.limits, self.shared.pool.limits)
+        return min(
+            (n.max_output_tokens for n in limits if n.max_output_tokens is not None), default=None
+        )
