@@ -16,7 +16,16 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.unit.conftest import CANDIDATE, MODEL, NOW, ORIGIN, PROVIDER_KEYS, UPSTREAM, minted
+from tests.unit.conftest import (
+    CANDIDATE,
+    MODEL,
+    NOW,
+    ORIGIN,
+    PROVIDER_KEYS,
+    UPSTREAM,
+    UPSTREAM_OF,
+    minted,
+)
 from weir.aws import lean
 from weir.aws.clients import client
 from weir.aws.ledger import Reservation, StaleConfiguration
@@ -214,8 +223,7 @@ def test_bedrock_is_asked_in_its_region_with_the_roles_own_bearer(
         door = load("chat", **CHAT_DOOR)
         status, _, body, rest = door.handler(chat_event(door, signing_key), CONTEXT)
         rest.close()
-        for provider in door._providers.values():
-            provider.close()
+        door._providers.close()
     finally:
         server.shutdown()
         server.server_close()
@@ -291,14 +299,14 @@ def asks(door: ModuleType, monkeypatch: pytest.MonkeyPatch, answers: Upstreams) 
     """Which upstreams the door opens, and what each answers or fails with."""
     opened: list[str] = []
 
-    def open_(upstream: Any, body: bytes, *, stream: bool) -> Scripted:
+    def open_(upstream: Any, model: str, body: bytes, *, stream: bool) -> Scripted:
         opened.append(upstream.name)
         answer = answers[upstream.name]
         if isinstance(answer, Refusal):
             raise answer
         return answer()
 
-    monkeypatch.setattr(door, "_open", open_)
+    monkeypatch.setattr(door._providers, "open", open_)
     return opened
 
 
@@ -1099,6 +1107,25 @@ def test_refusal_of_the_admin_api_is_told_in_the_one_envelope(
     }
     answer = door.handler(admin_event(*asked), CONTEXT)
     assert refused(answer) == (status, codes[status], param)
+
+
+@pytest.mark.parametrize("kind", UPSTREAM_OF)
+def test_upstream_of_every_kind_is_written_and_read_over_the_admin_api(
+    load: Load, kind: str
+) -> None:
+    door, written = load("admin", **ADMIN_DOOR), UPSTREAM_OF[kind]
+    for asked in (("PUT", "/upstreams/new", written), ("GET", "/upstreams/new")):
+        answer = door.handler(admin_event(*asked), CONTEXT)
+        assert answer["statusCode"] == 200, answer["body"]
+        told = {n: v for n, v in json.loads(answer["body"]).items() if v is not None}
+        assert told == written
+    exported = door.handler(admin_event("GET", "/configuration"), CONTEXT)["body"]
+    assert json.loads(exported)["upstreams"]["new"] == written
+    door.handler(admin_event("DELETE", "/upstreams/new"), CONTEXT)
+    again = door.handler(admin_event("PUT", "/configuration", exported), CONTEXT)
+    assert json.loads(again["body"])["applied"] is True
+    answer = door.handler(admin_event("GET", "/upstreams/new"), CONTEXT)
+    assert json.loads(answer["body"])["kind"] == kind
 
 
 def test_export_of_the_admin_api_brings_every_limit_back_as_it_was(
