@@ -29,6 +29,11 @@ UPSTREAM: dict[str, Any] = {"kind": "openai", "base_url": "https://api.provider.
 UPSTREAM_OF: dict[str, dict[str, Any]] = {
     "openai": UPSTREAM,
     "bedrock": {"kind": "bedrock", "region": "eu-west-1"},
+    "azure": {
+        "kind": "azure",
+        "base_url": "https://resource.openai.azure.com",
+        "api_version": "2024-10-21",
+    },
 }
 CANDIDATE: dict[str, Any] = {
     "upstream": "main",

@@ -510,6 +510,17 @@ def test_known_model_under_another_name_keeps_an_upstream_that_is_there(weir: We
     )
 
 
+def test_known_model_may_be_answered_by_azure(weir: Weir) -> None:
+    address = ("--base-url", "https://mine.openai.azure.com", "--api-version", "2024-10-21")
+    weir("upstreams", "set", "openai", "--kind", "azure", *address)
+    answer = weir("models", "add", "gpt-4o-mini")
+    assert answer.code == 0, answer.err
+    assert "is there already, and stays: https://mine.openai.azure.com" in answer.err
+    assert "upstreams set-key openai" in answer.err
+    assert weir("upstreams", "set-key", "openai", stdin=SECRET_KEY).code == 0
+    assert "Api version  2024-10-21" in weir("upstreams", "show", "openai").out
+
+
 def test_known_model_is_added_a_second_time_without_the_aliases_of_the_first(weir: Weir) -> None:
     weir("models", "add", "gpt-4o-mini")
     answer = weir("models", "add", "cheap", "--from", "gpt-4o-mini")

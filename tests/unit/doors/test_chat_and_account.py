@@ -421,6 +421,86 @@ def test_candidates_are_asked_in_order_until_one_answers_and_its_prices_count(
     assert (failure["UpstreamErrors"], failure["Stack"]) == (1, "weir-test")
 
 
+class OpenAIAndAzure(BaseHTTPRequestHandler):
+    """Both on one host, told apart by path; `broken` is the path that answers 500."""
+
+    broken = ""
+    seen: list[tuple[str, str | None, str | None]] = []  # noqa: RUF012 - emptied by its one test
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.seen.append((self.path, self.headers["Authorization"], self.headers["api-key"]))
+        if self.path.startswith(self.broken):
+            self.answer(500, "application/json", b'{"error":{"message":"no"}}')
+        elif asked.get("stream"):
+            # Azure begins with what its filter says of the prompt.
+            filtered = {"choices": [], "prompt_filter_results": [{"prompt_index": 0}]}
+            begins = {"choices": [{"index": 0, "delta": {"content": WORDS}}]}
+            ends = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+            frames = (filtered, begins, ends, {"choices": [], "usage": USAGE})
+            lines = [b"data: " + json.dumps(frame).encode() + b"\n\n" for frame in frames]
+            self.answer(200, "text/event-stream", b"".join([*lines, b"data: [DONE]\n\n"]))
+        else:
+            self.answer(200, "application/json", whole().receive(0))
+
+    def answer(self, status: int, media_type: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", media_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+OPENAI_PATH = "/v1/chat/completions"
+AZURE_PATH = "/openai/deployments/large-eu/chat/completions?api-version=2024-10-21"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("first", ["openai", "azure"])
+def test_openai_and_azure_stand_in_for_each_other_each_with_its_own_key(
+    load: Load,
+    configured: Operator,
+    signing_key: SigningKey,
+    monkeypatch: pytest.MonkeyPatch,
+    first: str,
+    stream: bool,
+) -> None:
+    server = HTTPServer(("127.0.0.1", 0), OpenAIAndAzure)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    host = f"http://127.0.0.1:{server.server_port}"
+    order = [first, "azure" if first == "openai" else "openai"]
+    for name, path in (("openai", "/v1"), ("azure", "")):
+        document = {**UPSTREAM_OF[name], "base_url": host + path}
+        configured.put_upstream(name, parsed(UpstreamDocument, document))
+        configured.set_provider_key(name, f"key-of-{name}")
+    own = {"openai": "large", "azure": "large-eu"}
+    told = [{**CANDIDATE, "upstream": name, "model": own[name]} for name in order]
+    configured.put_model("m-large", parsed(ModelDocument, {**MODEL, "candidates": told}))
+    monkeypatch.setattr(OpenAIAndAzure, "seen", [])
+    broken = OPENAI_PATH if first == "openai" else AZURE_PATH
+    monkeypatch.setattr(OpenAIAndAzure, "broken", broken)
+    door = load("chat", **CHAT_DOOR)
+    try:
+        status, headers, body, rest = say(door, signing_key, stream=stream)
+        text = body + b"".join(rest)
+        door._providers.close()
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert (status, WORDS.encode() in text) == (200, True)
+    assert headers["X-Weir-Upstreams"] == f"{order[0]}=upstream_error, {order[1]}=ok"
+    sent = {
+        "openai": (OPENAI_PATH, "Bearer key-of-openai", None),
+        "azure": (AZURE_PATH, None, "key-of-azure"),
+    }
+    assert OpenAIAndAzure.seen == [sent[name] for name in order]
+    (row,) = rows("USAGE#")
+    assert (row["upstream"], row["nano_usd"]) == (order[1], "4000")
+
+
 def test_upstream_that_breaks_off_its_answer_is_counted_and_one_that_answers_is_not(
     load: Load,
     signing_key: SigningKey,

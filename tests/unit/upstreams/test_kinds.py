@@ -49,6 +49,11 @@ EXPECTED = {
     "bedrock": Expected(
         "/openai/v1", "/openai/v1/chat/completions", ("authorization", "Bearer bedrock-api-key-")
     ),
+    "azure": Expected(
+        "",
+        "/openai/deployments/house%2Flarge%20model%3F/chat/completions?api-version=2024-10-21",
+        ("api-key", KEY),
+    ),
 }
 
 
@@ -327,6 +332,28 @@ def test_address_of_every_kind_is_https_and_has_no_credential(kind: str, base_ur
     said = problem({**UPSTREAM_OF[kind], "base_url": base_url})
     assert said.startswith("base_url must be https://host/path")
     assert "word" not in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("openai", "/v1/chat/completions"),
+        ("openai", "/v1/chat/completions/"),
+        ("azure", "/openai"),
+        ("azure", "/openai/v1"),
+        ("azure", "/gateway/openai/deployments"),
+        ("azure", "/openai/deployments/large/chat/completions"),
+    ],
+)
+def test_address_that_goes_on_after_its_end_is_refused(kind: str, path: str) -> None:
+    document = {**UPSTREAM_OF[kind], "base_url": f"https://api.provider.example{path}"}
+    assert problem(document).startswith("base_url ends before /")
+
+
+@pytest.mark.parametrize("version", ["", "v1", "preview", "2024-10-21&x=y", "2024-10-21-beta"])
+def test_version_of_azures_api_is_a_date(version: str) -> None:
+    said = problem({**UPSTREAM_OF["azure"], "api_version": version})
+    assert said.startswith("api_version: a dated version of Azure's API")
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=lambda setting: setting.name)

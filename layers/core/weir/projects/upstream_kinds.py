@@ -121,7 +121,8 @@ _BASE_URL = (
 
 BASE_URL = Setting(
     "base_url",
-    "ends before /chat/completions; https, or http within a private network",
+    "ends before /chat/completions, or Azure's before /openai; https, or http within a private "
+    "network",
     "https://api.openai.com/v1",
     metavar="URL",
     max_length=500,
@@ -133,6 +134,14 @@ REGION = Setting(
     "eu-west-1",
     pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$",
     meaning="a region of AWS, such as eu-west-1",
+)
+API_VERSION = Setting(
+    "api_version",
+    "2024-10-21 or later; older versions refuse stream_options, which every stream is asked with",
+    "2024-10-21",
+    metavar="DATE",
+    pattern=r"^20[0-9]{2}-[0-9]{2}-[0-9]{2}(-preview)?$",
+    meaning="a dated version of Azure's API, such as 2024-10-21 or 2025-04-01-preview",
 )
 
 KINDS = {
@@ -151,6 +160,19 @@ KINDS = {
             optional=(REGION,),
             has_key=False,
             advice="the stack's parameter AllowBedrock must be true",
+        ),
+        # Microsoft, "Azure OpenAI REST API reference", chat completions. The deployment in the path
+        # decides; the model in the body is ignored.
+        Kind(
+            "azure",
+            "Azure OpenAI",
+            "Azure OpenAI's dated API, with a key (a candidate's model is the deployment's name)",
+            required=(BASE_URL, API_VERSION),
+            path="/openai/deployments/{model}/chat/completions?api-version={api_version}",
+            header="api-key",
+            scheme="",
+            ends_before="/openai; one that ends in /openai/v1 is of kind openai",
+            beyond_base=r"/openai(/v1|/deployments(/.*)?)?$",
         ),
     )
 }
