@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from weir.operator.documents import ConfigurationFile, parsed
-from weir.projects.catalogue import BEDROCK
+from weir.projects.upstream_kinds import takes_key
 
 from . import text
 from .console import Console
@@ -69,7 +69,7 @@ def import_file(console: Console, asked: argparse.Namespace) -> None:
     console.show({"applied": applied, "changes": changes}, *lines)
     if applied:
         for name, upstream in console.operator.catalogue()["upstreams"].items():
-            if name in file.upstreams and upstream["kind"] != BEDROCK:
+            if name in file.upstreams and takes_key(upstream["kind"]):
                 advise_key(console, name, upstream)
 
 

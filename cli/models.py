@@ -121,7 +121,7 @@ def add_model(console: Console, asked: argparse.Namespace) -> None:
         if upstream not in there["upstreams"]:
             made = console.operator.put_upstream(upstream, known.upstreams[upstream])
             console.note(f"Made the upstream {upstream}: {address(made)}.")
-        elif there["upstreams"][upstream].get("base_url") != known.upstreams[upstream].base_url:
+        elif there["upstreams"][upstream].get("base_url") != needed[upstream].get("base_url"):
             here = address(there["upstreams"][upstream])
             console.note(f"The upstream {upstream} is there already, and stays: {here}.")
     _show(console, name, console.operator.put_model(name, entry))

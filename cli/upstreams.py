@@ -8,7 +8,7 @@ from typing import Any
 
 from weir.aws.operator.models import with_its_key
 from weir.operator.documents import ProviderKey, UpstreamDocument, UpstreamName, parsed
-from weir.projects.catalogue import BEDROCK
+from weir.projects.upstream_kinds import KINDS, SETTINGS, described, takes_key
 
 from . import text
 from .console import Console
@@ -44,16 +44,15 @@ def add_to(commands: Commands) -> None:
     set_.add_argument(
         "--kind",
         required=True,
-        choices=("openai", BEDROCK),
-        help="openai: speaks OpenAI chat completions, has a key; bedrock: Amazon Bedrock, through "
-        "the deployment's own role",
+        choices=tuple(KINDS),
+        help="; ".join(f"{kind.name}: {kind.summary}" for kind in KINDS.values()),
     )
-    set_.add_argument(
-        "--base-url",
-        metavar="URL",
-        help="of kind openai: ends before /chat/completions, such as https://api.openai.com/v1",
-    )
-    set_.add_argument("--region", help="of kind bedrock: another region than the deployment's own")
+    for name, setting in SETTINGS.items():
+        set_.add_argument(
+            f"--{name.replace('_', '-')}",
+            metavar=setting.metavar,
+            help=f"{described(setting)}; such as {setting.example}",
+        )
 
 
 def list_upstreams(console: Console, _asked: argparse.Namespace) -> None:
@@ -72,7 +71,7 @@ def show_upstream(console: Console, asked: argparse.Namespace) -> None:
 
 def set_upstream(console: Console, asked: argparse.Namespace) -> None:
     name = checked_name(UpstreamName, asked.name, "an upstream")
-    told = {"kind": asked.kind, "base_url": asked.base_url, "region": asked.region}
+    told = {"kind": asked.kind, **{setting: getattr(asked, setting) for setting in SETTINGS}}
     document = parsed(UpstreamDocument, {n: v for n, v in told.items() if v is not None})
     before = console.operator.catalogue()["upstreams"].get(name, {})
     if "key_last4" in before and "key_last4" not in with_its_key(document, before):
@@ -92,8 +91,11 @@ def set_key_of(console: Console, asked: argparse.Namespace) -> None:
             "out; you will be asked for it. Take that key back, at the provider."
         )
     before = console.operator.upstream(asked.name)
-    if before["kind"] == BEDROCK:
-        raise CommandError("Bedrock takes no key: the deployment's role is its credential.")
+    if not takes_key(before["kind"]):
+        raise CommandError(
+            f"An upstream of kind {before['kind']} takes no key: the deployment's role is its "
+            "credential."
+        )
     if "key_last4" in before:
         console.confirm(f"The key {_key(before)} of {asked.name} will be replaced.")
     told = console.operator.set_provider_key(asked.name, _read_key(asked.name))
@@ -126,18 +128,24 @@ def remove_upstream(console: Console, asked: argparse.Namespace) -> None:
 
 
 def address(upstream: Mapping[str, Any]) -> str:
-    if upstream["kind"] == BEDROCK:
-        return f"Bedrock in {upstream.get('region') or 'the region of the deployment'}"
-    return str(upstream["base_url"])
+    if upstream.get("base_url"):
+        return str(upstream["base_url"])
+    title = KINDS[upstream["kind"]].title
+    return f"{title} in {upstream.get('region') or 'the region of the deployment'}"
 
 
 def advise_key(console: Console, name: str, upstream: Mapping[str, Any]) -> None:
     """What is still to be done before it answers."""
-    if upstream["kind"] == BEDROCK:
-        console.note("Bedrock needs no key; the stack's parameter AllowBedrock must be true.")
+    if not takes_key(upstream["kind"]):
+        kind = KINDS[upstream["kind"]]
+        console.note(f"{kind.title} needs no key; {kind.advice}.")
     elif "key_last4" not in upstream:
         say = console.command("upstreams", "set-key", name)
         console.note(f"The upstream {name} has no key yet: {say}")
+
+
+# The settings that `address` shows.
+_IN_ADDRESS = ("base_url", "region")
 
 
 def _show(console: Console, name: str, upstream: Mapping[str, Any]) -> None:
@@ -145,6 +153,11 @@ def _show(console: Console, name: str, upstream: Mapping[str, Any]) -> None:
         ("Upstream", name),
         ("Kind", upstream["kind"]),
         ("Address", address(upstream)),
+        *(
+            (name.replace("_", " ").capitalize(), upstream[name])
+            for name in SETTINGS
+            if name in upstream and name not in _IN_ADDRESS
+        ),
         ("Key", _key(upstream)),
     ]
     console.show({"name": name, **_document(upstream)}, *text.aligned(rows))
@@ -155,6 +168,6 @@ def _document(upstream: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _key(upstream: Mapping[str, Any]) -> str:
-    if upstream["kind"] == BEDROCK:
+    if not takes_key(upstream["kind"]):
         return "not needed"
     return f"…{upstream['key_last4']}" if "key_last4" in upstream else "none"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from weir.aws import items, lean, provider_keys
+from weir.aws import items, lean
 from weir.aws.cancellation import Cancellation
 from weir.aws.ledger import Ledger
 from weir.aws.public_keys import PublicKeys
@@ -25,7 +25,6 @@ from weir.errors import (
     BadRequest,
     Internal,
     LedgerBusy,
-    NotReady,
     Refusal,
     TooLarge,
     UpstreamRejected,
@@ -37,12 +36,11 @@ from weir.ledger import costs, rules
 from weir.ledger.admission import Ask, Reservation, StaleConfiguration
 from weir.ledger.rules import Amounts, Field, Settlement
 from weir.metrics import COUNT, MILLISECONDS, NO_UNIT, emf
-from weir.projects.catalogue import BEDROCK, Candidate, Model, Upstream
+from weir.projects.catalogue import Candidate, Model
 from weir.projects.limits import NANO
 from weir.projects.snapshot import Snapshot
 from weir.settings import MAX_CHAT_BODY_BYTES, ChatSettings
-from weir.upstreams import bedrock
-from weir.upstreams.openai_compatible import Provider
+from weir.upstreams.providers import Providers
 from weir.web.request import Request, answer_headers, refusal_answer
 
 Answer = tuple[int, dict[str, str], bytes, Iterator[bytes]]
@@ -75,9 +73,12 @@ _ledger = Ledger(_dynamodb, _deployment.table_name, time.time, usage_kept_s=_set
 _public_keys = PublicKeys(_table, time.time)
 _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
-_vault = Vault(lean.client("secretsmanager"))
-_providers: dict[str, Provider] = {}  # by base URL; each keeps a connection
-_role_bearers: dict[str, bedrock.RoleBearer] = {}  # by region
+_providers = Providers(
+    Vault(lean.client("secretsmanager")),
+    _settings.provider_keys_secret,
+    region=_settings.region,
+    role=os.environ,
+)
 
 
 @dataclass(slots=True)
@@ -243,7 +244,9 @@ def _relayed(one: Chat, timing: relay.Timing) -> Iterator[bytes]:
             outcome = relay.Outcome()
             try:
                 body = one.asked.body_for(candidate, one.output_cap)
-                upstream = _open(candidate.upstream, body, stream=one.asked.stream)
+                upstream = _providers.open(
+                    candidate.upstream, candidate.model, body, stream=one.asked.stream
+                )
                 one.attempts.append(f"{candidate.upstream.name}=ok")
                 if one.asked.stream:
                     yield from relay.stream(
@@ -262,7 +265,7 @@ def _relayed(one: Chat, timing: relay.Timing) -> Iterator[bytes]:
                 return
             except Refusal as refusal:  # before anything was sent to the caller
                 if refusal.code == "upstream_credentials_refused":
-                    _vault.forget(_settings.provider_keys_secret)  # a new key counts at once
+                    _providers.forget_keys()  # a new key counts at once
                 outcome.outcome = refusal.code
                 del one.attempts[place - 1 :]
                 one.attempts.append(f"{candidate.upstream.name}={refusal.code}")
@@ -383,39 +386,6 @@ def _tell_failures(one: Chat, outcome: relay.Outcome, at_ms: int) -> None:
 
 def _ms(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * 1000)
-
-
-def _open(upstream: Upstream, body: bytes, *, stream: bool) -> relay.Upstream:
-    now = int(time.time())
-    if upstream.kind == BEDROCK:
-        region = upstream.region or _settings.region
-        base_url, bearer = bedrock.base_url(region), _role_bearer(region, now)
-    else:
-        assert upstream.base_url is not None
-        base_url, bearer = upstream.base_url, _provider_key(upstream.name, upstream.base_url, now)
-    if base_url not in _providers:
-        _providers[base_url] = Provider(base_url)
-    return _providers[base_url].open(body, bearer, stream=stream)
-
-
-def _role_bearer(region: str, now: int) -> str:
-    if region not in _role_bearers:
-        _role_bearers[region] = bedrock.RoleBearer(os.environ, region)
-    return _role_bearers[region].at(now)
-
-
-def _provider_key(upstream: str, base_url: str, now: int) -> str:
-    secret = _vault.read(_settings.provider_keys_secret, now)
-    key = provider_keys.key_for(secret, upstream, base_url)
-    if key is None:
-        _vault.forget(_settings.provider_keys_secret)  # once it is set, it counts at once
-        raise NotReady(
-            f"This gateway has no key for {upstream!r}. The operator sets it: "
-            f"weir upstreams set-key {upstream}.",
-            code="upstream_not_configured",
-            retryable=False,
-        )
-    return key
 
 
 def _headers(one: Chat) -> dict[str, str]:

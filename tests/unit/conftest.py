@@ -25,6 +25,16 @@ NOW = 1_800_000_000
 PROVIDER_KEYS = "provider-keys"  # the secret
 ORIGIN = "https://app.example.com"
 UPSTREAM: dict[str, Any] = {"kind": "openai", "base_url": "https://api.provider.example/v1"}
+# What an operator writes of an upstream of each kind.
+UPSTREAM_OF: dict[str, dict[str, Any]] = {
+    "openai": UPSTREAM,
+    "bedrock": {"kind": "bedrock", "region": "eu-west-1"},
+    "azure": {
+        "kind": "azure",
+        "base_url": "https://resource.openai.azure.com",
+        "api_version": "2024-10-21",
+    },
+}
 CANDIDATE: dict[str, Any] = {
     "upstream": "main",
     "model": "provider/m-large",

@@ -10,7 +10,7 @@ from weir.chat.request import ChatRequest, Target, check_length, understand
 from weir.errors import BadRequest
 from weir.projects.catalogue import Candidate, Model, Upstream
 
-UPSTREAM = Upstream("main", "openai", "https://api.provider.example/v1", None)
+UPSTREAM = Upstream("main", "openai", {"base_url": "https://api.provider.example/v1"})
 CANDIDATE = Candidate(UPSTREAM, "m-large", 100, 10, 400, "max_completion_tokens")
 OLDER = Candidate(UPSTREAM, "m", 100, 10, 400, "max_tokens")
 TARGET = Target(1024)

@@ -18,7 +18,7 @@ from moto import mock_aws
 import cli.main
 from cli import text
 from cli.deployment import Deployment
-from tests.unit.conftest import NOW, make_table
+from tests.unit.conftest import NOW, UPSTREAM_OF, make_table
 from weir.operator.audit import Entry
 
 ROOT = Path(__file__).parents[3]
@@ -510,6 +510,17 @@ def test_known_model_under_another_name_keeps_an_upstream_that_is_there(weir: We
     )
 
 
+def test_known_model_may_be_answered_by_azure(weir: Weir) -> None:
+    address = ("--base-url", "https://mine.openai.azure.com", "--api-version", "2024-10-21")
+    weir("upstreams", "set", "openai", "--kind", "azure", *address)
+    answer = weir("models", "add", "gpt-4o-mini")
+    assert answer.code == 0, answer.err
+    assert "is there already, and stays: https://mine.openai.azure.com" in answer.err
+    assert "upstreams set-key openai" in answer.err
+    assert weir("upstreams", "set-key", "openai", stdin=SECRET_KEY).code == 0
+    assert "Api version  2024-10-21" in weir("upstreams", "show", "openai").out
+
+
 def test_known_model_is_added_a_second_time_without_the_aliases_of_the_first(weir: Weir) -> None:
     weir("models", "add", "gpt-4o-mini")
     answer = weir("models", "add", "cheap", "--from", "gpt-4o-mini")
@@ -538,6 +549,25 @@ def test_bedrock_model_needs_no_key(weir: Weir) -> None:
     assert "AllowBedrock" in answer.err
     assert "set-key" not in answer.err
     assert "not needed" in weir("upstreams", "list").out
+
+
+@pytest.mark.parametrize("kind", UPSTREAM_OF)
+def test_upstream_of_every_kind_is_set_shown_exported_and_imported(weir: Weir, kind: str) -> None:
+    written = UPSTREAM_OF[kind]
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in written.items()]
+    made = weir("upstreams", "set", "one", *flags)
+    assert made.code == 0, made.err
+    for value in written.values():
+        assert value in made.out
+    assert ("set-key one" in made.err) == ("base_url" in written)
+    told = weir("upstreams", "show", "one", "--json").json()
+    assert told == {"name": "one", "key_last4": None, **written}
+
+    exported = weir("export").out
+    assert json.loads(exported)["upstreams"] == {"one": written}
+    weir("upstreams", "remove", "one", "--yes")
+    assert weir("import", "-", "--yes", stdin=exported).code == 0
+    assert weir("upstreams", "show", "one", "--json").json() == told
 
 
 def test_prices_are_shown_exactly_and_for_a_million_tokens(configured: Weir) -> None:

@@ -16,7 +16,16 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.unit.conftest import CANDIDATE, MODEL, NOW, ORIGIN, PROVIDER_KEYS, UPSTREAM, minted
+from tests.unit.conftest import (
+    CANDIDATE,
+    MODEL,
+    NOW,
+    ORIGIN,
+    PROVIDER_KEYS,
+    UPSTREAM,
+    UPSTREAM_OF,
+    minted,
+)
 from weir.aws import contention, lean
 from weir.aws.clients import client
 from weir.aws.operator import Operator
@@ -216,8 +225,7 @@ def test_bedrock_is_asked_in_its_region_with_the_roles_own_bearer(
         door = load("chat", **CHAT_DOOR)
         status, _, body, rest = door.handler(chat_event(door, signing_key), CONTEXT)
         rest.close()
-        for provider in door._providers.values():
-            provider.close()
+        door._providers.close()
     finally:
         server.shutdown()
         server.server_close()
@@ -293,14 +301,14 @@ def asks(door: ModuleType, monkeypatch: pytest.MonkeyPatch, answers: Upstreams) 
     """Which upstreams the door opens, and what each answers or fails with."""
     opened: list[str] = []
 
-    def open_(upstream: Any, body: bytes, *, stream: bool) -> Scripted:
+    def open_(upstream: Any, model: str, body: bytes, *, stream: bool) -> Scripted:
         opened.append(upstream.name)
         answer = answers[upstream.name]
         if isinstance(answer, Refusal):
             raise answer
         return answer()
 
-    monkeypatch.setattr(door, "_open", open_)
+    monkeypatch.setattr(door._providers, "open", open_)
     return opened
 
 
@@ -445,6 +453,86 @@ def test_candidates_are_asked_in_order_until_one_answers_and_its_prices_count(
     failure = chat_line(heard, "upstream failed")  # a missing key is not the upstream's fault
     assert (failure["Upstream"], failure["code"]) == ("a", "upstream_unavailable")
     assert (failure["UpstreamErrors"], failure["Stack"]) == (1, "weir-test")
+
+
+class OpenAIAndAzure(BaseHTTPRequestHandler):
+    """Both on one host, told apart by path; `broken` is the path that answers 500."""
+
+    broken = ""
+    seen: list[tuple[str, str | None, str | None]] = []  # noqa: RUF012 - emptied by its one test
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.seen.append((self.path, self.headers["Authorization"], self.headers["api-key"]))
+        if self.path.startswith(self.broken):
+            self.answer(500, "application/json", b'{"error":{"message":"no"}}')
+        elif asked.get("stream"):
+            # Azure begins with what its filter says of the prompt.
+            filtered = {"choices": [], "prompt_filter_results": [{"prompt_index": 0}]}
+            begins = {"choices": [{"index": 0, "delta": {"content": WORDS}}]}
+            ends = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+            frames = (filtered, begins, ends, {"choices": [], "usage": USAGE})
+            lines = [b"data: " + json.dumps(frame).encode() + b"\n\n" for frame in frames]
+            self.answer(200, "text/event-stream", b"".join([*lines, b"data: [DONE]\n\n"]))
+        else:
+            self.answer(200, "application/json", whole().receive(0))
+
+    def answer(self, status: int, media_type: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", media_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+OPENAI_PATH = "/v1/chat/completions"
+AZURE_PATH = "/openai/deployments/large-eu/chat/completions?api-version=2024-10-21"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("first", ["openai", "azure"])
+def test_openai_and_azure_stand_in_for_each_other_each_with_its_own_key(
+    load: Load,
+    configured: Operator,
+    signing_key: SigningKey,
+    monkeypatch: pytest.MonkeyPatch,
+    first: str,
+    stream: bool,
+) -> None:
+    server = HTTPServer(("127.0.0.1", 0), OpenAIAndAzure)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    host = f"http://127.0.0.1:{server.server_port}"
+    order = [first, "azure" if first == "openai" else "openai"]
+    for name, path in (("openai", "/v1"), ("azure", "")):
+        document = {**UPSTREAM_OF[name], "base_url": host + path}
+        configured.put_upstream(name, parsed(UpstreamDocument, document))
+        configured.set_provider_key(name, f"key-of-{name}")
+    own = {"openai": "large", "azure": "large-eu"}
+    told = [{**CANDIDATE, "upstream": name, "model": own[name]} for name in order]
+    configured.put_model("m-large", parsed(ModelDocument, {**MODEL, "candidates": told}))
+    monkeypatch.setattr(OpenAIAndAzure, "seen", [])
+    broken = OPENAI_PATH if first == "openai" else AZURE_PATH
+    monkeypatch.setattr(OpenAIAndAzure, "broken", broken)
+    door = load("chat", **CHAT_DOOR)
+    try:
+        status, headers, body, rest = say(door, signing_key, stream=stream)
+        text = body + b"".join(rest)
+        door._providers.close()
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert (status, WORDS.encode() in text) == (200, True)
+    assert headers["X-Weir-Upstreams"] == f"{order[0]}=upstream_error, {order[1]}=ok"
+    sent = {
+        "openai": (OPENAI_PATH, "Bearer key-of-openai", None),
+        "azure": (AZURE_PATH, None, "key-of-azure"),
+    }
+    assert OpenAIAndAzure.seen == [sent[name] for name in order]
+    (row,) = rows("USAGE#")
+    assert (row["upstream"], row["nano_usd"]) == (order[1], "4000")
 
 
 def test_upstream_that_breaks_off_its_answer_is_counted_and_one_that_answers_is_not(
@@ -1147,6 +1235,25 @@ def test_refusal_of_the_admin_api_is_told_in_the_one_envelope(
     }
     answer = door.handler(admin_event(*asked), CONTEXT)
     assert refused(answer) == (status, codes[status], param)
+
+
+@pytest.mark.parametrize("kind", UPSTREAM_OF)
+def test_upstream_of_every_kind_is_written_and_read_over_the_admin_api(
+    load: Load, kind: str
+) -> None:
+    door, written = load("admin", **ADMIN_DOOR), UPSTREAM_OF[kind]
+    for asked in (("PUT", "/upstreams/new", written), ("GET", "/upstreams/new")):
+        answer = door.handler(admin_event(*asked), CONTEXT)
+        assert answer["statusCode"] == 200, answer["body"]
+        told = {n: v for n, v in json.loads(answer["body"]).items() if v is not None}
+        assert told == written
+    exported = door.handler(admin_event("GET", "/configuration"), CONTEXT)["body"]
+    assert json.loads(exported)["upstreams"]["new"] == written
+    door.handler(admin_event("DELETE", "/upstreams/new"), CONTEXT)
+    again = door.handler(admin_event("PUT", "/configuration", exported), CONTEXT)
+    assert json.loads(again["body"])["applied"] is True
+    answer = door.handler(admin_event("GET", "/upstreams/new"), CONTEXT)
+    assert json.loads(answer["body"])["kind"] == kind
 
 
 def test_export_of_the_admin_api_brings_every_limit_back_as_it_was(

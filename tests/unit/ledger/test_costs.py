@@ -13,7 +13,7 @@ from weir.ledger import costs
 from weir.ledger.costs import Usage, affordable_output, read_usage, worst_case
 from weir.projects.catalogue import Candidate, Model, Upstream
 
-UPSTREAM = Upstream("main", "openai", "https://api.provider.example/v1", None)
+UPSTREAM = Upstream("main", "openai", {"base_url": "https://api.provider.example/v1"})
 
 
 def candidate(input_: int = 100, cached: int = 10, output: int = 400) -> Candidate:

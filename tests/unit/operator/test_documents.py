@@ -35,6 +35,7 @@ from weir.operator.documents import (
 from weir.projects.catalogue import Catalogue
 from weir.projects.limits import NANO, Limits
 from weir.projects.project import Project
+from weir.projects.upstream_kinds import KINDS
 
 FILE: dict[str, Any] = {"format": "weir-configuration/1"}
 SWITCH: dict[str, Any] = {"scope": "tenant", "off": True}
@@ -417,12 +418,21 @@ def test_providers_key_goes_nowhere_else(base_url: Any) -> None:
         {"kind": "bedrock", "region": "eu-west-1.evil.com/"},
         {"kind": "bedrock", "region": "Europe"},
         {"kind": "azure", "base_url": "https://a.example"},
+        {"kind": "OpenAI", "base_url": "https://a.example"},
         {},
     ],
     ids=str,
 )
 def test_upstream_is_of_one_kind(told: dict[str, Any]) -> None:
     refused(UpstreamDocument, told)
+
+
+def test_kind_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    answer = refused(UpstreamDocument, {"kind": "vertex", "base_url": "https://a.example"})
+    assert answer.param == "kind"
+    assert answer.message == f"kind: must be one of {', '.join(KINDS)}."
+    file = {"format": "weir-configuration/1", "upstreams": {"u": {"kind": "vertex"}}}
+    assert refused(ConfigurationFile, file).param == "upstreams.u.kind"
 
 
 @pytest.mark.parametrize("region", ["eu-west-1", "us-gov-east-1", "ap-southeast-2"])

@@ -24,7 +24,7 @@ def test_model_is_found_by_its_name_and_its_aliases(name: str) -> None:
     assert found is not None
     assert (found.name, found.owned_by, found.killed) == ("m-large", "main", False)
     candidate = found.candidates[0]
-    assert (candidate.upstream.base_url, candidate.model) == (
+    assert (candidate.upstream.settings["base_url"], candidate.model) == (
         UPSTREAM["base_url"],
         "provider/m-large",
     )

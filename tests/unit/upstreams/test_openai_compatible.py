@@ -11,10 +11,13 @@ import pytest
 from weir.chat import relay, sse
 from weir.chat.request import ChatRequest
 from weir.errors import Refusal
+from weir.projects.upstream_kinds import KINDS
 from weir.upstreams import openai_compatible
 from weir.upstreams.openai_compatible import Provider
 
 Serve = Callable[[socket.socket], None]
+
+TO = KINDS["openai"].destination("m", {}, "key")
 
 
 class FakeProvider:
@@ -90,7 +93,7 @@ def start() -> Iterator[Callable[..., FakeProvider]]:
 
 
 def read_all(provider: Provider, *, stream: bool = True) -> bytes:
-    call = provider.open(b"{}", "key", stream=stream)
+    call = provider.open(TO, b"{}", stream=stream)
     try:
         pieces = []
         while piece := call.receive(5):
@@ -126,7 +129,7 @@ def test_chunks_arrive_when_they_are_sent(start: Callable[..., FakeProvider]) ->
             time.sleep(0.1)
         peer.sendall(b"0\r\n\r\n")
 
-    call = start(slowly).connect().open(b"{}", "key", stream=True)
+    call = start(slowly).connect().open(TO, b"{}", stream=True)
     arrivals = []
     while call.receive(5):
         arrivals.append(time.monotonic())
@@ -163,7 +166,7 @@ def test_connection_is_used_again_after_a_long_answer_and_not_after_a_long_pause
     provider = fake.connect()
     clock = [1000.0]
     monkeypatch.setattr("time.time", lambda: clock[0])
-    call = provider.open(b"{}", "key", stream=True)
+    call = provider.open(TO, b"{}", stream=True)
     while call.receive(5):
         clock[0] += 60
     call.close()
@@ -245,7 +248,7 @@ def test_closing_hangs_up_at_once_whatever_the_provider_does(
 
     fake = start(begin_then_hang, reply(b"200 OK", b"text/event-stream", b"next"))
     provider = fake.connect()
-    call = provider.open(b"{}", "key", stream=True)
+    call = provider.open(TO, b"{}", stream=True)
     call.receive(0.3)
     began = time.monotonic()
     call.close()
@@ -266,7 +269,7 @@ def test_closing_hangs_up_on_a_connection_that_is_used_again(
 
     provider = start(answer_one_then_hang).connect()
     assert read_all(provider) == b"a"
-    call = provider.open(b"{}", "key", stream=True)
+    call = provider.open(TO, b"{}", stream=True)
     assert call.receive(0.2) is None
     call.close()
     assert left.wait(2)
@@ -305,9 +308,7 @@ def test_nobody_listening_is_unavailable_and_later_somebody_is(
 
 
 def test_silence_is_nothing_yet(start: Callable[..., FakeProvider]) -> None:
-    call = (
-        start(hang_until_peer_leaves(threading.Event())).connect().open(b"{}", "key", stream=True)
-    )
+    call = start(hang_until_peer_leaves(threading.Event())).connect().open(TO, b"{}", stream=True)
     assert call.receive(0.05) is None
     call.close()
     call.close()
@@ -323,7 +324,7 @@ def test_six_minutes_of_silence_end_in_one_error_with_time_scaled_a_hundredfold(
         peer.sendall(http_chunk(b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'))
         hang_until_peer_leaves(left)(peer)
 
-    call = start(begin_then_hang).connect().open(b"{}", "key", stream=True)
+    call = start(begin_then_hang).connect().open(TO, b"{}", stream=True)
     timing = relay.Timing(
         time.monotonic,
         deadline=time.monotonic() + 8.40,

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.unit.upstreams.test_openai_compatible import SSE_HEAD, http_chunk, read_request
+from tests.unit.upstreams.test_openai_compatible import SSE_HEAD, TO, http_chunk, read_request
 from weir.upstreams.openai_compatible import Provider
 
 
@@ -92,7 +92,7 @@ def test_answers_over_tls_are_whole_and_share_a_connection(
     ours = Provider(provider.url)
     content = []
     for turn in range(2):
-        call = ours.open(b"{}", "key", stream=True)
+        call = ours.open(TO, b"{}", stream=True)
         got = b""
         while (data := call.receive(0.2)) != b"":
             if data is None:
@@ -109,7 +109,7 @@ def test_answers_over_tls_are_whole_and_share_a_connection(
 def test_certificate_that_nobody_vouches_for_is_refused(provider: TlsProvider) -> None:
     from weir.errors import UpstreamUnavailable
 
-    call = Provider(provider.url).open(b"{}", "key", stream=True)
+    call = Provider(provider.url).open(TO, b"{}", stream=True)
     with pytest.raises(UpstreamUnavailable):
         call.receive(5)
     call.close()

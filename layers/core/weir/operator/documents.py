@@ -7,7 +7,7 @@ pydantic, is in `catalogue`, `projects` and `limits`.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from functools import cache
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -20,12 +20,14 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
+    create_model,
     model_serializer,
     model_validator,
 )
 
 from weir.errors import BadRequest
 from weir.projects.limits import BUILT_IN
+from weir.projects.upstream_kinds import KINDS, SETTINGS, Setting, described
 from weir.web import origins
 
 MOST_ORIGINS = 100
@@ -111,6 +113,7 @@ class Document(BaseModel):
 
 
 D = TypeVar("D", bound=Document)
+M = TypeVar("M", bound=BaseModel)
 
 
 class LimitsDocument(Document):
@@ -198,52 +201,53 @@ class ProjectDocument(ProjectChange):
         return self
 
 
-class UpstreamDocument(Document):
-    """A provider. `openai`: any that speaks OpenAI chat completions, with a key. `bedrock`: Amazon
-    Bedrock through the deployment's own role.
-    """
+def _known_kind(kind: str) -> str:
+    if kind not in KINDS:
+        raise ValueError(f"must be one of {', '.join(KINDS)}")
+    return kind
 
-    kind: Literal["openai", "bedrock"]
-    base_url: Annotated[str, Field(max_length=500)] | None = Field(
-        default=None,
-        description="ends before /chat/completions; https, or http within a private network",
-        examples=["https://api.openai.com/v1"],
-    )
-    region: Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")] | None = Field(
-        default=None, description="of Bedrock, if not the deployment's own"
+
+def _setting(setting: Setting) -> Any:
+    """The type and the default of a document's member."""
+    rules = StringConstraints(pattern=setting.pattern, max_length=setting.max_length)
+    told = Field(default=None, description=described(setting), examples=[setting.example])
+    return Annotated[str, rules] | None, told
+
+
+def with_settings(member: Callable[[Setting], Any]) -> Callable[[type[M]], type[M]]:
+    """Decorate a model of an upstream: it gets a member for each setting that some kind has."""
+
+    def decorate(model: type[M]) -> type[M]:
+        return create_model(
+            model.__name__,
+            __base__=model,
+            __module__=model.__module__,
+            __doc__=model.__doc__,
+            **{name: member(setting) for name, setting in SETTINGS.items()},
+        )
+
+    return decorate
+
+
+UpstreamKind = Annotated[
+    str, AfterValidator(_known_kind), Field(json_schema_extra={"enum": list(KINDS)})
+]
+
+
+@with_settings(_setting)
+class UpstreamDocument(Document):
+    """A provider, with the settings that its kind takes."""
+
+    kind: UpstreamKind = Field(
+        description="; ".join(f"{name}: {kind.summary}" for name, kind in KINDS.items())
     )
 
     @model_validator(mode="after")
-    def _one_address(self) -> Self:
-        if self.kind == "bedrock":
-            if self.base_url is not None:
-                raise ValueError("base_url: Bedrock's follows from the region")
-            return self
-        if self.region is not None:
-            raise ValueError("region: only Bedrock has one")
-        if self.base_url is None:
-            raise ValueError("base_url is required")
-        self.base_url = self.base_url.rstrip("/")
-        if self.base_url.endswith("/chat/completions"):
-            raise ValueError("base_url ends before /chat/completions")
-        found = _BASE_URL.fullmatch(self.base_url)
-        if found is None or int(found["port"] or 443) > 65_535:
-            raise ValueError(
-                "base_url must be https://host/path and nothing more; http:// only within a "
-                "private network, because the provider's key travels with it"
-            )
+    def _of_its_kind(self) -> Self:
+        given = self.model_dump(exclude={"kind"}, exclude_none=True)
+        for name, value in KINDS[self.kind].parse(given).items():
+            setattr(self, name, value)
         return self
-
-
-# One label alone is a name of the private network. It begins with a letter: 134744072 is 8.8.8.8.
-_LABEL = r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
-_OCTETS = r"(\.[0-9]{1,3})"
-_BASE_URL = re.compile(
-    rf"(https://{_LABEL}(\.{_LABEL})*"
-    rf"|http://([a-z][a-z0-9-]*|(127|10){_OCTETS}{{3}}|192\.168{_OCTETS}{{2}}"
-    rf"|172\.(1[6-9]|2[0-9]|3[01]){_OCTETS}{{2}}))"
-    r"(:(?P<port>[1-9][0-9]{0,4}))?(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*"
-)
 
 
 class CandidateDocument(Document):
@@ -460,11 +464,11 @@ _PATTERNS = {
     r"^([A-Za-z0-9][A-Za-z0-9._:-]{0,127}|fc:[a-z0-9-]{1,32}/[A-Za-z0-9._:/-]{1,128})$": "a "
     "model's name (letters, digits and . _ : -, at most 128, beginning with a letter or digit), "
     "or fc:provider/model",
-    r"^[a-z]{2}(-[a-z]+)+-[0-9]$": "a region of AWS, such as eu-west-1",
     r"^[!-~]{1,200}$": "1 to 200 printable characters without spaces",
     r"^[!-~]{8,1000}$": "8 to 1,000 printable characters without spaces",
     r"^https://[!-~]{1,490}$": "an address that begins with https://, of at most 498 characters",
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$": "a day, such as 2026-01-31",
+    **{setting.pattern: setting.meaning for setting in SETTINGS.values() if setting.pattern},
 }
 
 

@@ -23,7 +23,7 @@ class KnownModels(NamedTuple):
         """The entry that this provider serves under this name of its own."""
         for entry in self.models.values():
             for candidate in entry.candidates:
-                known = self.upstreams[candidate.upstream].base_url
+                known = self.upstreams[candidate.upstream].stored().get("base_url")
                 if candidate.model == model and known == base_url.rstrip("/"):
                     return entry
         return None

@@ -8,7 +8,9 @@ from weir.operator.documents import (
     CandidateDocument,
     LimitsDocument,
     TierDocument,
+    with_settings,
 )
+from weir.projects.upstream_kinds import KINDS
 
 
 class View(BaseModel):
@@ -128,12 +130,11 @@ class Models(View):
     data: dict[str, Model]
 
 
+@with_settings(lambda _: (str | None, None))
 class Upstream(View):
     """`key_last4`: the end of its key; null: it has none."""
 
-    kind: Literal["openai", "bedrock"]
-    base_url: str | None = None
-    region: str | None = None
+    kind: str = Field(json_schema_extra={"enum": list(KINDS)})
     key_last4: str | None = None
 
 

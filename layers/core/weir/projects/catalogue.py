@@ -9,19 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-BEDROCK = "bedrock"
+from weir.projects.upstream_kinds import SETTINGS
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A provider's endpoint. `base_url` ends before /chat/completions; Bedrock has none, because it
-    follows from the region (None: the deployment's own).
+    """A provider's endpoint: one of `upstream_kinds.KINDS`, with that kind's settings. The kind may
+    be one that only a later release knows.
     """
 
     name: str
     kind: str
-    base_url: str | None
-    region: str | None
+    settings: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class Catalogue:
     def __init__(self, document: Mapping[str, Any]) -> None:
         """Raises KeyError, TypeError or ValueError for a document that was not validated."""
         upstreams = {
-            name: Upstream(name, told["kind"], told.get("base_url"), told.get("region"))
+            name: Upstream(name, told["kind"], _settings(told))
             for name, told in document.get("upstreams", {}).items()
         }
         self.models: dict[str, Model] = {}
@@ -80,6 +79,10 @@ class Catalogue:
 
     def find(self, name: str) -> Model | None:
         return self._names.get(name)
+
+
+def _settings(told: Mapping[str, Any]) -> dict[str, str]:
+    return {name: told[name] for name in SETTINGS if told.get(name) is not None}
 
 
 def _model(name: str, told: Mapping[str, Any], upstreams: Mapping[str, Upstream]) -> Model:

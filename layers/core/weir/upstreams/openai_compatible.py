@@ -1,4 +1,4 @@
-"""A provider that speaks OpenAI chat completions, reached over HTTP with a bearer.
+"""A provider that speaks OpenAI chat completions, reached over HTTP.
 
 A request is opened in a thread of its own, so that the relay can send a heartbeat or give up while
 the provider is silent. Once a chunked answer has begun, the relay's own thread reads it from the
@@ -25,6 +25,7 @@ import certifi
 from weir.chat.failures import refusal_of_upstream
 from weir.chat.masking import Mask
 from weir.errors import Refusal, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
+from weir.projects.upstream_kinds import Destination
 from weir.upstreams.chunked import ChunkedDecoder
 
 # Under relay.COMMIT_AFTER_S: a provider that cannot be reached is a plain 504, not a broken stream.
@@ -44,8 +45,8 @@ class Provider:
     """One provider's address, and the connection to it that a process keeps."""
 
     def __init__(self, base_url: str) -> None:
-        address = urlsplit(base_url.rstrip("/") + "/chat/completions")
-        self._path = address.path
+        address = urlsplit(base_url.rstrip("/"))
+        self._base_path = address.path
         self._connection: http.client.HTTPConnection
         if address.scheme == "https":
             # Made once: loading the certificates takes longer than everything else here.
@@ -55,17 +56,18 @@ class Provider:
             self._connection = http.client.HTTPConnection(address.netloc)
         self._last_used = 0.0
 
-    def open(self, body: bytes, bearer: str, *, stream: bool) -> "Call":
+    def open(self, to: Destination, body: bytes, *, stream: bool) -> "Call":
         """Starts the request and returns at once."""
         if time.time() - self._last_used > KEEPALIVE_S or _was_dropped(self._connection.sock):
             self._connection.close()
         headers = {
-            "Authorization": f"Bearer {bearer}",
+            to.header[0]: to.header[1],
             "Content-Type": "application/json",
             "Accept": "text/event-stream" if stream else "application/json",
             "User-Agent": "weir",
         }
-        return Call(self, body, headers, Mask(bearer), stream=stream)
+        path = self._base_path + to.path
+        return Call(self, path, body, headers, Mask(to.secret), stream=stream)
 
     def close(self) -> None:
         self._connection.close()
@@ -84,8 +86,8 @@ class Provider:
     def is_connected(self) -> bool:
         return self._connection.sock is not None
 
-    def send(self, body: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
-        self._connection.request("POST", self._path, body, headers)
+    def send(self, path: str, body: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
+        self._connection.request("POST", path, body, headers)
         return self._connection.getresponse()
 
     def was_used(self) -> None:
@@ -98,6 +100,7 @@ class Call:
     def __init__(
         self,
         provider: Provider,
+        path: str,
         body: bytes,
         headers: dict[str, str],
         mask: Mask,
@@ -106,6 +109,7 @@ class Call:
     ) -> None:
         self.mask = mask
         self._provider = provider
+        self._path = path
         self._stream = stream
         self._arrived: queue.SimpleQueue[bytes | Refusal | _ChunkedBody] = queue.SimpleQueue()
         self._body: _ChunkedBody | None = None
@@ -183,7 +187,7 @@ class Call:
         self._connect()
         began = time.monotonic()
         try:
-            return self._provider.send(body, headers)
+            return self._provider.send(self._path, body, headers)
         except ConnectionError:
             # Nothing of an answer came, and at once, on a connection left from an earlier request:
             # the provider closed it while it was idle, and never saw this one (RFC 9112, section
@@ -193,7 +197,7 @@ class Call:
                 raise
         self._provider.close()
         self._connect()
-        return self._provider.send(body, headers)
+        return self._provider.send(self._path, body, headers)
 
     def _connect(self) -> None:
         try:

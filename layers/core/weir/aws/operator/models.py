@@ -62,9 +62,13 @@ class Models(Records):
 
     def set_provider_key(self, name: str, key: str) -> Document:
         """Recorded first: a key that is in use was set by somebody."""
-        base_url = self.upstream(name).get("base_url")
-        if base_url is None:
-            raise BadRequest("Bedrock takes no key: the deployment's role is its credential.")
+        there = self.upstream(name)
+        base_url = there.get("base_url")
+        if base_url is None:  # a key belongs to a host
+            raise BadRequest(
+                f"An upstream of kind {there['kind']} takes no key: the deployment's role is its "
+                "credential."
+            )
 
         def put(before: Document | None) -> Document:
             if before is None or before.get("base_url") != base_url:

@@ -1,0 +1,92 @@
+"""Requests to upstreams of every kind: their credentials, and the connections a process keeps.
+
+What differs between the kinds is in the table `weir.projects.upstream_kinds`. Here is where a
+credential comes from: an operator's key out of the vault, which goes to no other host than the one
+it was given for (docs/decisions/0010), or a bearer made from the function's role.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+
+from weir.aws import provider_keys
+from weir.aws.vault import Vault
+from weir.errors import NotReady
+from weir.projects.catalogue import Upstream
+from weir.projects.upstream_kinds import KINDS
+from weir.upstreams import bedrock
+from weir.upstreams.openai_compatible import Call, Provider
+
+
+class Providers:
+    """`secret_id` names the secret of all keys. `region` and `role`, an environment with
+    AWS_ACCESS_KEY_ID and its like, are the function's own. `clock` is in Unix seconds.
+    """
+
+    def __init__(
+        self,
+        vault: Vault,
+        secret_id: str,
+        *,
+        region: str,
+        role: Mapping[str, str],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._vault = vault
+        self._secret_id = secret_id
+        self._region = region
+        self._role = role
+        self._clock = clock
+        self._connected: dict[str, Provider] = {}  # by base URL
+        self._role_bearers: dict[str, bedrock.RoleBearer] = {}  # by region
+
+    def open(self, upstream: Upstream, model: str, body: bytes, *, stream: bool) -> Call:
+        """Start a request for `model`, which is the upstream's own name, and return at once.
+
+        Raises NotReady (`upstream_not_configured`) if there is no key for the upstream's host, or
+        this release does not know the upstream's kind.
+        """
+        kind = KINDS.get(upstream.kind)
+        if kind is None:
+            raise _not_configured(
+                f"This release of the gateway knows no upstream of kind {upstream.kind!r}, which "
+                f"{upstream.name!r} is."
+            )
+        now = int(self._clock())
+        if kind.has_key:
+            base_url = upstream.settings["base_url"]
+            secret = self._key(upstream.name, base_url, now)
+        else:
+            region = upstream.settings.get("region", self._region)
+            base_url, secret = bedrock.base_url(region), self._role_bearer(region, now)
+        if base_url not in self._connected:
+            self._connected[base_url] = Provider(base_url)
+        to = kind.destination(model, upstream.settings, secret)
+        return self._connected[base_url].open(to, body, stream=stream)
+
+    def forget_keys(self) -> None:
+        """Read the keys anew for the next request: one of them was refused, or was missing."""
+        self._vault.forget(self._secret_id)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for provider in self._connected.values():
+            provider.close()
+
+    def _key(self, upstream: str, base_url: str, now: int) -> str:
+        key = provider_keys.key_for(self._vault.read(self._secret_id, now), upstream, base_url)
+        if key is None:
+            self.forget_keys()  # once it is set, it counts at once
+            raise _not_configured(
+                f"This gateway has no key for {upstream!r}. The operator sets it: "
+                f"weir upstreams set-key {upstream}."
+            )
+        return key
+
+    def _role_bearer(self, region: str, now: int) -> str:
+        if region not in self._role_bearers:
+            self._role_bearers[region] = bedrock.RoleBearer(self._role, region)
+        return self._role_bearers[region].at(now)
+
+
+def _not_configured(message: str) -> NotReady:
+    return NotReady(message, code="upstream_not_configured", retryable=False)
