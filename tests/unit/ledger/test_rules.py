@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from weir.errors import LimitReached, QuotaExceeded
 from weir.ledger import rules
 from weir.ledger.rules import BY_CODE, FIELDS, Account, Amounts, Field, Settlement
-from weir.projects.limits import NANO, Limits, Pool
+from weir.projects.limits import NANO, UNITS, Limits, Pool
 
 DAY = 86_400
+NOON = calendar.timegm((2026, 11, 21, 12, 0, 30, 0, 0, 0))
 SOME = Amounts(tokens=100, nano_usd=NANO // 100)
 ALL_LIMITS = {field.limit: 10 for field in FIELDS}
 TIMES = st.integers(1_577_836_800, 4_102_444_799)  # 2020 to 2099, with every kind of leap year
@@ -204,6 +205,29 @@ def test_every_code_is_one_letter_of_one_field() -> None:
     assert {field.limit for field in FIELDS} | {"max_output_tokens"} == set(Limits.__slots__)
 
 
+def test_no_two_limits_share_a_counter() -> None:
+    counters = [(field.window, rules.attribute(field, NOON)) for field in FIELDS]
+    counters += [(field.window, field.reserved) for field in FIELDS if field.reserved]
+    assert len(set(counters)) == len(counters)
+
+
+def test_settlement_says_what_was_taken_of_every_unit_that_is_billed() -> None:
+    billed = {name for name, unit in UNITS.items() if unit.billed}
+    assert billed | {"answered"} == set(Settlement.__slots__)
+
+
+def test_limits_are_judged_in_the_order_in_which_they_pass() -> None:
+    assert [field.limit for field in FIELDS] == [
+        "concurrent_streams",
+        "rpm",
+        "tpm",
+        "requests_per_day",
+        "tokens_per_day",
+        "tokens_per_month",
+        "nano_usd_per_month",
+    ]
+
+
 def test_user_of_a_tier_without_a_limit_is_counted_if_anybody_in_his_project_has_it() -> None:
     account = rules.of_subject("u#ann", Limits(rpm=5), frozenset({"tokens_per_day"}))
     assert [field.limit for field in account.fields] == ["rpm", "tokens_per_day"]
@@ -265,8 +289,6 @@ def test_days_and_months_end_where_the_calendar_says(
 
 
 # ---------------------------------------------------------------- what a caller is told
-
-NOON = unix(2026, 11, 21, 12, 0, 30)
 
 
 @pytest.mark.parametrize("scope", [rules.USER, rules.PROJECT, rules.TENANT])

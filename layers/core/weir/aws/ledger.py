@@ -106,8 +106,7 @@ class Reservation:
             "subject": self.subject,
             "completion_id": self.completion_id,
             "at": self.at,
-            "tokens": self.amounts.tokens,
-            "nano_usd": self.amounts.nano_usd,
+            **self.amounts.document(),
             "output_tokens": self.output_tokens,
             "held": self.held,
             "row": self.row,
@@ -125,7 +124,7 @@ class Reservation:
             told["subject"],
             told["completion_id"],
             told["at"],
-            Amounts(told["tokens"], told["nano_usd"]),
+            Amounts.from_document(told),
             told["output_tokens"],
             told["held"],
             told["row"],
@@ -301,13 +300,13 @@ class Ledger:
             fields = ()
         for field in fields:
             expression.take(rules.attribute(field, at), amounts.of(field), account.share(field))
-            if field.unit == "nano_usd":
-                expression.take(rules.HELD_USD, amounts.nano_usd, None)
+            if field.reserved:
+                expression.take(field.reserved, amounts.of(field), None)
         if account.is_pool and window != MINUTE:
             expression.unchanged(_MARK, account.generation or None)
         if window != NOW:
             expression.set("ttl", at + _kept_s(window))
-        if any(field.code in "qd" for field in fields):
+        if any(field.period == rules.DAY for field in fields):
             expression.removed = rules.other_days(at)
         return self._update(
             _place(reservation.pid, account.scope, account.part, window, at), expression
