@@ -16,7 +16,7 @@ from weir.projects.limits import NANO, UNITS, Limits, Pool
 
 DAY = 86_400
 NOON = calendar.timegm((2026, 11, 21, 12, 0, 30, 0, 0, 0))
-SOME = Amounts(tokens=100, nano_usd=NANO // 100)
+SOME = Amounts(**{**dict.fromkeys(UNITS, 1), "tokens": 100, "nano_usd": NANO // 100})
 ALL_LIMITS = {field.limit: 10 for field in FIELDS}
 TIMES = st.integers(1_577_836_800, 4_102_444_799)  # 2020 to 2099, with every kind of leap year
 COUNTS = st.integers(0, 10**15)
@@ -217,15 +217,9 @@ def test_settlement_says_what_was_taken_of_every_unit_that_is_billed() -> None:
 
 
 def test_limits_are_judged_in_the_order_in_which_they_pass() -> None:
-    assert [field.limit for field in FIELDS] == [
-        "concurrent_streams",
-        "rpm",
-        "tpm",
-        "requests_per_day",
-        "tokens_per_day",
-        "tokens_per_month",
-        "nano_usd_per_month",
-    ]
+    passes = [{"NOW": 0, "MINUTE": 60, "DAY": DAY, "MONTH": 28 * DAY}[f.period] for f in FIELDS]
+    assert passes == sorted(passes)
+    assert "".join(field.code for field in FIELDS if field.code in "srpqdtn") == "srpqdtn"
 
 
 def test_user_of_a_tier_without_a_limit_is_counted_if_anybody_in_his_project_has_it() -> None:
@@ -241,15 +235,36 @@ def test_user_of_a_tier_without_a_limit_is_counted_if_anybody_in_his_project_has
 def test_counter_of_a_day_has_the_day_of_utc_and_others_have_none(at: int, field: Field) -> None:
     name = rules.attribute(field, at)
     day = f"d{utc(at).day:02d}"
-    assert name == {"q": f"{day}q", "d": f"{day}t"}.get(field.code, field.unit)
+    assert name == (f"{day}{UNITS[field.unit].letter}" if field.period == "DAY" else field.unit)
+
+
+@pytest.mark.parametrize(
+    ("code", "window", "name"),
+    [
+        ("s", "NOW", "streams"),
+        ("r", "MINUTE", "requests"),
+        ("p", "MINUTE", "tokens"),
+        ("q", "MONTH", "d21q"),
+        ("d", "MONTH", "d21t"),
+        ("t", "MONTH", "tokens"),
+        ("n", "MONTH", "nano_usd"),
+    ],
+)
+def test_counter_has_the_name_that_it_has_in_tables_that_are_deployed(
+    code: str, window: str, name: str
+) -> None:
+    field = BY_CODE[code]
+    assert (field.window, rules.attribute(field, NOON)) == (window, name)
 
 
 @given(TIMES)
 def test_yesterday_today_and_tomorrow_stay_and_every_other_day_goes(at: int) -> None:
     near = {(utc(at) + datetime.timedelta(days=shift)).day for shift in (-1, 0, 1)}
     gone = rules.other_days(at)
+    letters = {UNITS[field.unit].letter for field in FIELDS if field.period == "DAY"}
+    assert letters >= {"q", "t"}
     assert sorted(gone) == sorted(
-        f"d{day:02d}{kind}" for day in range(1, 32) if day not in near for kind in "qt"
+        f"d{day:02d}{letter}" for day in range(1, 32) if day not in near for letter in letters
     )
 
 
@@ -264,7 +279,7 @@ def test_window_resets_at_its_end_and_not_before(at: int, field: Field) -> None:
         ),
     }
     midnight = now.replace(hour=0, minute=0, second=0) + datetime.timedelta(days=1)
-    end = midnight if field.code in "qd" else ends[field.window]
+    end = midnight if field.period == "DAY" else ends[field.period]
     assert reset == int(end.timestamp()) > at
 
 
