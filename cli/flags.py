@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
-from weir.operator.documents import LimitsDocument, refusal_of
+from weir.operator.documents import refusal_of
+from weir.projects.limits import BY_PUBLIC_NAME
 
 from . import text
 from .console import Console
@@ -16,7 +17,7 @@ from .deployment import CommandError
 
 Run = Callable[[Console, argparse.Namespace], int | None]
 
-LIMITS = tuple(LimitsDocument.model_fields)
+LIMITS = tuple(BY_PUBLIC_NAME)
 _DEFAULT = object()  # the limit that holds if none is set
 
 
@@ -95,7 +96,7 @@ def limit(typed: str, values: str = "a number, none (no limit) or default") -> t
     if value == "default":
         return name, _DEFAULT
     try:
-        return name, float(value) if name == "usd_per_month" else int(value)
+        return name, BY_PUBLIC_NAME[name].number(value)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{typed!r}: a limit is {values}") from None
 

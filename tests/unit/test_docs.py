@@ -8,6 +8,7 @@ import yaml
 
 from tests.unit.web.test_edge import every_refusal
 from weir import errors
+from weir.projects.limits import ALL_FIELDS, ONE_REQUEST
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = (ROOT / "template.yaml").read_text()
@@ -46,6 +47,18 @@ def test_every_reason_for_a_401_is_documented() -> None:
 def test_error_tree_in_the_module_names_every_class() -> None:
     for kind in every_refusal():
         assert kind.__name__ in (errors.__doc__ or ""), kind.__name__
+
+
+def test_every_kind_of_limit_is_documented() -> None:
+    for field in ALL_FIELDS:
+        pages = (
+            ["configuration"]
+            if field.period == ONE_REQUEST
+            else ["configuration", "ledger", "errors"]
+        )
+        for page in pages:
+            assert f"`{field.public}`" in doc(page), (page, field.public)
+        assert not field.usage or f"`{field.usage}`" in doc("errors"), field.usage
 
 
 def test_every_parameter_and_function_setting_is_documented() -> None:

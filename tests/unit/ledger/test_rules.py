@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from weir.errors import LimitReached, QuotaExceeded
 from weir.ledger import rules
 from weir.ledger.rules import BY_CODE, FIELDS, Account, Amounts, Field, Settlement
-from weir.projects.limits import NANO, Limits, Pool
+from weir.projects.limits import NANO, UNITS, Limits, Pool
 
 DAY = 86_400
-SOME = Amounts(tokens=100, nano_usd=NANO // 100)
+NOON = calendar.timegm((2026, 11, 21, 12, 0, 30, 0, 0, 0))
+SOME = Amounts(**{**dict.fromkeys(UNITS, 1), "tokens": 100, "nano_usd": NANO // 100})
 ALL_LIMITS = {field.limit: 10 for field in FIELDS}
 TIMES = st.integers(1_577_836_800, 4_102_444_799)  # 2020 to 2099, with every kind of leap year
 COUNTS = st.integers(0, 10**15)
@@ -204,6 +205,23 @@ def test_every_code_is_one_letter_of_one_field() -> None:
     assert {field.limit for field in FIELDS} | {"max_output_tokens"} == set(Limits.__slots__)
 
 
+def test_no_two_limits_share_a_counter() -> None:
+    counters = [(field.window, rules.attribute(field, NOON)) for field in FIELDS]
+    counters += [(field.window, field.reserved) for field in FIELDS if field.reserved]
+    assert len(set(counters)) == len(counters)
+
+
+def test_settlement_says_what_was_taken_of_every_unit_that_is_billed() -> None:
+    billed = {name for name, unit in UNITS.items() if unit.billed}
+    assert billed | {"answered"} == set(Settlement.__slots__)
+
+
+def test_limits_are_judged_in_the_order_in_which_they_pass() -> None:
+    passes = [{"NOW": 0, "MINUTE": 60, "DAY": DAY, "MONTH": 28 * DAY}[f.period] for f in FIELDS]
+    assert passes == sorted(passes)
+    assert "".join(field.code for field in FIELDS if field.code in "srpqdtn") == "srpqdtn"
+
+
 def test_user_of_a_tier_without_a_limit_is_counted_if_anybody_in_his_project_has_it() -> None:
     account = rules.of_subject("u#ann", Limits(rpm=5), frozenset({"tokens_per_day"}))
     assert [field.limit for field in account.fields] == ["rpm", "tokens_per_day"]
@@ -217,15 +235,36 @@ def test_user_of_a_tier_without_a_limit_is_counted_if_anybody_in_his_project_has
 def test_counter_of_a_day_has_the_day_of_utc_and_others_have_none(at: int, field: Field) -> None:
     name = rules.attribute(field, at)
     day = f"d{utc(at).day:02d}"
-    assert name == {"q": f"{day}q", "d": f"{day}t"}.get(field.code, field.unit)
+    assert name == (f"{day}{UNITS[field.unit].letter}" if field.period == "DAY" else field.unit)
+
+
+@pytest.mark.parametrize(
+    ("code", "window", "name"),
+    [
+        ("s", "NOW", "streams"),
+        ("r", "MINUTE", "requests"),
+        ("p", "MINUTE", "tokens"),
+        ("q", "MONTH", "d21q"),
+        ("d", "MONTH", "d21t"),
+        ("t", "MONTH", "tokens"),
+        ("n", "MONTH", "nano_usd"),
+    ],
+)
+def test_counter_has_the_name_that_it_has_in_tables_that_are_deployed(
+    code: str, window: str, name: str
+) -> None:
+    field = BY_CODE[code]
+    assert (field.window, rules.attribute(field, NOON)) == (window, name)
 
 
 @given(TIMES)
 def test_yesterday_today_and_tomorrow_stay_and_every_other_day_goes(at: int) -> None:
     near = {(utc(at) + datetime.timedelta(days=shift)).day for shift in (-1, 0, 1)}
     gone = rules.other_days(at)
+    letters = {UNITS[field.unit].letter for field in FIELDS if field.period == "DAY"}
+    assert letters >= {"q", "t"}
     assert sorted(gone) == sorted(
-        f"d{day:02d}{kind}" for day in range(1, 32) if day not in near for kind in "qt"
+        f"d{day:02d}{letter}" for day in range(1, 32) if day not in near for letter in letters
     )
 
 
@@ -240,7 +279,7 @@ def test_window_resets_at_its_end_and_not_before(at: int, field: Field) -> None:
         ),
     }
     midnight = now.replace(hour=0, minute=0, second=0) + datetime.timedelta(days=1)
-    end = midnight if field.code in "qd" else ends[field.window]
+    end = midnight if field.period == "DAY" else ends[field.period]
     assert reset == int(end.timestamp()) > at
 
 
@@ -265,8 +304,6 @@ def test_days_and_months_end_where_the_calendar_says(
 
 
 # ---------------------------------------------------------------- what a caller is told
-
-NOON = unix(2026, 11, 21, 12, 0, 30)
 
 
 @pytest.mark.parametrize("scope", [rules.USER, rules.PROJECT, rules.TENANT])

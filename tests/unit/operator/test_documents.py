@@ -156,6 +156,22 @@ def test_only_whole_numbers_in_range_are_counts(
     assert refused(kind, at(document, path, value)).param == path
 
 
+BOUNDS = {
+    "usd_per_month": (0, 10**6),
+    "max_output_tokens": (1, 10**7),
+    "concurrent_streams": (0, 10**4),
+}
+
+
+@pytest.mark.parametrize("name", LimitsDocument.model_fields)
+def test_limit_may_be_set_within_its_bounds(name: str) -> None:
+    least, most = BOUNDS.get(name, (0, 10**12))
+    for value in (least, most, None):
+        assert parsed(LimitsDocument, {name: value}).stored() == {name: value}
+    for value in (least - 1, most + 1):
+        assert refused(LimitsDocument, {name: value}).param == name
+
+
 @pytest.mark.parametrize("kind", [ProjectChange, TenantDocument])
 def test_shards_are_as_many_as_the_ledger_may_have(kind: type[Document]) -> None:
     assert parsed(kind, {"ledger_shards": MOST_SHARDS}).stored() == {"ledger_shards": MOST_SHARDS}

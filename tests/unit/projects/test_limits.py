@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weir.errors import BadRequest
-from weir.projects.limits import DEFAULTS, NANO, WITHOUT_TIER, Limits, Tiers, nano_usd, usd
+from weir.projects.limits import (
+    DEFAULTS,
+    NANO,
+    WITHOUT_TIER,
+    Amounts,
+    Limits,
+    Tiers,
+    nano_usd,
+    usd,
+)
 from weir.projects.project import Project
 
 OWN = {
@@ -147,3 +156,10 @@ def test_whole_amount_is_told_as_an_integer() -> None:
     assert repr(usd(20 * NANO)) == "20"
     assert Limits().document()["usd_per_month"] is None
     assert "nano_usd_per_month" not in Limits().document()
+
+
+def test_amounts_are_kept_under_the_names_of_reservations_that_are_open_already() -> None:
+    kept = {"tokens": 5, "nano_usd": 0}
+    assert Amounts(5, 0).document() == kept
+    read = Amounts.from_document({**kept, "id": "ab", "output_tokens": 3})
+    assert (read, read.requests, read.streams) == (Amounts(5, 0), 1, 1)

@@ -16,59 +16,32 @@ No I/O, no clock. The items and calls are in `weir/aws/ledger/`.
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from weir.errors import LimitReached, QuotaExceeded, Refusal
-from weir.projects.limits import NANO, Limits, Pool
+
+# Words of the ledger, too: its items and its callers import them from here.
+from weir.projects.limits import BY_CODE as BY_CODE
+from weir.projects.limits import BY_PUBLIC_NAME, NANO, UNITS, Limits, Pool
+from weir.projects.limits import DAY as DAY
+from weir.projects.limits import FIELDS as FIELDS
+from weir.projects.limits import HELD_USD as HELD_USD
+from weir.projects.limits import MINUTE as MINUTE
+from weir.projects.limits import MONTH as MONTH
+from weir.projects.limits import NOW as NOW
+from weir.projects.limits import Amounts as Amounts
+from weir.projects.limits import Field as Field
 
 USER, PROJECT, TENANT = "user", "project", "tenant"
-NOW, MINUTE, MONTH = "NOW", "MINUTE", "MONTH"
 
 LEAST_OUTPUT_TOKENS = 16  # below that an answer is of no use, and the request is refused
 STREAM_RETRY_S = 2  # nobody knows when a stream ends
 
 Used = Mapping[str, int]  # an item's counters, by attribute
 
-
-class Field(NamedTuple):
-    """One kind of limit, and the counter it is about. `code` is what a reservation remembers."""
-
-    code: str
-    limit: str  # its name in Limits
-    window: str
-    unit: str
-    told: str  # in a sentence: "10 requests a minute"
-    usage: str  # what is used, as the contract calls it (contracts/behest.md, section 14)
-
-
-# In the order in which they are judged: what passes soonest comes first.
-FIELDS = (
-    Field("s", "concurrent_streams", NOW, "streams", "requests at once", "open_streams"),
-    Field("r", "rpm", MINUTE, "requests", "requests a minute", "requests_this_minute"),
-    Field("p", "tpm", MINUTE, "tokens", "tokens a minute", "tokens_this_minute"),
-    Field("q", "requests_per_day", MONTH, "requests", "requests a day", "requests_today"),
-    Field("d", "tokens_per_day", MONTH, "tokens", "tokens a day", "tokens_today"),
-    Field("t", "tokens_per_month", MONTH, "tokens", "tokens a month", "tokens_this_month"),
-    Field("n", "nano_usd_per_month", MONTH, "nano_usd", "USD a month", "usd_this_month"),
-)
-BY_CODE = {field.code: field for field in FIELDS}
-_OF_A_DAY = {"q", "d"}
+_OF_DAYS = [UNITS[field.unit].letter for field in FIELDS if field.period == DAY]
 _PASSING = {NOW, MINUTE}  # 429: waiting helps. The others are 402.
-
-HELD_USD = "nano_usd_reserved"
-
-
-@dataclass(frozen=True, slots=True)
-class Amounts:
-    """What one request takes: one stream, one request, and at most so many of these."""
-
-    tokens: int
-    nano_usd: int
-
-    def of(self, field: Field) -> int:
-        if field.unit == "tokens":
-            return self.tokens
-        return self.nano_usd if field.unit == "nano_usd" else 1
+_RATE_LIMIT, _BUDGET = BY_PUBLIC_NAME["rpm"], BY_PUBLIC_NAME["usd_per_month"]  # see own_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +120,8 @@ def share(limit: int, shards: int, shard: int) -> int:
 
 def attribute(field: Field, at: int) -> str:
     """The counter's name in its item. A day's requests and tokens are d21q, d21t of its month."""
-    if field.code in _OF_A_DAY:
-        return f"d{time.gmtime(at).tm_mday:02d}{'q' if field.code == 'q' else 't'}"
+    if field.period == DAY:
+        return f"d{time.gmtime(at).tm_mday:02d}{field.of_unit.letter}"
     return field.unit
 
 
@@ -157,7 +130,7 @@ def other_days(at: int) -> list[str]:
     because what began then may still be settled; tomorrow's, because clocks differ.
     """
     kept = {time.gmtime(at + shift).tm_mday for shift in (-86_400, 0, 86_400)}
-    return [f"d{day:02d}{kind}" for day in range(1, 32) if day not in kept for kind in "qt"]
+    return [f"d{day:02d}{kind}" for day in range(1, 32) if day not in kept for kind in _OF_DAYS]
 
 
 # ---------------------------------------------------------------- moving between shards
@@ -206,7 +179,9 @@ def redistributed(
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What a request took in the end. `answered`: somebody got something for it."""
+    """What a request took in the end, of the units that are billed. `answered`: somebody got
+    something for it.
+    """
 
     tokens: int
     nano_usd: int
@@ -227,16 +202,23 @@ def correction(
     added: dict[str, dict[str, int]] = {}
     for code in codes:
         field = BY_CODE[code]
-        changes = added.setdefault(field.window, {})
-        if field.unit == "tokens":
-            changes[attribute(field, at)] = settled.tokens - held.tokens
-        elif field.unit == "nano_usd":
-            changes[attribute(field, at)] = settled.nano_usd - held.nano_usd
-            changes[HELD_USD] = -held.nano_usd
-        elif field.window == NOW or (field.code == "q" and not settled.answered):
-            changes[attribute(field, at)] = -1
+        changes, most = added.setdefault(field.window, {}), held.of(field)
+        changes[attribute(field, at)] = _taken(field, most, settled) - most
+        if field.reserved:
+            changes[field.reserved] = -most
     kept = {w: {n: v for n, v in changes.items() if v} for w, changes in added.items()}
     return {window: changes for window, changes in kept.items() if changes}
+
+
+def _taken(field: Field, most: int, settled: Settlement) -> int:
+    """What stays of the most that was held."""
+    if field.period == NOW:
+        return 0
+    if field.of_unit.billed:
+        taken: int = getattr(settled, field.unit)
+        return taken
+    # A try counts in its minute, whatever becomes of it: a storm of retries must have an end.
+    return most if settled.answered or field.period == MINUTE else 0
 
 
 # ---------------------------------------------------------------- what a caller is told
@@ -248,7 +230,7 @@ def resets_at(field: Field, at: int) -> int:
         return at + STREAM_RETRY_S
     if field.window == MINUTE:
         return at - at % 60 + 60
-    if field.code in _OF_A_DAY:
+    if field.period == DAY:
         return at - at % 86_400 + 86_400
     this_day = time.gmtime(at).tm_mday
     return at - at % 86_400 + (_days_of_month(at) - this_day + 1) * 86_400
@@ -261,17 +243,15 @@ def refusal(
     limit = account.limit(field) or 0
     reset = resets_at(field, at)
     wait = max(1, reset - at)
-    details: dict[str, Any] = {"scope": account.scope, "limit_name": _public(field)}
+    details: dict[str, Any] = {"scope": account.scope, "limit_name": field.public}
     if account.scope == USER and tier is not None:
         details["tier"] = tier
     whose = {USER: "This user", PROJECT: "This project", TENANT: "This deployment"}[account.scope]
     need = amounts.of(field)
     asks = f", and this request may take {_number(field, need)}" if need > 1 else ""
-    if account.scope == USER or (
-        account.scope == PROJECT and field.unit in ("requests", "streams")
-    ):
-        details["limit"] = {_public(field): _amount(field, limit)}
-        details["usage"] = {field.usage: _amount(field, used)}
+    if account.scope == USER or (account.scope == PROJECT and field.of_unit.shown_to_all):
+        details["limit"] = {field.public: field.amount(limit)}
+        details["usage"] = {field.usage: field.amount(used)}
         message = (
             f"{whose} may use {_number(field, limit)} {field.told}; "
             f"{_number(field, used)} are used or reserved{asks}."
@@ -300,7 +280,7 @@ def policy_headers(limits: Limits, at: int) -> dict[str, str]:
     policies = []
     for field in FIELDS:
         limit = getattr(limits, field.limit)
-        if limit is None or field.unit in ("nano_usd", "streams"):
+        if limit is None or not field.of_unit.in_headers:
             continue
         seconds = _window_s(field, at)
         policies.append(f'"{field.limit}";q={limit};w={seconds}')
@@ -314,7 +294,7 @@ def policy_headers(limits: Limits, at: int) -> dict[str, str]:
 
 
 def _remaining_headers(field: Field, left: int, wait_s: int) -> dict[str, str]:
-    if field.unit in ("nano_usd", "streams"):
+    if not field.of_unit.in_headers:
         return {}
     return {
         "RateLimit": f'"{field.limit}";r={left};t={wait_s}',
@@ -339,17 +319,17 @@ def own_state(account: Account, now: Used, minute: Used, month: Used, at: int) -
         left, reset = max(0, limit - used), resets_at(field, at)
         told["limits"].append(
             {
-                "limit_name": _public(field),
-                "limit": _amount(field, limit),
-                "used": _amount(field, used),
-                "left": _amount(field, left),
+                "limit_name": field.public,
+                "limit": field.amount(limit),
+                "used": field.amount(used),
+                "left": field.amount(left),
                 "resets_at": None if field.window == NOW else reset,
             }
         )
-        if field.limit == "rpm":
+        if field == _RATE_LIMIT:
             told["rate_limit"] = {"rpm": limit, "remaining": left, "reset_in": reset - at}
-        if field.unit == "nano_usd":
-            reserved = max(0, counters.get(HELD_USD, 0))
+        if field == _BUDGET:
+            reserved = max(0, counters.get(field.reserved, 0))
             told["budget"] = {
                 "limit_usd": limit / NANO,
                 "spent_usd": (used - reserved) / NANO,
@@ -363,7 +343,7 @@ def own_state(account: Account, now: Used, minute: Used, month: Used, at: int) -
 def _window_s(field: Field, at: int) -> int:
     if field.window == MINUTE:
         return 60
-    if field.code in _OF_A_DAY:
+    if field.period == DAY:
         return 86_400
     return _days_of_month(at) * 86_400
 
@@ -377,13 +357,5 @@ def _days_of_month(at: int) -> int:
     return 30 if now.tm_mon in (4, 6, 9, 11) else 31
 
 
-def _public(field: Field) -> str:
-    return "usd_per_month" if field.unit == "nano_usd" else field.limit
-
-
-def _amount(field: Field, value: int) -> int | float:
-    return value / NANO if field.unit == "nano_usd" else value
-
-
 def _number(field: Field, value: int) -> str:
-    return f"{value / NANO:.6f}".rstrip("0").rstrip(".") if field.unit == "nano_usd" else str(value)
+    return f"{value / NANO:.6f}".rstrip("0").rstrip(".") if field.of_unit.money else str(value)

@@ -26,7 +26,8 @@ from pydantic import (
 )
 
 from weir.errors import BadRequest
-from weir.projects.limits import BUILT_IN
+from weir.projects.limits import ALL_FIELDS, BUILT_IN
+from weir.projects.limits import Field as Limit
 from weir.projects.upstream_kinds import KINDS, SETTINGS, Setting, described
 from weir.web import origins
 
@@ -98,10 +99,8 @@ Text = Annotated[str, AfterValidator(_line)]
 Name = Annotated[Text, Field(min_length=1, max_length=100)]
 Reason = Annotated[Text, Field(max_length=300)]
 UserId = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_line)]
-Count = Annotated[int, Field(ge=0, le=10**12)]
 Price = Annotated[int, Field(ge=0, le=10**9, description="nano-USD for one token")]
 Shards = Annotated[int, Field(ge=1, le=16)]
-Usd = Annotated[float, Field(ge=0, le=1_000_000), AfterValidator(_at_most_six_decimals)]
 
 
 class Document(BaseModel):
@@ -112,23 +111,40 @@ class Document(BaseModel):
         return self.model_dump(exclude_unset=True, mode="json")
 
 
+B = TypeVar("B", bound=BaseModel)
 D = TypeVar("D", bound=Document)
 M = TypeVar("M", bound=BaseModel)
 
 
+def with_a_member_for_each_limit(
+    annotated: Callable[[Limit], Any],
+) -> Callable[[type[B]], type[B]]:
+    """Derive a model from the table of limits; `annotated` gives a member's type."""
+
+    def derived(model: type[B]) -> type[B]:
+        members: dict[str, Any] = {field.public: annotated(field) for field in ALL_FIELDS}
+        return create_model(
+            model.__name__,
+            __base__=model,
+            __module__=model.__module__,
+            __doc__=model.__doc__,
+            **members,
+        )
+
+    return derived
+
+
+def _may_be_set(limit: Limit) -> Any:
+    bounds = Field(ge=limit.least, le=limit.most)
+    number: Any = Annotated[int, bounds]
+    if limit.of_unit.money:
+        number = Annotated[float, bounds, AfterValidator(_at_most_six_decimals)]
+    return number | None, Field(default=None, description=limit.told)
+
+
+@with_a_member_for_each_limit(_may_be_set)
 class LimitsDocument(Document):
     """null: no limit of that kind; 0: nothing is allowed; absent: the default."""
-
-    rpm: Count | None = Field(default=None, description="requests a minute")
-    tpm: Count | None = Field(default=None, description="tokens a minute")
-    requests_per_day: Count | None = None
-    tokens_per_day: Count | None = None
-    tokens_per_month: Count | None = None
-    usd_per_month: Usd | None = None
-    max_output_tokens: Annotated[int, Field(ge=1, le=10**7)] | None = Field(
-        default=None, description="of one request"
-    )
-    concurrent_streams: Annotated[int, Field(ge=0, le=10_000)] | None = None
 
     @model_serializer(mode="wrap")
     def _as_it_was_said(self, dump: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]

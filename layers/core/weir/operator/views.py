@@ -8,6 +8,7 @@ from weir.operator.documents import (
     CandidateDocument,
     LimitsDocument,
     TierDocument,
+    with_a_member_for_each_limit,
     with_settings,
 )
 from weir.projects.upstream_kinds import KINDS
@@ -59,17 +60,9 @@ class Projects(View):
     data: list[ListedProject]
 
 
+@with_a_member_for_each_limit(lambda limit: limit.number | None)
 class ResolvedLimits(View):
     """null: no limit of that kind."""
-
-    rpm: int | None
-    tpm: int | None
-    requests_per_day: int | None
-    tokens_per_day: int | None
-    tokens_per_month: int | None
-    usd_per_month: float | None
-    max_output_tokens: int | None
-    concurrent_streams: int | None
 
 
 class Tier(View):

@@ -1,17 +1,15 @@
 """A project as a request reads it: is it open, which pages may call, which models, which limits."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from weir.errors import BadRequest, Killed, NotReady, Unauthenticated
 from weir.projects.catalogue import Catalogue, Model
-from weir.projects.limits import FREE, PROJECT, WITHOUT_TIER, Limits, Pool, Tiers
+from weir.projects.limits import FIELDS, FREE, PROJECT, WITHOUT_TIER, Limits, Pool, Tiers
 from weir.web.origins import Origins
 
 DEFAULT_MODEL_NAMES = (None, "", "default")
-# Every limit but that of one request, which needs no counter.
-_COUNTED = [field.name for field in fields(Limits) if field.name != "max_output_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +52,9 @@ class Project:
             limits_without_tier=without_tier,
             tiers=tiers,
             limited_fields=frozenset(
-                name
-                for name in _COUNTED
-                if any(getattr(each, name) is not None for each in of_users)
+                field.limit
+                for field in FIELDS
+                if any(getattr(each, field.limit) is not None for each in of_users)
             ),
             suspended=told.get("status", "active") != "active",
             killed=told.get("killed") is not None,

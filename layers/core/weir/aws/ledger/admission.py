@@ -176,12 +176,12 @@ class Admissions(Settlements):
         for field in fields:
             most = account.share(field)
             expression.add(rules.attribute(field, at), amounts.of(field), most=most)
-            if field.unit == "nano_usd":
-                expression.add(rules.HELD_USD, amounts.nano_usd)
+            if field.reserved:
+                expression.add(field.reserved, amounts.of(field))
         if account.is_pool and window != MINUTE:
             expression.require_equal(_MARK, account.generation or None)
         let_expire(expression, window, at)
-        if any(field.code in "qd" for field in fields):
+        if any(field.period == rules.DAY for field in fields):
             expression.remove(rules.other_days(at))
         return self._update(
             place(reservation.pid, account.scope, account.part, window, at), expression
