@@ -9,8 +9,8 @@ import pytest
 from weir.chat import relay
 from weir.chat.failures import refusal_of_upstream
 from weir.chat.masking import Mask
-from weir.chat.relay import Outcome, Receipt, Timing
-from weir.chat.request import ChatRequest
+from weir.chat.outcome import Outcome, State
+from weir.chat.relay import Answering, Receipt, Timing
 from weir.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -23,6 +23,8 @@ from weir.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+
+MANY = 100_000  # output tokens: more than any of these answers has
 
 Step = bytes | float | Refusal
 
@@ -91,10 +93,19 @@ def run(
     outcome: Outcome | None = None,
     receipt: Receipt = no_receipt,
 ) -> list[bytes]:
-    request = ChatRequest(True, usage_wanted, b"")
+    how = answering(script, usage_wanted=usage_wanted, receipt=receipt)
     timing = Timing(script.monotonic, deadline=script.now + 300)
-    outcome = outcome or Outcome()
-    return list(relay.stream(request, script, "ours", timing, outcome, receipt, script.cancelled))
+    return list(relay.stream(how, script, timing, outcome or Outcome()))
+
+
+def answering(script: Script, **how: Any) -> Answering:
+    return Answering("ours", 1, MANY, **{"cancelled": script.cancelled, **how})
+
+
+def may_bill(outcome: Outcome) -> tuple[bool, bool]:
+    """Whether the provider has answered, and whether it has the request and is silent."""
+    answered = outcome.state in (State.BEGUN, State.SPEAKING, State.FINISHED)
+    return answered, outcome.state is State.UNHEARD
 
 
 def text(writes: list[bytes]) -> str:
@@ -190,7 +201,7 @@ def test_failure_after_the_first_byte_is_one_error_frame_and_no_done(steps: list
     outcome, script = Outcome(), Script(*steps)
     writes = run(script, outcome=outcome)
     last = objects(writes)[-1]
-    assert last["choices"] == []
+    assert set(last) == {"error"}
     error = last["error"]
     assert isinstance(error, dict)
     assert set(error) == {"message", "type", "param", "code"}
@@ -217,7 +228,7 @@ def test_secret_that_the_provider_quotes_is_not_told() -> None:
     with pytest.raises(UpstreamFailed) as failed:
         run(Script(quoting))
     assert "CANARY" not in failed.value.message
-    assert "CANARY" not in json.dumps(whole(b'{"choices":[],"x":"sk-CANARY"}'))
+    assert "CANARY" not in json.dumps(whole(b'{"choices":[{}],"x":"sk-CANARY"}'))
 
 
 @pytest.mark.parametrize("credential", ["none", "x", "i", "choices"])
@@ -231,13 +242,15 @@ def test_placeholder_key_is_not_cut_out_of_answers(credential: str) -> None:
     script = Script(json.dumps(answer).encode())
     script.mask = Mask(credential)
     timing = Timing(script.monotonic, deadline=script.now + 300)
-    told = json.loads(relay.complete(script, "ours", timing, Outcome()))
-    assert told["choices"] == answer["choices"]
+    told = json.loads(relay.complete(answering(script), script, timing, Outcome()))
+    assert told["choices"][0]["message"]["content"] == words
 
 
-def test_choices_null_become_a_list_that_clients_can_index() -> None:
-    writes = run(Script(b'data: {"choices":null}\n\n', chunk("a", "stop"), DONE))
-    assert objects(writes)[0]["choices"] == []
+@pytest.mark.parametrize("nothing", ['{"choices":null}', '{"choices":[]}', '{"x":1}', "", " "])
+def test_frame_that_says_nothing_is_swallowed(nothing: str) -> None:
+    writes = run(Script(f"data: {nothing}\n\n".encode(), chunk("a", "stop"), DONE))
+    (only,) = objects(writes)
+    assert only["choices"] == [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]
 
 
 FIRST_BYTES: dict[str, Step] = {
@@ -262,10 +275,9 @@ def test_failure_before_the_first_byte_is_raised(first: Step) -> None:
 def test_silent_upstream_is_committed_to_after_five_seconds_and_kept_alive() -> None:
     script = Script(40.0, chunk("a", "stop"), DONE)
     started, times = script.now, []
-    request = ChatRequest(True, False, b"")
     timing = Timing(script.monotonic, deadline=script.now + 300)
     writes = []
-    for write in relay.stream(request, script, "ours", timing, Outcome()):
+    for write in relay.stream(answering(script), script, timing, Outcome()):
         writes.append(write)
         times.append(script.now - started)
     assert writes[:3] == [b": ping\n\n"] * 3
@@ -286,10 +298,9 @@ def test_upstream_that_sends_only_comments_does_not_silence_us() -> None:
 
 def test_upstream_silent_for_five_minutes_is_given_up() -> None:
     script = Script(chunk("a"), 290.0, chunk("b"), 1e9)
-    request = ChatRequest(True, False, b"")
     timing = Timing(script.monotonic, deadline=script.now + 10_000)
     started = script.now
-    writes = list(relay.stream(request, script, "ours", timing, Outcome()))
+    writes = list(relay.stream(answering(script), script, timing, Outcome()))
     assert objects(writes)[-1]["error"]["code"] == "upstream_timeout"  # type: ignore[index]
     assert script.now - started == 590.0
 
@@ -305,9 +316,8 @@ def test_deadline_ends_a_stream_that_goes_on() -> None:
 
 def test_client_that_leaves_closes_the_upstream() -> None:
     script, outcome = Script(chunk("a"), chunk("b"), chunk("c", "stop"), DONE), Outcome()
-    request = ChatRequest(True, False, b"")
     stream = relay.stream(
-        request, script, "ours", Timing(script.monotonic, script.now + 300), outcome
+        answering(script), script, Timing(script.monotonic, script.now + 300), outcome
     )
     next(stream)
     assert isinstance(stream, Iterator)
@@ -318,7 +328,7 @@ def test_client_that_leaves_closes_the_upstream() -> None:
 
 def answer_of(script: Script, outcome: Outcome, receipt: Receipt = no_receipt) -> dict[str, Any]:
     timing = Timing(script.monotonic, deadline=script.now + 300)
-    answer = json.loads(relay.complete(script, "ours", timing, outcome, receipt, script.cancelled))
+    answer = json.loads(relay.complete(answering(script, receipt=receipt), script, timing, outcome))
     assert isinstance(answer, dict)
     return answer
 
@@ -334,7 +344,15 @@ def test_answer_that_does_not_stream_is_one_object_with_our_id() -> None:
     outcome = Outcome()
     body = json.dumps({"id": "theirs", "choices": [{"index": 0}], "usage": USAGE}).encode()
     answer = whole(body[:10], 20.0, body[10:], outcome=outcome)
-    assert answer == {"id": "ours", "choices": [{"index": 0}], "usage": USAGE}
+    message = {"role": "assistant", "content": None}
+    assert answer == {
+        "id": "ours",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": USAGE,
+    }
     assert (outcome.usage, outcome.outcome) == (USAGE, "completed")
 
 
@@ -361,7 +379,7 @@ def test_answer_that_never_comes_ends_at_the_deadline() -> None:
     script = Script(1e9)
     began, timing = script.now, Timing(script.monotonic, deadline=script.now + 840)
     with pytest.raises(DeadlineExceeded):
-        relay.complete(script, "ours", timing, Outcome())
+        relay.complete(answering(script), script, timing, Outcome())
     assert script.now - began < 300, "API Gateway cuts what is silent for five minutes"
 
 
@@ -379,7 +397,7 @@ SAID: dict[str, tuple[dict[str, object], int]] = {
     "reasoning_content": ({"reasoning_content": "abc"}, 3),
     "reasoning": ({"reasoning": "abc"}, 3),
     "refusal": ({"refusal": "no"}, 2),
-    "parts": ({"content": [{"type": "text", "text": "ab"}, {"text": "c"}, {"text": 7}, "x"]}, 3),
+    "parts": ({"content": [{"type": "text", "text": "ab"}, {"text": "c"}, {"text": 7}, "x"]}, 4),
     "tool calls": (
         {
             "tool_calls": [
@@ -426,28 +444,34 @@ def test_message_beside_a_delta_is_not_counted_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    ("said", "size"),
     [
-        None,
-        7,
-        "text",
-        ["text"],
-        {"content": 7},
-        {"content": {"text": "x"}},
-        {"content": [["text"], None]},
-        {"tool_calls": {"function": {"name": "f"}}},
-        {"tool_calls": [1, None, [], {}, {"function": "f"}, {"function": {"arguments": {}}}]},
-        {"function_call": "f"},
-        {"function_call": {"name": 1}},
+        (None, 0),
+        (7, 0),
+        ("text", 4),
+        (["text"], 0),
+        ({"content": 7}, 0),
+        ({"content": {"text": "x"}}, 1),
+        ({"content": [["text"], None]}, 4),
+        ({"tool_calls": {"function": {"name": "f"}}}, 1),
+        ({"tool_calls": [1, None, [], {}, {"function": "f"}, {"function": {"arguments": {}}}]}, 3),
+        ({"function_call": "f"}, 1),
+        ({"function_call": {"name": 1}}, 0),
+        ({"reasoning_details": [{"type": "reasoning.text", "text": "abc"}]}, 3),
+        ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "ab"}]}]}, 2),
+        ({"audio": {"id": "a", "data": "QUJD", "transcript": "x"}}, 5),
+        ({"something_new": {"words": "abcd"}}, 4),
     ],
 )
-def test_odd_types_count_nothing_and_break_nothing(said: object) -> None:
-    outcome = Outcome()
+def test_text_of_odd_types_and_unknown_names_counts_and_breaks_nothing(
+    said: object, size: int
+) -> None:
+    streamed, at_once = Outcome(), Outcome()
     body = json.dumps({"choices": [{"delta": said, "finish_reason": "stop"}]}).encode()
-    writes = run(Script(b"data: " + body + b"\n\n", DONE), outcome=outcome)
+    writes = run(Script(b"data: " + body + b"\n\n", DONE), outcome=streamed)
     assert text(writes).endswith("data: [DONE]\n\n")
-    whole(json.dumps({"choices": [{"message": said}]}).encode(), outcome=outcome)
-    assert (outcome.content_bytes, outcome.content_chunks) == (0, 0)
+    whole(json.dumps({"choices": [{"message": said}]}).encode(), outcome=at_once)
+    assert streamed.content_bytes == at_once.content_bytes == size
 
 
 def test_usage_told_together_with_a_failure_is_kept_for_us() -> None:
@@ -481,7 +505,7 @@ def test_outcome_says_whether_the_provider_may_bill(
     steps: list[Step], answered: bool, silent: bool, streamed: bool
 ) -> None:
     outcome, script = Outcome(), Script(*steps)
-    assert (outcome.answered, outcome.silent) == (False, False)
+    assert may_bill(outcome) == (False, False)
     try:
         if streamed:
             run(script, outcome=outcome)
@@ -489,24 +513,24 @@ def test_outcome_says_whether_the_provider_may_bill(
             answer_of(script, outcome)
     except Refusal:
         pass
-    assert (outcome.answered, outcome.silent) == (answered, silent)
+    assert may_bill(outcome) == (answered, silent)
 
 
 def test_provider_given_up_for_its_silence_may_bill() -> None:
     script, outcome = Script(1e9), Outcome()
     timing = Timing(script.monotonic, deadline=script.now + 10_000)
-    writes = list(relay.stream(ChatRequest(True, False, b""), script, "ours", timing, outcome))
+    writes = list(relay.stream(answering(script), script, timing, outcome))
     assert objects(writes)[-1]["error"]["code"] == "upstream_timeout"  # type: ignore[index]
-    assert (outcome.answered, outcome.silent) == (False, True)
+    assert may_bill(outcome) == (False, True)
 
 
 def test_provider_may_bill_for_a_client_that_left_before_the_first_byte() -> None:
     script, outcome = Script(1e9), Outcome()
     timing = Timing(script.monotonic, script.now + 300)
-    stream = relay.stream(ChatRequest(True, False, b""), script, "ours", timing, outcome)
+    stream = relay.stream(answering(script), script, timing, outcome)
     assert next(stream) == b": ping\n\n"
     stream.close()  # type: ignore[attr-defined]
-    assert (outcome.answered, outcome.silent) == (False, True)
+    assert may_bill(outcome) == (False, True)
 
 
 # ---------------------------------------------------------------- cancelling
@@ -521,7 +545,7 @@ def test_cancelled_before_the_first_byte_is_a_plain_refusal_within_half_a_second
     assert raised.value.headers == {"x-should-retry": "false"}
     assert script.now <= script.cancelled_at + relay.CANCEL_CHECK_S
     assert script.closed
-    assert (outcome.outcome, outcome.answered, outcome.silent) == ("cancelled", False, True)
+    assert (outcome.outcome, *may_bill(outcome)) == ("cancelled", False, True)
 
 
 def test_cancelled_while_the_provider_streams_is_one_error_frame() -> None:
@@ -531,7 +555,6 @@ def test_cancelled_while_the_provider_streams_is_one_error_frame() -> None:
     script.cancelled_at = began + 3.0
     writes = run(script, outcome=outcome)
     assert objects(writes)[-1] == {
-        "choices": [],
         "error": {
             "message": "The request was cancelled.",
             "type": "api_error",
@@ -542,7 +565,7 @@ def test_cancelled_while_the_provider_streams_is_one_error_frame() -> None:
     assert "[DONE]" not in text(writes)
     assert script.now - began == pytest.approx(3.0, abs=0.02)
     assert script.closed
-    assert (outcome.outcome, outcome.answered, outcome.silent) == ("cancelled", True, False)
+    assert (outcome.outcome, *may_bill(outcome)) == ("cancelled", True, False)
     assert outcome.content_bytes == 2 * outcome.chunks, "what came until then is counted"
 
 
@@ -562,7 +585,7 @@ def test_cancelled_whole_answer_is_a_plain_refusal_within_half_a_second() -> Non
         answer_of(script, outcome)
     assert script.now <= script.cancelled_at + relay.CANCEL_CHECK_S
     assert script.closed
-    assert (outcome.outcome, outcome.answered) == ("cancelled", True)
+    assert (outcome.outcome, may_bill(outcome)[0]) == ("cancelled", True)
 
 
 def test_answer_that_is_whole_is_not_cancelled_any_more() -> None:
@@ -619,8 +642,8 @@ def test_usage_in_every_chunk_is_replaced_in_every_chunk_and_not_told_once_more(
     ("more", "created", "model"),
     [
         ({"created": 17, "model": "gpt"}, 17, "gpt"),
-        ({}, 0, ""),
-        ({"created": None, "model": 3, "usage": None}, 0, ""),
+        ({}, 1, ""),
+        ({"created": None, "model": 3, "usage": None}, 1, ""),
     ],
 )
 def test_client_that_asked_gets_a_receipt_when_the_provider_sends_no_usage(

@@ -246,7 +246,7 @@ def test_chat_without_a_provider_key_says_so_and_its_bug_is_a_500(
     status, headers, body, _ = door.handler(asked, CONTEXT)
     assert (status, json.loads(body)["error"]["code"]) == (503, "upstream_not_configured")
     assert headers["x-should-retry"] == "false"
-    monkeypatch.setattr(door.chat, "understand", lambda *_: 1 / 0)
+    monkeypatch.setattr(door.completion, "understood", lambda *_: 1 / 0)
     status, _, body, _ = door.handler(asked, CONTEXT)
     assert (status, json.loads(body)["error"]["code"]) == (500, "server_error")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from weir.chat import relay, sse
-from weir.chat.request import ChatRequest
+from weir.chat.outcome import Outcome
 from weir.errors import Refusal
 from weir.projects.upstream_kinds import KINDS
 from weir.upstreams import openai_compatible
@@ -332,9 +332,8 @@ def test_six_minutes_of_silence_end_in_one_error_with_time_scaled_a_hundredfold(
         heartbeat_every_s=relay.HEARTBEAT_EVERY_S / 100,
         upstream_silence_s=relay.UPSTREAM_SILENCE_S / 100,
     )
-    began, outcome = time.monotonic(), relay.Outcome()
-    request = ChatRequest(True, False, b"")
-    writes = list(relay.stream(request, call, "id", timing, outcome))
+    began, outcome = time.monotonic(), Outcome()
+    writes = list(relay.stream(relay.Answering("id", 1, 1_000), call, timing, outcome))
     assert 2.9 < time.monotonic() - began < 4.5
     assert writes.count(sse.HEARTBEAT) >= 15
     assert b'"code":"upstream_timeout"' in writes[-1]

@@ -93,3 +93,19 @@ def _retry_after(value: str | None) -> int:
     if value is not None and _SECONDS.fullmatch(value.strip()):
         return max(1, min(math.ceil(float(value)), 3600))
     return 1
+
+
+def failure_in(value: object) -> object | None:
+    return (value.get("error") or None) if isinstance(value, dict) else None
+
+
+def event_is_failure(name: str) -> bool:
+    return name == "error"
+
+
+def refusal_in_answer(
+    failure: object, mask: Mask = NOTHING_MASKED, *, before_any_word: bool
+) -> Refusal:
+    told = failure.get("message") if isinstance(failure, dict) else failure
+    message = mask.text(told)[:1000] if isinstance(told, str) and told else "no reason given"
+    return UpstreamFailed(f"The provider failed: {message}")

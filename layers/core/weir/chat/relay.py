@@ -2,8 +2,8 @@
 
 Rules of this file
 * A client never sees half a frame, a frame twice, an empty 200, or a success that was not one.
-* Upstream bytes are parsed and written again, never passed on: providers use CRLF, comments and
-  cuts that the clients in the field cannot read.
+* Upstream bytes are parsed and written again, never passed on: providers use CRLF, comments, cuts
+  and dialects that the clients in the field cannot read (`intake`, `normaliser`).
 * `[DONE]` means success: it follows a `finish_reason` of every choice, or it is not sent.
 * Whatever fails before the first byte is raised (and becomes a plain HTTP error); after it, it is
   one error frame and the end.
@@ -14,25 +14,39 @@ No I/O and no clock of its own: the upstream, `monotonic` and `cancelled` are pa
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from weir.chat import sse
+from weir.chat.cap import Cap
+from weir.chat.intake import Accumulator, Intake
 from weir.chat.masking import Mask
-from weir.chat.request import ChatRequest
+from weir.chat.normaliser import Normaliser
+from weir.chat.outcome import Ending, Outcome, State
 from weir.errors import Cancelled, DeadlineExceeded, Refusal, UpstreamFailed, UpstreamTimeout
-from weir.web.request import finite, refuse_constant
 
 COMMIT_AFTER_S = 5.0  # a provider silent for this long is committed to as 200, with heartbeats
 HEARTBEAT_EVERY_S = 15.0  # under the 30 s that proxies on the way like to cut at
 UPSTREAM_SILENCE_S = 300.0  # reasoning models think for minutes; counted on socket bytes
-MAX_ANSWER_BYTES = 32_000_000  # of an upstream: far above what any output cap allows
 # An answer that does not stream sends nothing until it is whole, and API Gateway cuts a connection
 # that is silent for five minutes.
 WHOLE_ANSWER_S = 285.0
 CANCEL_CHECK_S = 0.5  # a cancelled request has stopped the provider within about a second
 LET_END_S = 0.05  # after `[DONE]`: a connection whose body has ended can be used again
+# A finished answer whose stream goes on: for its usage, and for `[DONE]` when that has come, too.
+LET_TELL_USAGE_S = 5.0
+LET_SAY_DONE_S = 0.25
+
+# A whole answer is held in memory: its size is bounded by what its tokens can take. A token may
+# have 128 bytes, which JSON may escape; log probabilities take some 100 for each alternative.
+DOCUMENT_BASE_BYTES = 256_000
+DOCUMENT_BYTES_PER_TOKEN = 800
+LOGPROBS_BYTES_PER_TOKEN = 4_000
+MOST_DOCUMENT_BYTES = 32_000_000
+# A stream is not held. It may have a chunk of some 500 bytes for each character of each token.
+STREAM_BASE_BYTES = 32_000_000
+STREAM_BYTES_PER_TOKEN = 16_000
 
 
 class Upstream(Protocol):
@@ -47,34 +61,15 @@ class Upstream(Protocol):
         """Stop it now, whatever it does. May be called more than once."""
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What became of a request; filled while it runs, for the log and for what it has cost."""
-
-    outcome: str = "cancelled"  # completed | cancelled | the code of the error that ended it
-    chunks: int = 0
-    first_byte_s: float | None = None
-    total_s: float | None = None
-    usage: dict[str, Any] | None = None  # the provider's own count: the last one it sent
-    # What it may bill for: a 200 that has begun, or a request that it has and says nothing to.
-    # Neither is true of one that it refused, or that never reached it.
-    answered: bool = False
-    silent: bool = False
-    whole: bool = False  # every answer was finished, whatever came then
-    usage_is_final: bool = False  # it was told when every answer was
-    content_bytes: int = 0  # UTF-8, of all text that the provider said, its tool calls included
-    content_chunks: int = 0  # that had some; of a whole answer, choices that had some
-
-
 # Makes the `usage` that a client is told; None leaves the provider's own.
 Receipt = Callable[[Outcome], dict[str, Any] | None]
 
 
-def _no_receipt(outcome: Outcome) -> None:
+def no_receipt(outcome: Outcome) -> None:
     return None
 
 
-def _never() -> bool:
+def never() -> bool:
     return False
 
 
@@ -87,30 +82,51 @@ class Timing:
     commit_after_s: float = COMMIT_AFTER_S
     heartbeat_every_s: float = HEARTBEAT_EVERY_S
     upstream_silence_s: float = UPSTREAM_SILENCE_S
+    let_tell_usage_s: float = LET_TELL_USAGE_S
+    let_say_done_s: float = LET_SAY_DONE_S
 
 
-def stream(
-    request: ChatRequest,
-    upstream: Upstream,
-    completion_id: str,
-    timing: Timing,
-    outcome: Outcome,
-    receipt: Receipt = _no_receipt,
-    cancelled: Callable[[], bool] = _never,
-) -> Iterator[bytes]:
-    """Whole frames, as soon as they are whole.
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """What the relay has to know of a request. `output_tokens` is what was admitted, for all of its
+    `choices` together; `created` (Unix seconds) is for providers that do not say when.
 
     `receipt` makes the `usage` that a client is told, if it asked for it; what it reads of the
     outcome is complete but for `total_s`, and for `outcome` before the end. `cancelled` is called
     for every arrival, and twice a second in silence: it must be quick.
+    """
+
+    completion_id: str
+    created: int
+    output_tokens: int
+    choices: int = 1
+    usage_wanted: bool = False
+    logprobs: bool = False
+    receipt: Receipt = no_receipt
+    cancelled: Callable[[], bool] = never
+
+    @property
+    def most_document_bytes(self) -> int:
+        a_token = DOCUMENT_BYTES_PER_TOKEN + LOGPROBS_BYTES_PER_TOKEN * self.logprobs
+        return min(DOCUMENT_BASE_BYTES + self.output_tokens * a_token, MOST_DOCUMENT_BYTES)
+
+    @property
+    def most_stream_bytes(self) -> int:
+        return STREAM_BASE_BYTES + self.output_tokens * STREAM_BYTES_PER_TOKEN
+
+
+def stream(
+    answering: Answering, upstream: Upstream, timing: Timing, outcome: Outcome
+) -> Iterator[bytes]:
+    """Whole frames, as soon as they are whole.
 
     Start it (`next`) before the answer is handed on: a generator that never started would never run
     its `finally`.
     """
-    frames = _Frames(request, upstream.mask, completion_id, outcome, receipt)
+    frames = _Frames(answering, upstream.mask, outcome)
     watch = _Watch(timing)
     try:
-        for data in _arrivals(upstream, watch, outcome, cancelled):
+        for data in _arrivals(upstream, watch, outcome, answering.cancelled, frames.let_go_after):
             out, failure = (sse.HEARTBEAT, None) if data is None else frames.feed(data)
             if out:
                 watch.spoke = timing.monotonic()
@@ -119,6 +135,7 @@ def stream(
                 watch.committed = True
                 yield out
             if failure is not None:
+                outcome.ending = Ending.BROKEN
                 raise failure
             if frames.done:
                 with contextlib.suppress(Refusal):  # the answer is whole, whatever comes now
@@ -126,62 +143,47 @@ def stream(
                 break
         else:
             yield frames.end()
-        outcome.outcome = "completed"
     except Refusal as refusal:
         outcome.outcome = refusal.code
         if not watch.committed:
             raise
-        yield sse.frame(_compact({"choices": [], "error": refusal.error()}))
+        yield sse.frame(_compact(error_chunk(refusal)))
     finally:
         outcome.total_s = timing.monotonic() - watch.started
         upstream.close()
 
 
-def complete(
-    upstream: Upstream,
-    completion_id: str,
-    timing: Timing,
-    outcome: Outcome,
-    receipt: Receipt = _no_receipt,
-    cancelled: Callable[[], bool] = _never,
-) -> bytes:
+def complete(answering: Answering, upstream: Upstream, timing: Timing, outcome: Outcome) -> bytes:
     """The whole answer of a request that does not stream, as one JSON object."""
     watch = _Watch(
         replace(timing, deadline=min(timing.deadline, timing.monotonic() + WHOLE_ANSWER_S))
     )
-    pieces: list[bytes] = []
-    size = 0
+    whole = _Whole(answering, upstream.mask, outcome)
     try:
-        for data in _arrivals(upstream, watch, outcome, cancelled):
+        for data in _arrivals(upstream, watch, outcome, answering.cancelled, whole.let_go_after):
             watch.spoke = timing.monotonic()  # nobody waits for heartbeats
-            size += len(data or b"")
-            if size > MAX_ANSWER_BYTES:
-                raise _unreadable("it is too large")
-            pieces.append(data or b"")
-        answer = _object(b"".join(pieces))
-        outcome.usage = _usage(answer)
-        if answer.get("error"):
-            raise _reported(answer, upstream.mask)
-        if not isinstance(answer.get("choices"), list):
-            raise _unreadable("it has no choices")
-        for choice in answer["choices"]:
-            said = _said(choice)
-            outcome.content_bytes += said
-            outcome.content_chunks += said > 0
-        outcome.whole = True
-        outcome.usage_is_final = outcome.usage is not None
-        outcome.outcome = "completed"
-        told = receipt(outcome)
-        if told is not None:
-            answer["usage"] = told
-        answer["id"] = completion_id
-        return _masked(answer, upstream.mask)
+            if data is not None:
+                whole.feed(data)
+                if outcome.state is State.BEGUN:
+                    outcome.state = State.SPEAKING  # how much of it is done cannot be known
+                if whole.done:
+                    break
+        return whole.end()
     except Refusal as refusal:
         outcome.outcome = refusal.code
         raise
     finally:
         outcome.total_s = outcome.first_byte_s = timing.monotonic() - watch.started
         upstream.close()
+
+
+def error_chunk(refusal: Refusal) -> dict[str, Any]:
+    """What ends a stream that has failed: `error` and nothing beside it.
+
+    Every published client takes this form for a failure. With a list of `choices` beside it, even
+    an empty one, the AI SDK reads a chunk that says nothing (docs/clients.md).
+    """
+    return {"error": refusal.error()}
 
 
 class _Watch:
@@ -198,35 +200,41 @@ class _Watch:
 
 
 def _arrivals(
-    upstream: Upstream, watch: _Watch, outcome: Outcome, cancelled: Callable[[], bool]
+    upstream: Upstream,
+    watch: _Watch,
+    outcome: Outcome,
+    cancelled: Callable[[], bool],
+    let_go_after: Callable[[Timing], float | None],
 ) -> Iterator[bytes | None]:
-    """The upstream's bytes until its end, and None whenever a sign of life is due."""
+    """The upstream's bytes until its end, and None whenever a sign of life is due.
+
+    An answer that is over ends it after `let_go_after` seconds, whatever its connection does.
+    """
     timing = watch.timing
     now = watch.started
-    outcome.silent = True  # until it is heard: then it is right however we are stopped
+    outcome.state = State.UNHEARD
+    let_go_at = float("inf")
     while True:
         silent_at = watch.heard + timing.upstream_silence_s
         wait_until = min(
-            watch.next_sign_of_life(), silent_at, timing.deadline, now + CANCEL_CHECK_S
+            watch.next_sign_of_life(), silent_at, timing.deadline, now + CANCEL_CHECK_S, let_go_at
         )
-        try:
-            data = upstream.receive(max(0.0, wait_until - now))
-        except Refusal:
-            outcome.silent = False
-            raise
+        data = _received(upstream, max(0.0, wait_until - now), outcome)
         now = timing.monotonic()
-        if data is not None:
-            outcome.answered, outcome.silent = True, False
         if data == b"":
             return
         if data is not None:
             watch.heard = now
             yield data
             now = timing.monotonic()
+            let_go_s = let_go_after(timing)
+            let_go_at = float("inf") if let_go_s is None else min(let_go_at, now + let_go_s)
         elif now >= silent_at:
             raise UpstreamTimeout("The provider fell silent.")
         if cancelled():  # after what has come: it is paid for
             raise Cancelled
+        if now >= let_go_at:
+            return
         if now >= timing.deadline:
             raise DeadlineExceeded("The answer took longer than this deployment allows.")
         if now >= watch.next_sign_of_life():
@@ -234,194 +242,176 @@ def _arrivals(
             now = timing.monotonic()
 
 
-class _Frames:
+def _received(upstream: Upstream, timeout_s: float, outcome: Outcome) -> bytes | None:
+    """As Upstream.receive. A connection that breaks after the answer was finished has ended."""
+    try:
+        data = upstream.receive(timeout_s)
+    except Refusal:
+        if outcome.state is State.FINISHED:
+            return b""
+        outcome.ending = Ending.BROKEN
+        if outcome.state is State.UNHEARD:
+            outcome.state = State.REFUSED
+        raise
+    if data is not None and outcome.state is State.UNHEARD:
+        outcome.state = State.BEGUN
+    return data
+
+
+class _Reading:
+    """What reading a stream and reading a whole answer have in common."""
+
+    def __init__(self, answering: Answering, mask: Mask, outcome: Outcome) -> None:
+        self._answering = answering
+        self._mask = mask
+        self._outcome = outcome
+        self._normaliser = Normaliser(answering.completion_id, answering.created, mask, outcome)
+        self._intake = Intake(
+            self._normaliser,
+            mask,
+            outcome,
+            most_document_bytes=answering.most_document_bytes,
+            most_stream_bytes=answering.most_stream_bytes,
+        )
+        self._cap = Cap(answering.output_tokens)
+        self.done = False
+
+    def let_go_after(self, timing: Timing) -> float | None:
+        """Seconds for which a finished answer's stream is still listened to; None: it goes on."""
+        if self._normaliser.finished < self._answering.choices:
+            return None
+        final = self._outcome.usage_is_final
+        return timing.let_say_done_s if final else timing.let_tell_usage_s
+
+    def _is_used_up(self) -> bool:
+        """Whether the provider has surely produced more than was admitted."""
+        outcome = self._outcome
+        if outcome.state is State.FINISHED:
+            return False
+        return self._cap.is_passed(self._normaliser.texts, outcome.usage)
+
+    def _require_whole(self) -> None:
+        if self._outcome.state is not State.FINISHED:
+            self._outcome.ending = Ending.BROKEN
+            raise UpstreamFailed("The provider's stream ended before the answer was finished.")
+
+
+class _Frames(_Reading):
     """Upstream bytes to our frames, and the judgement whether the answer is whole."""
 
-    def __init__(
-        self,
-        request: ChatRequest,
-        mask: Mask,
-        completion_id: str,
-        outcome: Outcome,
-        receipt: Receipt,
-    ) -> None:
-        self._reader = sse.EventReader()
-        self._mask = mask
-        self._usage_wanted = request.usage_wanted
-        self._id = completion_id
-        self._outcome = outcome
-        self._receipt = receipt
+    def __init__(self, answering: Answering, mask: Mask, outcome: Outcome) -> None:
+        super().__init__(answering, mask, outcome)
         self._usage_told = False
-        self._last: dict[str, Any] = {}
-        self._size = 0
-        self._begun: set[int] = set()
-        self._finished: set[int] = set()
-        self.done = False
 
     def feed(self, data: bytes) -> tuple[bytes, Refusal | None]:
         """Frames for one write, and the failure that follows them, if one does."""
-        self._size += len(data)
         out: list[bytes] = []
         try:
-            if self._size > MAX_ANSWER_BYTES:
-                raise _unreadable("it is too large")
-            for event in self._reader.feed(data):
-                out.append(self._frame(event))
-                if self.done:
+            for chunk in self._intake.feed(data):
+                out += self._frame(chunk)
+                if self._is_used_up():
+                    out += self._cut()
                     break
-        except sse.EventTooLarge:
-            return b"".join(out), _unreadable("one event is too large")
+            else:
+                if self._intake.done:
+                    out += self._end_well()
         except Refusal as refusal:
             return b"".join(out), refusal
         return b"".join(out), None
 
     def end(self) -> bytes:
-        """The connection ended without `[DONE]`: a stream that was whole gets it from us."""
-        last = self._reader.unfinished()
-        if last is not None and last.data.strip() != b"[DONE]":
-            raise UpstreamFailed("The provider's stream was cut in the middle of a frame.")
-        return self._end_well()
+        """The body ended without `[DONE]`: a stream that was whole gets it from us."""
+        try:
+            out = [frame for chunk in self._intake.end() for frame in self._frame(chunk)]
+        except Refusal:
+            self._outcome.ending = Ending.BROKEN
+            raise
+        return b"".join([*out, *self._end_well()])
 
-    def _frame(self, event: sse.Event) -> bytes:
-        if event.data.strip() == b"[DONE]":
-            return self._end_well()
-        chunk = self._last = _object(event.data)
-        outcome, usage = self._outcome, _usage(chunk)
-        if usage is not None:
-            outcome.usage = usage
-        if event.name == "error" or chunk.get("error"):
-            raise _reported(chunk, self._mask)
-        self._count(chunk.get("choices") or ())
-        if usage is not None:
-            outcome.usage_is_final = outcome.whole
-        if not self._usage_wanted:
-            if usage is not None and not chunk.get("choices"):
-                return b""  # clients that did not ask for it index choices[0] of every chunk
+    def _frame(self, chunk: dict[str, Any]) -> Iterator[bytes]:
+        usage = chunk.get("usage")
+        if not self._answering.usage_wanted:
+            if not chunk["choices"]:
+                return  # clients that did not ask for it index choices[0] of every chunk
             chunk.pop("usage", None)
-        elif usage is not None:
+        elif isinstance(usage, dict):
             self._usage_told = True
-            receipt = self._receipt(outcome)
+            receipt = self._answering.receipt(self._outcome)
             if receipt is not None:
                 chunk["usage"] = receipt
-        if "choices" in chunk and chunk["choices"] is None:
-            chunk["choices"] = []  # clients index it
-        chunk["id"] = self._id
-        outcome.chunks += 1
-        return sse.frame(_masked(chunk, self._mask))
+        self._outcome.chunks += 1
+        yield self._line(chunk)
 
-    def _count(self, choices: Iterable[dict[str, Any]]) -> None:
-        """What they say, and whether every answer that has begun is finished."""
-        said = 0
-        for choice in choices:
-            said += _said(choice)
-            index = choice.get("index")
-            index = index if isinstance(index, int) else 0
-            self._begun.add(index)
-            if choice.get("finish_reason"):
-                self._finished.add(index)
-        outcome = self._outcome
-        if said:
-            outcome.content_bytes += said
-            outcome.content_chunks += 1
-        outcome.whole = bool(self._finished) and not self._begun - self._finished
-        outcome.usage_is_final &= outcome.whole  # another answer may begin after the first
+    def _end_well(self) -> list[bytes]:
+        self._require_whole()
+        self._outcome.complete()
+        return self._last_frames()
 
-    def _end_well(self) -> bytes:
-        if not self._outcome.whole:
-            raise UpstreamFailed("The provider's stream ended before the answer was finished.")
-        self._outcome.outcome = "completed"
-        told = b""
-        if self._usage_wanted and not self._usage_told:
-            told = self._own_usage()
+    def _cut(self) -> list[bytes]:
+        """End the answer ourselves: what was admitted is used up."""
+        ends = [
+            self._line(self._normaliser.end_of(index, "length"))
+            for index in self._normaliser.unfinished
+        ]
+        self._outcome.cut()
+        return [*ends, *self._last_frames()]
+
+    def _last_frames(self) -> list[bytes]:
         self.done = True
-        return told + sse.DONE
+        usage = None
+        if self._answering.usage_wanted and not self._usage_told:
+            usage = self._answering.receipt(self._outcome)
+        told = [] if usage is None else [self._line(self._normaliser.usage_chunk(usage))]
+        return [*told, sse.DONE]
 
-    def _own_usage(self) -> bytes:
-        """What a client asked for and the provider did not send, formed as OpenAI forms it."""
-        usage = self._receipt(self._outcome)
-        if usage is None:
-            return b""
-        created, model = self._last.get("created"), self._last.get("model")
-        chunk = {
-            "id": self._id,
-            "object": "chat.completion.chunk",
-            "created": created if isinstance(created, int) else 0,
-            "model": model if isinstance(model, str) else "",
-            "choices": [],
-            "usage": usage,
-        }
+    def _line(self, chunk: dict[str, Any]) -> bytes:
         return sse.frame(_masked(chunk, self._mask))
 
 
-def _object(data: bytes) -> dict[str, Any]:
-    """A chunk or a completion. What indexes it relies on `choices` being a list of objects."""
-    try:
-        value = _DECODER.decode(data.decode())
-    except (ValueError, RecursionError):
-        raise _unreadable("it is not JSON") from None
-    if not isinstance(value, dict):
-        raise _unreadable("it is not an object")
-    choices = value.get("choices")
-    if choices and not (isinstance(choices, list) and all(isinstance(c, dict) for c in choices)):
-        raise _unreadable("its choices are not a list of objects")
-    return value
+class _Whole(_Reading):
+    """Upstream bytes to one completion."""
 
+    def __init__(self, answering: Answering, mask: Mask, outcome: Outcome) -> None:
+        super().__init__(answering, mask, outcome)
+        self._accumulator = Accumulator()
 
-def _usage(value: dict[str, Any]) -> dict[str, Any] | None:
-    usage = value.get("usage")
-    return usage if isinstance(usage, dict) else None
+    def feed(self, data: bytes) -> None:
+        with self._breaking():
+            for chunk in self._intake.feed(data):
+                self._accumulator.add(chunk)
+                if self._is_used_up():
+                    for index in self._normaliser.unfinished:
+                        self._accumulator.add(self._normaliser.end_of(index, "length"))
+                    self._outcome.cut()
+                    self.done = True
+                    return
+            self.done = self._intake.done
 
-
-def _said(choice: dict[str, Any]) -> int:
-    """UTF-8 bytes of the text in a choice's `delta` or `message`. Other types count nothing.
-
-    A `message` beside a `delta` is taken to repeat it.
-    """
-    message = choice.get("delta")
-    if message is None:
-        message = choice.get("message")
-    if not isinstance(message, dict):
-        return 0
-    size = 0
-    for name, value in message.items():
-        if name in _TEXTS:
-            if isinstance(value, list):
-                size += sum(_utf8(part.get("text")) for part in value if isinstance(part, dict))
+    def end(self) -> bytes:
+        with self._breaking():
+            if self._intake.is_document:
+                answer = self._intake.completion()
             else:
-                size += _utf8(value)
-        elif name == "tool_calls" and isinstance(value, list):
-            for call in value:
-                if isinstance(call, dict):
-                    size += _called(call.get("function")) + _called(call.get("custom"))
-        elif name == "function_call":
-            size += _called(value)
-    return size
+                if not self.done:
+                    for chunk in self._intake.end():
+                        self._accumulator.add(chunk)
+                if self._outcome.ending is not Ending.CUT:
+                    self._require_whole()
+                answer = self._accumulator.completion()
+        if self._outcome.ending is not Ending.CUT:
+            self._outcome.complete()
+        told = self._answering.receipt(self._outcome)
+        if told is not None:
+            answer["usage"] = told
+        return _masked(answer, self._mask)
 
-
-def _called(tool: object) -> int:
-    if not isinstance(tool, dict):
-        return 0
-    return _utf8(tool.get("name")) + _utf8(tool.get("arguments")) + _utf8(tool.get("input"))
-
-
-def _utf8(value: object) -> int:
-    if not isinstance(value, str):
-        return 0
-    return len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
-
-
-def _reported(chunk: dict[str, Any], mask: Mask) -> Refusal:
-    """A failure told inside a 200."""
-    error = chunk.get("error")
-    told = error.get("message") if isinstance(error, dict) else error or chunk.get("message")
-    message = mask.text(told)[:1000] if isinstance(told, str) and told else "no reason given"
-    return UpstreamFailed(f"The provider failed: {message}")
-
-
-def _unreadable(why: str) -> Refusal:
-    return UpstreamFailed(
-        f"The provider's answer cannot be read: {why}.", code="upstream_invalid_response"
-    )
+    @contextlib.contextmanager
+    def _breaking(self) -> Iterator[None]:
+        try:
+            yield
+        except Refusal:
+            self._outcome.ending = Ending.BROKEN
+            raise
 
 
 def _masked(value: dict[str, Any], mask: Mask) -> bytes:
@@ -435,8 +425,5 @@ def _compact(value: dict[str, Any]) -> bytes:
     return _ENCODER.encode(value).encode("utf-8", "backslashreplace")
 
 
-_TEXTS = frozenset({"content", "reasoning_content", "reasoning", "refusal"})
-
-# Made once: json.loads and json.dumps with arguments would make one for every chunk.
-_DECODER = json.JSONDecoder(parse_constant=refuse_constant, parse_float=finite)
+# Made once: json.dumps with arguments would make one for every chunk.
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))

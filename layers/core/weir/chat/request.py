@@ -93,6 +93,7 @@ class ChatRequest:
     choices: int = 1
     output_cap: int = 1
     cap_asked: bool = False
+    logprobs: bool = False
 
     def body_for(self, candidate: Candidate, output_cap: int) -> bytes:
         """What this candidate gets; `output_cap` is for each choice."""
@@ -145,6 +146,7 @@ def understand(body: Mapping[str, Any], target: Target) -> ChatRequest:
         choices=choices,
         output_cap=min([*caps, target.max_output_tokens // choices]),
         cap_asked=bool(caps),
+        logprobs=bool(body.get("logprobs")),
     )
 
 

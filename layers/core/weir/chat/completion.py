@@ -1,0 +1,333 @@
+"""The rules of a chat request: what it may cost, who answers it, and what is billed for it.
+
+A request goes through here in this order: `understood`, then `asked_of_the_ledger`, then `relayed`,
+which opens one upstream after the other until one answers, and settles the request whatever
+happens. Pure: the ledger, the upstreams and the clock are passed in.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+from weir.chat import relay
+from weir.chat.outcome import Ending, Outcome, State
+from weir.chat.request import ChatRequest, Target, check_length, completion_id, understand
+from weir.errors import BadRequest, Refusal
+from weir.identity.tokens import Claims
+from weir.ledger import costs
+from weir.ledger.admission import Ask, Reservation
+from weir.ledger.rules import Amounts, Field, Settlement
+from weir.projects.catalogue import Candidate, Model
+from weir.projects.snapshot import Snapshot
+from weir.web.request import Request
+
+# After the longest answer its process is given up, and the sweeper settles for it.
+SWEPT_AFTER_S = 60
+MAX_LABEL = 128  # characters of a session or thread that are kept with the usage
+MAX_TAG = 64
+
+
+# ---------------------------------------------------------------- before it is admitted
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """One request that has been understood. `subject` is who spends, as the ledger knows them."""
+
+    request: Request
+    claims: Claims
+    snapshot: Snapshot
+    model: Model
+    asked: ChatRequest
+    completion_id: str
+    subject: str
+    at_ms: int
+
+    @property
+    def session_id(self) -> str | None:
+        return self.request.label("X-Session-Id") or self.claims.sid
+
+    @property
+    def thread_id(self) -> str | None:
+        return self.request.label("X-Thread-Id")
+
+    @property
+    def input_bound(self) -> int:
+        return costs.input_bound(self.model, self.asked.text_bytes, self.asked.images)
+
+    @property
+    def input_estimate(self) -> int:
+        return costs.input_estimate(self.model, self.asked.text_bytes, self.asked.images)
+
+
+def understood(
+    request: Request,
+    claims: Claims,
+    snapshot: Snapshot,
+    body: Mapping[str, Any],
+    *,
+    subject: str,
+    at_ms: int,
+    random_hex: str,
+) -> Chat:
+    """Raises the refusal of a request that cannot be answered, before anything is held for it."""
+    project = snapshot.project
+    model = project.choose(body.get("model"), snapshot.catalogue)
+    cap = snapshot.most_output_tokens(claims.tier)
+    target = Target(
+        model.max_output_tokens if cap is None else min(cap, model.max_output_tokens),
+        images=model.image_max_tokens is not None,
+        system_prompt=project.system_prompt,
+    )
+    asked = understand(body, target)
+    check_length(model, asked)
+    chosen = completion_id(request.headers.get("x-client-request-id"), random_hex)
+    return Chat(request, claims, snapshot, model, asked, chosen, subject, at_ms)
+
+
+def asked_of_the_ledger(chat: Chat, max_stream_s: int) -> Ask:
+    """What a request wants to be admitted with: its worst case, at every limit that it has."""
+    claims, project, model = chat.claims, chat.snapshot.project, chat.model
+    bound, estimate = chat.input_bound, chat.input_estimate
+
+    def price(output_tokens: int) -> Amounts:
+        return Amounts(
+            estimate + output_tokens, costs.worst_case(model.candidates, bound, output_tokens)
+        )
+
+    def afford(limit: Field, left: int) -> int:
+        if limit.unit == "nano_usd":
+            return costs.affordable_output(model.candidates, bound, left)
+        return left - estimate if limit.unit == "tokens" else 0
+
+    return Ask(
+        pid=claims.pid,
+        subject=chat.subject,
+        tier=claims.tier,
+        completion_id=chat.completion_id,
+        limits=project.limits_of(claims.tier),
+        limited=project.limited_fields,
+        project=project.pool,
+        tenant=chat.snapshot.tenant_pool,
+        price=price,
+        afford=afford,
+        output_tokens=chat.asked.output_tokens(chat.asked.output_cap),
+        choices=chat.asked.choices,
+        shrinkable=not chat.asked.cap_asked,
+        due=chat.at_ms // 1000 + max_stream_s + SWEPT_AFTER_S,
+        row={
+            "uid": claims.uid,
+            "session_id": _kept(chat.session_id),
+            "thread_id": _kept(chat.thread_id),
+            "tag": _tag(chat.request),
+            "model": model.name,
+            "tier": claims.tier,
+            "request_id": chat.request.request_id,
+        },
+    )
+
+
+def _kept(label: str | None) -> str | None:
+    return label[:MAX_LABEL] if label else None
+
+
+def _tag(request: Request) -> str | None:
+    tag = request.headers.get("fc-tag")
+    if tag and (len(tag) > MAX_TAG or not tag.isprintable()):
+        raise BadRequest(f"FC-Tag must be at most {MAX_TAG} printable characters.", param="FC-Tag")
+    return tag or None
+
+
+# ---------------------------------------------------------------- while it runs
+
+
+@dataclass(slots=True)
+class Running:
+    """A request that was admitted. `attempts` are the upstreams that were asked, with what came of
+    it; `candidate` and `outcome` are of the last one.
+    """
+
+    chat: Chat
+    reservation: Reservation
+    candidate: Candidate
+    outcome: Outcome = field(default_factory=Outcome)
+    attempts: list[str] = field(default_factory=list)
+
+    @classmethod
+    def admitted(cls, chat: Chat, reservation: Reservation) -> "Running":
+        return cls(chat, reservation, chat.model.candidates[0])
+
+    @property
+    def output_cap(self) -> int:
+        """For each choice."""
+        return self.reservation.output_tokens // self.chat.asked.choices
+
+
+Open = Callable[[Candidate, bytes], relay.Upstream]
+
+
+def relayed(
+    running: Running,
+    timing: relay.Timing,
+    *,
+    open_upstream: Open,
+    settle: Callable[[Running], None],
+    cancelled: Callable[[], bool],
+) -> Iterator[bytes]:
+    """The answer of the first upstream that gives one. Whatever happens, the request is settled.
+
+    What fails before the first `next` has returned is a plain refusal.
+    """
+    chat, candidates = running.chat, running.chat.model.candidates
+    answering = relay.Answering(
+        chat.completion_id,
+        chat.at_ms // 1000,
+        running.reservation.output_tokens,
+        choices=chat.asked.choices,
+        usage_wanted=chat.asked.usage_wanted,
+        logprobs=chat.asked.logprobs,
+        receipt=lambda outcome: receipt(running, outcome),
+        cancelled=cancelled,
+    )
+    try:
+        for candidate in candidates:
+            running.candidate, running.outcome = candidate, Outcome()
+            running.attempts.append(f"{candidate.upstream.name}=ok")
+            try:
+                body = chat.asked.body_for(candidate, running.output_cap)
+                upstream = open_upstream(candidate, body)
+                if chat.asked.stream:
+                    yield from relay.stream(answering, upstream, timing, running.outcome)
+                else:
+                    yield relay.complete(answering, upstream, timing, running.outcome)
+                return
+            except Refusal as refusal:  # before anything was sent to the caller
+                running.outcome.outcome = refusal.code
+                running.outcome.ending = _ending(running.outcome)
+                running.attempts[-1] = f"{candidate.upstream.name}={refusal.code}"
+                if candidate is candidates[-1] or not may_try_another(refusal, running.outcome):
+                    raise
+    finally:
+        settle(running)
+
+
+def _ending(outcome: Outcome) -> Ending:
+    """Of a request that could not even be opened: nobody has stopped it."""
+    return Ending.BROKEN if outcome.state is State.REFUSED else outcome.ending
+
+
+def may_try_another(refusal: Refusal, outcome: Outcome) -> bool:
+    """Whether the next candidate is asked: never if this one may be paid for what it has done."""
+    if billed(outcome) is not Billed.NOTHING:
+        return False
+    return refusal.elsewhere or refusal.code == "upstream_not_configured"
+
+
+# ---------------------------------------------------------------- what is billed
+
+
+class Billed(Enum):
+    """What a request is charged."""
+
+    NOTHING = "nothing"
+    AS_REPORTED = "what the provider reports; if it reports nothing, an estimate of what was seen"
+    AT_MOST = (
+        "as reported if that came when all answers were finished; else on the safe side: the input "
+        "at its bound, and the whole output cap where output may have been produced unseen"
+    )
+
+
+# Who pays, by how far the answer had come and why it ended; docs/ledger.md shows this table. What
+# is not in it cannot be, and would be billed on the safe side.
+BILLED: Mapping[tuple[State, Ending], Billed] = {
+    (State.REFUSED, Ending.STOPPED): Billed.NOTHING,
+    (State.REFUSED, Ending.BROKEN): Billed.NOTHING,
+    (State.UNHEARD, Ending.STOPPED): Billed.AT_MOST,  # it may have worked all the time
+    (State.BEGUN, Ending.STOPPED): Billed.AT_MOST,
+    (State.BEGUN, Ending.BROKEN): Billed.NOTHING,  # it failed before its first word
+    (State.SPEAKING, Ending.STOPPED): Billed.AT_MOST,
+    (State.SPEAKING, Ending.CUT): Billed.AT_MOST,
+    (State.SPEAKING, Ending.BROKEN): Billed.AT_MOST,
+    (State.FINISHED, Ending.COMPLETED): Billed.AS_REPORTED,
+    (State.FINISHED, Ending.STOPPED): Billed.AT_MOST,
+    (State.FINISHED, Ending.BROKEN): Billed.AT_MOST,
+}
+
+
+def billed(outcome: Outcome) -> Billed:
+    return BILLED.get((outcome.state, outcome.ending), Billed.AT_MOST)
+
+
+def usage(running: Running, outcome: Outcome) -> costs.Usage:
+    """What a request is charged for, in tokens."""
+    how = billed(outcome)
+    if how is Billed.NOTHING:
+        return costs.Usage(0, 0, 0, 0)
+    reported = costs.read_usage(outcome.usage)
+    # A provider that has said something and reports no output has not counted.
+    has_counted = reported is not None and (reported.output > 0 or not outcome.content_chunks)
+    if reported is not None and has_counted and outcome.usage_is_final:
+        return reported
+    return costs.not_less_than(reported, _counted(running, outcome, how))
+
+
+def _counted(running: Running, outcome: Outcome, how: Billed) -> costs.Usage:
+    """Our own count, of a provider that has not told, or not at the end."""
+    chat, most = running.chat, running.reservation.output_tokens
+    seen = (outcome.content_bytes, outcome.content_chunks)
+    if how is Billed.AS_REPORTED:
+        return costs.estimated(chat.input_estimate, *seen, most)
+    counted = costs.estimated(chat.input_bound, *seen, most)
+    unseen = chat.model.hidden_reasoning or not chat.asked.stream
+    if unseen or outcome.ending is Ending.CUT:
+        return replace(counted, output=most)
+    return counted
+
+
+def receipt(running: Running, outcome: Outcome) -> dict[str, Any]:
+    """The `usage` that a client is shown. Some providers report one with every chunk: until the
+    end, it is what they report so far.
+    """
+    shown = costs.read_usage(outcome.usage)
+    if shown is None or outcome.ending is Ending.CUT:
+        ended = outcome.ending in (Ending.COMPLETED, Ending.CUT)
+        complete = replace(outcome, state=State.FINISHED, ending=Ending.COMPLETED)
+        shown = usage(running, outcome if ended else complete)
+    return costs.usage_object(shown, costs.cost(shown, running.candidate), outcome.usage)
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a request that has ended is settled with. `row` holds what only its end knows."""
+
+    settlement: Settlement
+    row: dict[str, Any]
+    excess_nano_usd: int  # above what was held
+
+
+def charge(running: Running) -> Charge:
+    outcome, candidate = running.outcome, running.candidate
+    taken = usage(running, outcome)
+    nano_usd = costs.cost(taken, candidate)
+    answered = billed(outcome) is not Billed.NOTHING
+    excess = max(0, nano_usd - running.reservation.amounts.nano_usd)
+    row = {
+        "upstream": candidate.upstream.name,
+        "outcome": outcome.outcome,
+        "input_tokens": taken.input,
+        "cached_tokens": taken.cached,
+        "output_tokens": taken.output,
+        "reasoning_tokens": taken.reasoning,
+        "nano_usd": nano_usd,
+        "estimated": taken.estimated,
+        "at_ms": running.chat.at_ms,
+        "first_byte_ms": _ms(outcome.first_byte_s),
+        "total_ms": _ms(outcome.total_s),
+        **({"excess_nano_usd": excess} if excess else {}),
+    }
+    return Charge(Settlement(taken.total, nano_usd, answered=answered), row, excess)
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)

@@ -1,0 +1,367 @@
+"""What a provider says, brought into the one form that every published client reads.
+
+Rules of this file
+* Tolerant in what is read: what is missing is filled in, what has another spelling is respelt, what
+  says nothing is swallowed.
+* Strict in what is judged: a failure is a failure wherever it is said, and an answer is finished
+  only by a `finish_reason`.
+* What clients index is always there: `choices[0]`, its `index`, its `delta` or `message`, and the
+  `index` of a tool call.
+* Every text that comes is counted, whatever its name: it may have to be paid for.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from weir.chat.failures import failure_in, refusal_in_answer
+from weir.chat.masking import Mask
+from weir.chat.outcome import Outcome, State
+from weir.errors import Refusal, UpstreamFailed
+
+CHUNK, COMPLETION = "chat.completion.chunk", "chat.completion"
+MOST_CHOICES = 1_000  # an index above it is no index
+
+# Other spellings of OpenAI's reasons; any other word means that the answer is finished, too.
+FINISH_REASONS = {
+    **{reason: reason for reason in ("stop", "length", "tool_calls", "content_filter")},
+    "function_call": "function_call",
+    **dict.fromkeys(("max_tokens", "max_output_tokens", "model_length"), "length"),
+    "model_context_window_exceeded": "length",
+    **dict.fromkeys(("tool_use", "tool_call", "tool"), "tool_calls"),
+    **dict.fromkeys(
+        ("safety", "recitation", "blocklist", "prohibited_content", "spii", "content_filtered",
+         "guardrail_intervened", "refusal", "sensitive"),
+        "content_filter",
+    ),
+}  # fmt: skip
+# An answer that ended so is no answer.
+BROKEN_OFF = frozenset(
+    {"error", "failed", "abort", "aborted", "cancelled", "canceled", "network_error", "timeout",
+     "insufficient_system_resource", "malformed_function_call"}
+)  # fmt: skip
+UNFINISHED = frozenset({"", "null", "none"})
+
+# Members of a delta or message whose strings are no text of the answer.
+_NO_TEXT = frozenset({"role", "id", "type", "index", "object", "status", "format", "signature"})
+
+
+class Normaliser:
+    """Of one answer. `created` (Unix seconds) is for providers that do not say when."""
+
+    def __init__(self, completion_id: str, created: int, mask: Mask, outcome: Outcome) -> None:
+        self._id = completion_id
+        self._created = created
+        self._model = ""
+        self._mask = mask
+        self._outcome = outcome
+        self._begun: set[int] = set()
+        self._finished: set[int] = set()
+        self._calls: dict[int, _ToolCalls] = {}
+        self.texts: list[str] = []  # what the last chunk or completion said
+
+    @property
+    def unfinished(self) -> list[int]:
+        """The indexes of answers that have begun and have no end; at least one until any has."""
+        if not self._begun:
+            return [0]
+        return sorted(self._begun - self._finished)
+
+    @property
+    def finished(self) -> int:
+        """How many answers are finished, if all that have begun are; else 0."""
+        return len(self._finished) if self._outcome.state is State.FINISHED else 0
+
+    def chunk(self, value: object) -> dict[str, Any] | None:
+        """Return a chunk of a stream in normal form; None for one that says nothing.
+
+        Its `choices` are empty only if it has a usage. Raise the refusal for what reports a failure
+        or cannot be read.
+        """
+        self.texts = []
+        usage = usage_of(value) if isinstance(value, dict) else None
+        if usage is not None:  # also beside a failure
+            self._outcome.usage = usage
+            self._outcome.usage_is_final = False
+            self._outcome.state = State.SPEAKING
+        chunk = self._checked(value)
+        choices = _choices(chunk)
+        broken_off = False
+        for place, choice in enumerate(choices):
+            index = _index(choice, place)
+            delta = _delta(choice)
+            if "tool_calls" in delta:
+                calls = self._calls.setdefault(index, _ToolCalls(self._id, index))
+                calls.normalise(delta)
+            self.texts += _texts(delta)
+            self._begun.add(index)
+            reason = _respell_finish_reason(choice)
+            if reason in BROKEN_OFF:
+                broken_off = True
+            elif reason is not None:
+                self._finished.add(index)
+        self._count(usage)
+        if broken_off:
+            raise UpstreamFailed("The provider broke off its answer.")
+        if not choices and usage is None:
+            return None
+        chunk["choices"] = choices
+        return self._named(chunk, CHUNK)
+
+    def completion(self, value: object) -> dict[str, Any]:
+        """Return a whole answer in normal form. Raises the same refusals."""
+        self.texts = []
+        self._outcome.usage = usage_of(value) if isinstance(value, dict) else None
+        try:
+            answer = self._checked(value)
+        except Refusal:
+            if self._outcome.usage is None:
+                self._outcome.state = State.REFUSED  # it says so itself: it has done nothing
+            raise
+        choices = _choices(answer)
+        if not choices:
+            raise unreadable("it has no choices")
+        for place, choice in enumerate(choices):
+            index = _index(choice, place)
+            message = _message(choice)
+            if "tool_calls" in message:
+                _ToolCalls(self._id, index).normalise(message, whole=True)
+            texts = list(_texts(message))
+            self.texts += texts
+            self._outcome.content_chunks += any(texts)
+            self._begun.add(index)
+            reason = _respell_finish_reason(choice)
+            if reason in BROKEN_OFF:
+                raise UpstreamFailed("The provider broke off its answer.")
+            choice["finish_reason"] = reason or "stop"
+            self._finished.add(index)
+        self._outcome.content_bytes += sum(map(_utf8, self.texts))
+        self._outcome.state = State.FINISHED
+        self._outcome.usage_is_final = self._outcome.usage is not None
+        answer["choices"] = choices
+        return self._named(answer, COMPLETION)
+
+    def end_of(self, index: int, reason: str) -> dict[str, Any]:
+        """Return a chunk of ours that ends an answer."""
+        self._begun.add(index)
+        self._finished.add(index)
+        choice = {"index": index, "delta": {}, "finish_reason": reason}
+        return self._named({"choices": [choice]}, CHUNK)
+
+    def usage_chunk(self, usage: dict[str, Any]) -> dict[str, Any]:
+        """Return a chunk of ours as OpenAI forms it: a usage alone."""
+        return self._named({"choices": [], "usage": usage}, CHUNK)
+
+    def _checked(self, value: object) -> dict[str, Any]:
+        failure = failure_in(value)
+        if failure is not None:
+            silent = self._outcome.content_chunks == 0
+            raise refusal_in_answer(failure, self._mask, before_any_word=silent)
+        if not isinstance(value, dict):
+            raise unreadable("it is not an object")
+        return value
+
+    def _count(self, usage: dict[str, Any] | None) -> None:
+        outcome = self._outcome
+        said = sum(map(_utf8, self.texts))
+        if said:
+            outcome.content_bytes += said
+            outcome.content_chunks += 1
+        if self._finished and self._begun == self._finished:
+            outcome.state = State.FINISHED
+        elif said or outcome.state is State.FINISHED:
+            outcome.state = State.SPEAKING
+        is_finished = outcome.state is State.FINISHED
+        if usage is not None:
+            outcome.usage_is_final = is_finished
+        else:  # another answer may begin after the first
+            outcome.usage_is_final &= is_finished
+
+    def _named(self, value: dict[str, Any], kind: str) -> dict[str, Any]:
+        model, created = value.get("model"), value.get("created")
+        if isinstance(model, str):
+            self._model = model
+        else:
+            value["model"] = self._model
+        if type(created) is int:
+            self._created = created
+        else:
+            value["created"] = self._created
+        value["id"] = self._id
+        value["object"] = kind
+        return value
+
+
+class _ToolCalls:
+    """The tool calls of one answer. Some providers send them without an index, or number all of
+    them 0; every client puts them together by it.
+    """
+
+    def __init__(self, completion_id: str, choice: int) -> None:
+        self._prefix = f"call_{completion_id[-24:]}_{choice}"
+        self._ids: list[str] = []  # by our index; "" for what has no id of its own
+        self._ours: dict[int, int] = {}  # by the provider's index
+
+    def normalise(self, delta: dict[str, Any], *, whole: bool = False) -> None:
+        calls = delta["tool_calls"]
+        calls = [calls] if isinstance(calls, dict) else calls
+        found = [call for call in calls if isinstance(call, dict)] if calls else []
+        if not isinstance(calls, list) or not found:
+            del delta["tool_calls"]
+            return
+        delta["tool_calls"] = found
+        for call in found:
+            function = call.get("function")
+            if isinstance(function, dict) and not isinstance(function.get("arguments"), str | None):
+                function["arguments"] = json.dumps(function["arguments"], separators=(",", ":"))
+            index, begins = self._place(call)
+            if begins and not call.get("id"):
+                call["id"] = f"{self._prefix}_{index}"
+            if begins and not call.get("type"):
+                call["type"] = "custom" if "custom" in call else "function"
+            if whole:
+                call.pop("index", None)
+            else:
+                call["index"] = index
+
+    def _place(self, call: dict[str, Any]) -> tuple[int, bool]:
+        """Return our index of it, and whether it begins here."""
+        theirs, id_ = call.get("index"), call.get("id")
+        id_ = id_ if isinstance(id_, str) else ""
+        function = call.get("function")
+        named = "custom" in call or (isinstance(function, dict) and bool(function.get("name")))
+        if id_ and id_ in self._ids:
+            return self._ids.index(id_), False
+        if type(theirs) is int and 0 <= theirs < MOST_CHOICES:
+            ours = self._ours.get(theirs)
+            # The same index again is the same call, unless another id and name say otherwise.
+            if ours is not None and not (named and id_ and self._ids[ours]):
+                return ours, False
+            self._ours[theirs] = len(self._ids)
+        elif self._ids and not named:
+            return len(self._ids) - 1, False
+        self._ids.append(id_)
+        return len(self._ids) - 1, True
+
+
+def usage_of(value: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the usage that a chunk or completion has; None if there is no number in it."""
+    usage = value.get("usage")
+    if usage is None and "x_groq" in value:
+        groq = value["x_groq"]
+        usage = groq.get("usage") if isinstance(groq, dict) else None
+    if not isinstance(usage, dict) or not any(type(n) in (int, float) for n in usage.values()):
+        return None
+    return usage
+
+
+def unreadable(why: str) -> Refusal:
+    return UpstreamFailed(
+        f"The provider's answer cannot be read: {why}.", code="upstream_invalid_response"
+    )
+
+
+def _choices(value: dict[str, Any]) -> list[dict[str, Any]]:
+    choices = value.get("choices")
+    if not choices:
+        return []
+    if not isinstance(choices, list) or not all(isinstance(each, dict) for each in choices):
+        raise unreadable("its choices are not a list of objects")
+    return choices
+
+
+def _index(choice: dict[str, Any], place: int) -> int:
+    index = choice.get("index")
+    if type(index) is not int or not 0 <= index < MOST_CHOICES:
+        index = choice["index"] = place
+    return index
+
+
+def _delta(choice: dict[str, Any]) -> dict[str, Any]:
+    """A `message` beside a `delta` is taken to repeat it."""
+    delta = choice.get("delta")
+    if not isinstance(delta, dict):
+        said = delta if delta is not None else choice.pop("message", choice.pop("text", None))
+        delta = choice["delta"] = _said(said)
+    if "content" in delta and not isinstance(delta["content"], str | None):
+        _flatten(delta)
+    return delta
+
+
+def _message(choice: dict[str, Any]) -> dict[str, Any]:
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        message = choice["message"] = _said(message if message else choice.pop("text", None))
+    message.setdefault("role", "assistant")
+    message.setdefault("content", None)
+    if not isinstance(message["content"], str | None):
+        _flatten(message)
+    return message
+
+
+def _said(value: object) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    return {"content": value} if isinstance(value, str) else {}
+
+
+def _flatten(message: dict[str, Any]) -> None:
+    """Make a text of a content that is a list of parts: clients add contents up as strings.
+
+    What a model thinks becomes `reasoning_content`, as most providers spell it.
+    """
+    content = message["content"]
+    parts = content if isinstance(content, list) else [content]
+    spoken: list[str] = []
+    thought: list[str] = []
+    for part in parts:
+        kind = part.get("type") if isinstance(part, dict) else None
+        into = thought if kind in ("thinking", "reasoning", "redacted_thinking") else spoken
+        into += _strings(part)
+    message["content"] = "".join(spoken)
+    if thought and not isinstance(message.get("reasoning_content"), str):
+        message["reasoning_content"] = "".join(thought)
+
+
+def _respell_finish_reason(choice: dict[str, Any]) -> str | None:
+    """Return the reason in OpenAI's spelling (or one of BROKEN_OFF); None: not finished."""
+    reason = choice.get("finish_reason")
+    if reason is None:
+        choice["finish_reason"] = None
+        return None
+    known = FINISH_REASONS.get(reason) if isinstance(reason, str) else None
+    if known == reason:
+        return known
+    word = reason.strip().lower() if isinstance(reason, str) else "stop"
+    if word in UNFINISHED:
+        choice["finish_reason"] = None
+        return None
+    if word in BROKEN_OFF:
+        return word
+    choice["native_finish_reason"] = reason
+    choice["finish_reason"] = respelt = FINISH_REASONS.get(word, "stop")
+    return respelt
+
+
+def _texts(said: dict[str, Any]) -> list[str]:
+    content = said.get("content")
+    if isinstance(content, str) and (len(said) == 1 or (len(said) == 2 and "role" in said)):
+        return [content] if content else []
+    return [text for text in _strings(said) if text]
+
+
+def _strings(value: Any, depth: int = 8) -> Iterator[str]:
+    """Every text within a delta or message, whatever its name."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict) and depth:
+        for name, each in value.items():
+            if name not in _NO_TEXT:
+                yield from _strings(each, depth - 1)
+    elif isinstance(value, list) and depth:
+        for each in value:
+            yield from _strings(each, depth - 1)
+
+
+def _utf8(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
