@@ -128,8 +128,8 @@ def remove_upstream(console: Console, asked: argparse.Namespace) -> None:
 
 
 def address(upstream: Mapping[str, Any]) -> str:
-    if upstream.get("base_url"):
-        return str(upstream["base_url"])
+    if takes_key(upstream["kind"]):
+        return str(upstream.get("base_url", "unknown"))
     title = KINDS[upstream["kind"]].title
     return f"{title} in {upstream.get('region') or 'the region of the deployment'}"
 

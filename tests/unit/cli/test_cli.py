@@ -570,6 +570,19 @@ def test_upstream_of_every_kind_is_set_shown_exported_and_imported(weir: Weir, k
     assert weir("upstreams", "show", "one", "--json").json() == told
 
 
+def test_upstream_of_a_later_releases_kind_is_listed(
+    weir: Weir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = {"upstreams": {"one": {"kind": "later", "place": "moon"}}, "models": {}}
+    monkeypatch.setattr("weir.aws.operator.Operator.catalogue", lambda _: later)
+    assert weir("upstreams", "list").out.splitlines()[1].split() == [
+        "one",
+        "later",
+        "unknown",
+        "none",
+    ]
+
+
 def test_prices_are_shown_exactly_and_for_a_million_tokens(configured: Weir) -> None:
     _, line = configured("models", "list").out.splitlines()
     assert line.split() == ["large", "one", "0.15", "2.5", "1000", "100"]

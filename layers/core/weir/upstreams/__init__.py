@@ -1,1 +1,1 @@
-"""The shell towards model providers: one small file for each way of reaching one."""
+"""The shell towards model providers: their credentials, connections and bytes."""
