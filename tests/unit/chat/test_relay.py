@@ -256,6 +256,9 @@ def test_frame_that_says_nothing_is_swallowed(nothing: str) -> None:
 FIRST_BYTES: dict[str, Step] = {
     "error in a 200": b'data: {"error":{"message":"boom"}}\n\n',
     "garbage": b"data: <html>\n\n",
+    "a page": b"<html>a proxy's page</html>",
+    "plain text": b"upstream connect error",
+    "JSON that is no answer": b"{}",
     "empty": b"",
     "done at once": DONE,
     "refused": UpstreamUnavailable("refused"),

@@ -31,8 +31,17 @@ from weir.aws.clients import client
 from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Table
+from weir.chat import completion
+from weir.chat.completion import Chat
 from weir.chat.masking import Mask
-from weir.errors import NotReady, Refusal, UpstreamBusy, UpstreamRejected, UpstreamUnavailable
+from weir.errors import (
+    BadRequest,
+    NotReady,
+    Refusal,
+    UpstreamBusy,
+    UpstreamRejected,
+    UpstreamUnavailable,
+)
 from weir.identity import tokens
 from weir.identity.keyring import SigningKey
 from weir.ledger.admission import Reservation, StaleConfiguration
@@ -46,6 +55,7 @@ from weir.operator.documents import (
 )
 from weir.projects.limits import Tier
 from weir.upstreams import bedrock
+from weir.web.request import Request
 
 ROOT = Path(__file__).parents[3]
 BASE = {
@@ -229,7 +239,8 @@ def test_bedrock_is_asked_in_its_region_with_the_roles_own_bearer(
     finally:
         server.shutdown()
         server.server_close()
-    assert (status, json.loads(body)["choices"]) == (200, [{"index": 0}])
+    (choice,) = json.loads(body)["choices"]
+    assert (status, choice["index"]) == (200, 0)
     assert Bedrock.seen["path"] == "/openai/v1/chat/completions"
     assert Bedrock.seen["authorization"].startswith("Bearer bedrock-api-key-")
     assert set(regions) == {asked}
@@ -913,11 +924,18 @@ def test_output_is_capped_by_the_users_tier_and_one_that_is_gone_counts_as_the_f
     configured.set_tier("default", "free", parsed(LimitsDocument, {"max_output_tokens": 9}))
     door = load("chat", **CHAT_DOOR)
     snapshot = door._snapshots.of("default", "u")
-    model = snapshot.project.choose(None, snapshot.catalogue)
     claims = tokens.Claims("tenant-1", "default", "u", "user", "s", tier, "j", 0)
-    target = door._target(model, snapshot, claims)
-    assert target.max_output_tokens == cap
-    assert target.images is False
+    request = Request("r", "POST", "/v1/chat/completions", {})
+
+    def understood(content: object) -> Chat:
+        body = {"messages": [{"role": "user", "content": content}]}
+        return completion.understood(
+            request, claims, snapshot, body, subject="u#u", at_ms=0, random_hex="00"
+        )
+
+    assert understood("hi").asked.output_cap == cap
+    with pytest.raises(BadRequest, match="takes no images"):
+        understood([{"type": "image_url", "image_url": {"url": "https://pics.example/a.png"}}])
 
 
 # ---------------------------------------------------------------- GET /v1/models

@@ -310,7 +310,7 @@ def test_setting_that_is_missing_is_named(kind: str, name: str) -> None:
     [
         (name, setting)
         for name, kind in KINDS.items()
-        for setting in SETTINGS.keys() - {own.name for own in kind.settings}
+        for setting in sorted(SETTINGS.keys() - {own.name for own in kind.settings})
     ],
 )
 def test_setting_of_another_kind_is_refused_by_its_name(kind: str, name: str) -> None:

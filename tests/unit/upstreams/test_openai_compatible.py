@@ -1,9 +1,11 @@
 """A provider over real sockets: what it can do wrong, and that we let go of it."""
 
+import gzip
 import itertools
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -278,8 +280,16 @@ def test_closing_hangs_up_on_a_connection_that_is_used_again(
 @pytest.mark.parametrize(
     ("script", "status", "code"),
     [
-        (reply(b"200 OK", b"text/html", b"<html>"), 502, "upstream_invalid_response"),
-        (reply(b"200 OK", b"application/json", b"{}"), 502, "upstream_invalid_response"),
+        (
+            reply(b"200 OK", b"text/event-stream", b"x", b"Content-Encoding: br\r\n"),
+            502,
+            "upstream_invalid_response",
+        ),
+        (
+            reply(b"200 OK", b"text/event-stream", b"not gzip", b"Content-Encoding: gzip\r\n"),
+            502,
+            "upstream_unavailable",
+        ),
         (reply(b"401 No", b"application/json", b"{}"), 502, "upstream_credentials_refused"),
         (reply(b"429 No", b"text/html", b"x", b"Retry-After: 3\r\n"), 503, "upstream_rate_limited"),
         (reply(b"500 No", b"text/html", b"x" * 1_000_000), 502, "upstream_error"),
@@ -296,6 +306,54 @@ def test_useless_provider_is_told_as_what_it_is_and_the_next_request_works(
     refusal = refusal_of(provider)
     assert (refusal.status, refusal.code) == (status, code)
     assert read_all(provider) == b"fine"
+
+
+GZIP = b"Content-Encoding: gzip\r\n"
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+def test_answer_that_is_compressed_unasked_is_read(
+    start: Callable[..., FakeProvider], size: int
+) -> None:
+    text = b"data: " + b"ab" * 2_000_000 + b"\n\n"  # more than is inflated at once
+    packed = gzip.compress(text)
+    pieces = [packed[at : at + size] for at in range(0, len(packed), size)]
+    chunked = SSE_HEAD.replace(b"\r\n\r\n", b"\r\n" + GZIP + b"\r\n")
+    streamed = b"".join([chunked, *map(http_chunk, pieces), b"0\r\n\r\n"])
+    fake = start(
+        lambda peer: peer.sendall(streamed),
+        reply(b"200 OK", b"application/json", packed, GZIP),
+        reply(
+            b"200 OK", b"application/json", zlib.compress(b"{}"), b"Content-Encoding: deflate\r\n"
+        ),
+        reply(b"200 OK", b"text/event-stream", b"fine"),
+    )
+    provider = fake.connect()
+    assert [read_all(provider) for _ in range(4)] == [text, text, b"{}", b"fine"]
+    assert b"\r\nAccept-Encoding: identity\r\n" in fake.requests[0]
+
+
+def test_compressed_answer_that_is_cut_is_not_whole(start: Callable[..., FakeProvider]) -> None:
+    cut = gzip.compress(b"data: abc\n\n" * 100)[:-20]
+    provider = start(reply(b"200 OK", b"text/event-stream", cut, GZIP)).connect()
+    with pytest.raises(Refusal) as refused:
+        read_all(provider)
+    assert refused.value.code == "upstream_unavailable"
+
+
+def test_refusal_that_is_compressed_unasked_is_read(start: Callable[..., FakeProvider]) -> None:
+    body = gzip.compress(b'{"error":{"message":"too hot","param":"temperature"}}')
+    refusal = refusal_of(start(reply(b"400 No", b"application/json", body, GZIP)).connect())
+    assert (refusal.status, refusal.message, refusal.param) == (400, "too hot", "temperature")
+
+
+def test_informational_answers_are_skipped(start: Callable[..., FakeProvider]) -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+    last = b"HTTP/1.1 100 Continue\r\n\r\n" + SSE_HEAD + http_chunk(b"a") + b"0\r\n\r\n"
+    fake = start(lambda peer: peer.sendall(hints + last), lambda peer: peer.sendall(hints * 50))
+    provider = fake.connect()
+    assert read_all(provider) == b"a"
+    assert refusal_of(provider).code == "upstream_unavailable"
 
 
 def test_nobody_listening_is_unavailable_and_later_somebody_is(
