@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,8 +16,37 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
 
 def aligned(rows: Iterable[Sequence[object]]) -> list[str]:
     texts = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in texts]
+    widths = [max(map(width_of, column)) for column in zip(*texts, strict=True)]
+    return ["  ".join(map(padded, row, widths)).rstrip() for row in texts]
+
+
+def width_of(text: str) -> int:
+    """Return how many columns of a terminal a text takes: a Chinese, Japanese or Korean character
+    and an emoji take two, an accent that stands on another character none.
+    """
+    return len(text) if text.isascii() else sum(map(_width, text))
+
+
+def _width(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me") or "\u1160" <= character <= "\u11ff":
+        return 0  # these letters of Korean are drawn into the one before them
+    return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
+
+
+def padded(text: str, width: int) -> str:
+    return text + " " * (width - width_of(text))
+
+
+def start_of(text: str, width: int) -> str:
+    """Return as much of a text as fits into so many columns."""
+    if width_of(text) <= width:
+        return text
+    taken = 0
+    for at, character in enumerate(text):
+        taken += _width(character)
+        if taken > width:
+            return text[:at]
+    return text
 
 
 def printable(cell: object) -> str:

@@ -28,8 +28,9 @@ from weir.ledger import rules
 from weir.projects.catalogue import Model
 from weir.projects.snapshot import Snapshot
 from weir.settings import Deployment
-from weir.usage import query as usage_query
-from weir.usage.query import Asked, Found
+from weir.usage import answers
+from weir.usage.question import OF_BILLING, OF_USAGE, Question, understand
+from weir.usage.reading import Found, find
 from weir.web.request import Request, answer_headers, refusal_answer
 
 logger = Logger(service="account")
@@ -103,10 +104,10 @@ def cancel(completion_id: str) -> Response[str]:
 
 @app.get("/v1/usage")
 def usage() -> Response[str]:
-    asked, pid, found = _found(usage_query.OF_USAGE)
-    if not asked.csv:
-        return _answer(usage_query.document(asked, pid, found))
-    text, cursor = usage_query.table(asked, found)
+    question, pid, found = _found(OF_USAGE)
+    if not question.csv:
+        return _answer(answers.document(question, pid, found))
+    text, cursor = answers.table(question, found)
     named = {
         "Content-Type": "text/csv; charset=utf-8; header=present",
         "Content-Disposition": 'attachment; filename="usage.csv"',
@@ -114,24 +115,26 @@ def usage() -> Response[str]:
     if cursor:
         named["X-Next-Cursor"] = cursor
     headers = answer_headers(_request(), _snapshots.readable_by(), named)
-    return Response(200, body=usage_query.refuse_too_long(text), headers=headers)
+    return Response(200, body=answers.refuse_too_long(text), headers=headers)
 
 
 @app.get("/v1/billing/usage")
 def billing() -> Response[str]:
-    asked, pid, found = _found(usage_query.OF_BILLING, group_by="model")
-    return _answer(usage_query.billing(asked, pid, found))
+    question, pid, found = _found(OF_BILLING, group_by="model")
+    return _answer(answers.billing(question, pid, found))
 
 
-def _found(names: Collection[str], group_by: str | None = None) -> tuple[Asked, str, Found]:
-    """What was asked, of which project, and what is known. A user of role `user` sees himself."""
+def _found(names: Collection[str], group_by: str | None = None) -> tuple[Question, str, Found]:
+    """Return the question, its project and what was found. A user of role `user` sees only their
+    own usage.
+    """
     request, now_ms = _request(), int(time.time() * 1000)
     if api_keys.looks_like(request.bearer()):
         pid, only = _of_key(api_keys.READ).project.pid, None
     else:
         claims, _ = _user()
         pid, only = claims.pid, None if claims.role == "admin" else claims.uid
-    asked = usage_query.understand(
+    question = understand(
         request.query,
         now_ms,
         only=only,
@@ -139,7 +142,7 @@ def _found(names: Collection[str], group_by: str | None = None) -> tuple[Asked, 
         group_by=group_by,
         accept=request.headers.get("accept", ""),
     )
-    return asked, pid, usage_query.find(asked, pid, _usage, now_ms)
+    return question, pid, find(question, pid, _usage, now_ms)
 
 
 def _believed() -> Snapshot:
@@ -214,5 +217,5 @@ def _request() -> Request:
 
 
 def _answer(body: Any) -> Response[str]:
-    text = usage_query.refuse_too_long(json.dumps(body, separators=(",", ":")))
+    text = answers.refuse_too_long(json.dumps(body, separators=(",", ":")))
     return Response(200, body=text, headers=answer_headers(_request(), _snapshots.readable_by()))

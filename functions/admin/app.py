@@ -24,7 +24,9 @@ from weir.identity.cognito import believe_admin
 from weir.operator import documents, views
 from weir.operator.known_models import load
 from weir.settings import MAX_ADMIN_BODY_BYTES, AdminSettings
-from weir.usage import query as usage_query
+from weir.usage import answers
+from weir.usage.question import understand
+from weir.usage.reading import find
 from weir.web.origins import MOST_TOLD, Origins, diagnose
 from weir.web.request import Request, answer_headers, no_name_twice, parse_json, refusal_answer
 
@@ -375,9 +377,9 @@ def show_usage(
     }
     query = {name: [value] for name, value in told.items() if value is not None}
     now_ms = int(time.time() * 1000)
-    asked = usage_query.understand(query, now_ms, only=None)
-    found = usage_query.find(asked, pid, _usage, now_ms)
-    return _view(views.Usage, **usage_query.document(asked, pid, found))
+    question = understand(query, now_ms, only=None)
+    found = find(question, pid, _usage, now_ms)
+    return _view(views.Usage, **answers.document(question, pid, found))
 
 
 # ---------------------------------------------------------------- the deployment

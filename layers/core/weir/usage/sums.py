@@ -12,10 +12,11 @@ A sum is added to, never written over, so the order in which rows come does not 
 """
 
 import hashlib
+import operator
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from weir.projects.limits import NANO
 
@@ -54,11 +55,46 @@ class Totals:
 
     def told(self) -> dict[str, Any]:
         """As a caller reads it: money in USD."""
-        told = {name: getattr(self, name) for name in TOTALS if name != "nano_usd"}
+        told = {name: getattr(self, name) for name in COUNTS}
         return {**told, "tokens": self.tokens, "cost_usd": self.nano_usd / NANO}
 
 
 TOTALS = tuple(field.name for field in fields(Totals))
+COUNTS = tuple(name for name in TOTALS if name != "nano_usd")
+
+_values = operator.attrgetter(*TOTALS)
+_Name = TypeVar("_Name", str, int)
+
+
+class Tally(Generic[_Name]):
+    """Totals by name, added to. Making one `Totals` for each addition would take most of the time
+    of a long answer.
+    """
+
+    def __init__(self) -> None:
+        self._by_name: dict[_Name, tuple[int, ...]] = {}
+
+    def add(self, name: _Name, taken: Totals) -> None:
+        before, values = self._by_name.get(name), _values(taken)
+        self._by_name[name] = values if before is None else tuple(map(operator.add, before, values))
+
+    def sums(self) -> dict[_Name, Totals]:
+        return {name: Totals(*values) for name, values in self._by_name.items()}
+
+    def total(self) -> Totals:
+        return Totals(*map(sum, zip(*self._by_name.values(), strict=True)))
+
+
+def by_cost(sums: Mapping[str, Totals], most: int | None = None) -> list[tuple[str, Totals]]:
+    """Return the `most` most expensive sums (None: all). Among sums that cost the same, those with
+    more tokens come first, then those with more requests, then by name.
+    """
+
+    def order(named: tuple[str, Totals]) -> tuple[int, int, int, str]:
+        name, totals = named
+        return -totals.nano_usd, -totals.tokens, -totals.requests, name
+
+    return sorted(sums.items(), key=order)[:most]
 
 
 class Place(NamedTuple):
