@@ -256,6 +256,28 @@ def test_core_spells_only_times_that_it_is_given_and_opens_no_file() -> None:
     assert unseen_by_ruff(ast.parse("time.strftime('%Y', time.gmtime(0)); at.strftime('%Y')")) == []
 
 
+# What a door must not import, not even by way of another module: a page waits for its cold start.
+HEAVY = {"boto3", "botocore", "httpx", "pydantic"}
+LIGHT_DOORS = {
+    "account": HEAVY,
+    "chat": HEAVY | {"aws_lambda_powertools"},
+    "preflight": HEAVY | {"aws_lambda_powertools", "cryptography", "jwt"},  # it has no such layer
+    "token": HEAVY,
+}
+
+
+@pytest.mark.parametrize("name", LIGHT_DOORS)
+def test_door_that_a_page_waits_for_imports_nothing_heavy(name: str) -> None:
+    trees = modules()
+    door = ast.parse((ROOT / "functions" / name / "app.py").read_text())
+    found, due = set(), imported(door, set(trees))
+    while due:
+        found |= due
+        due = {each for n in due & set(trees) for each in imported(trees[n], set(trees))} - found
+    assert "weir.errors" in found
+    assert {each.partition(".")[0] for each in found} & LIGHT_DOORS[name] == set()
+
+
 def test_layers_know_nothing_of_what_stands_above_them() -> None:
     above = {"functions", "cli", "local", "benchmarks", "tests"}
     stream = ast.parse((ROOT / "layers/stream/stream_runtime.py").read_text())
