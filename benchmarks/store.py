@@ -24,6 +24,7 @@ from benchmarks import ROOT, STATE
 from local import embedded_aws, install, processes
 from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
+from weir.aws.rotation import make_signing_key
 from weir.aws.table import Table
 from weir.identity import keyring, tokens
 from weir.identity.keyring import Kid
@@ -135,7 +136,7 @@ class Store:
         )
         self._client("secretsmanager").create_secret(Name=SECRET, SecretString="{}")
         now = int(time.time())
-        signing = keyring.make_signing_key(Kid("k_bench"))
+        signing = make_signing_key(Kid("k_bench"))
         public = signing.public(now)
         Table(dynamodb, TABLE).publish(public)
         minted = tokens.mint(

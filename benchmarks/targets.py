@@ -284,7 +284,8 @@ class Upstream:
 
     def __init__(self, jwks: Path) -> None:
         self._popen = subprocess.Popen(
-            [sys.executable, str(_HERE / "upstream.py"), str(jwks)],
+            [sys.executable, "-m", "benchmarks.upstream", str(jwks)],
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
             preexec_fn=dies_with_us(),

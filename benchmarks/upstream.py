@@ -1,10 +1,11 @@
 """A model provider that answers at once and stamps every chunk with the time it was sent.
 
-    python upstream.py JWKS_FILE
+    python -m benchmarks.upstream JWKS_FILE
 
 Prints its port, then serves until it is ended. The last message of a request says how to answer, as
-a JSON object: `chunks` (how many) and `gap_s` (seconds between two of them). Standard library only,
-one thread a connection: what is between a reading of the clock and the socket is one sendall.
+a JSON object: `chunks` (how many) and `gap_s` (seconds between two of them). It shares the tests'
+HTTP server, but not their scripted answers: between a reading of the clock and the socket there is
+one sendall.
 """
 
 import json
@@ -14,6 +15,8 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+
+from tests.provider.wire import LAST_CHUNK, Request, Server, reply
 
 # CLOCK_MONOTONIC is one clock for all processes of a machine.
 CHUNK = (
@@ -57,43 +60,27 @@ def answer_chat(connection: socket.socket, body: bytes) -> None:
     if (asked.get("stream_options") or {}).get("include_usage"):
         connection.sendall(piece(USAGE % (chunks, chunks + 7)))
     connection.sendall(piece(b"[DONE]"))
-    connection.sendall(b"0\r\n\r\n")
+    connection.sendall(LAST_CHUNK)
 
 
-def answer_json(connection: socket.socket, body: bytes) -> None:
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-    connection.sendall(head % len(body) + body)
+class Upstream(Server):
+    def __init__(self, jwks: bytes) -> None:
+        self._send_jwks = reply(b"200 OK", b"application/json", jwks)
+        super().__init__()
 
-
-def serve(connection: socket.socket, jwks: bytes) -> None:
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    stream = connection.makefile("rb")
-    try:
-        while line := stream.readline():
-            size = 0
-            while (header := stream.readline()) not in (b"\r\n", b""):
-                name, _, value = header.partition(b":")
-                if name.lower() == b"content-length":
-                    size = int(value)
-            body = stream.read(size)
-            if line.startswith(b"POST "):
-                answer_chat(connection, body)
-            else:
-                answer_json(connection, jwks)
-    except OSError:
-        pass  # the peer hung up
-    finally:
-        connection.close()
+    def answer(self, request: Request, connection: socket.socket) -> bool:
+        if request.method == "POST":
+            answer_chat(connection, request.body)
+        else:
+            self._send_jwks(connection)
+        return True
 
 
 def main() -> None:
-    jwks = Path(sys.argv[1]).read_bytes()
-    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-    sys.stdout.write(f"{listener.getsockname()[1]}\n")
+    upstream = Upstream(Path(sys.argv[1]).read_bytes())
+    sys.stdout.write(f"{upstream.port}\n")
     sys.stdout.flush()
-    while True:
-        connection, _ = listener.accept()
-        threading.Thread(target=serve, args=(connection, jwks), daemon=True).start()
+    threading.Event().wait()
 
 
 if __name__ == "__main__":

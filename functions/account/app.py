@@ -9,11 +9,10 @@ from collections.abc import Collection
 from typing import Any
 from urllib.parse import unquote
 
-from aws_lambda_powertools import Logger
-from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
-from aws_lambda_powertools.event_handler.exceptions import NotFoundError
+from aws_lambda_powertools.event_handler import Response
 
 from weir.aws import items, lean
+from weir.aws.edge import Edge
 from weir.aws.key_use import KeyUse
 from weir.aws.ledger import Ledger
 from weir.aws.public_keys import PublicKeys
@@ -21,7 +20,7 @@ from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshots
 from weir.aws.table import Table
 from weir.aws.usage import Usage
-from weir.errors import Internal, NotFound, Refusal, store_unavailable
+from weir.errors import NotFound
 from weir.identity import api_keys, callers
 from weir.identity.tokens import Claims
 from weir.ledger import rules
@@ -31,10 +30,6 @@ from weir.settings import Deployment
 from weir.usage import answers
 from weir.usage.question import OF_BILLING, OF_USAGE, Question, understand
 from weir.usage.reading import Found, find
-from weir.web.request import Request, answer_headers, refusal_answer
-
-logger = Logger(service="account")
-app = APIGatewayRestResolver()
 
 _deployment = Deployment.from_env(os.environ)
 _table = Table(lean.client("dynamodb"), _deployment.table_name)
@@ -45,61 +40,59 @@ _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
 _key_use = KeyUse(_table)
 
+edge = Edge("account", _snapshots.readable_by)
+logger, app = edge.logger, edge.app
+
 
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    logger.append_keys(request_id=Request.from_event(event).request_id)
-    return app.resolve(event, context)
+    return edge.resolve(event, context)
 
 
 @app.get("/v1/models")
-def models() -> Response[str]:
+def models() -> dict[str, Any]:
     snapshot = _believed()
     listed = [_view(model.name, model) for model in snapshot.project.offered(snapshot.catalogue)]
     default = _default(snapshot)
-    return _answer(
-        {"object": "list", "data": [*([_view("default", default)] if default else []), *listed]}
-    )
+    return {"object": "list", "data": [*([_view("default", default)] if default else []), *listed]}
 
 
 @app.get("/v1/models/<name>")
-def model(name: str) -> Response[str]:
+def model(name: str) -> dict[str, Any]:
     snapshot = _believed()
     name = unquote(name)  # a reference, fc:provider/model, comes with its slash encoded
     offered = {model.name for model in snapshot.project.offered(snapshot.catalogue)}
     found = _default(snapshot) if name == "default" else snapshot.catalogue.find(name)
     if found is None or found.name not in offered:
         raise NotFound(f"This project offers no model {name[:200]!r}.")
-    return _answer(_view(name, found))
+    return _view(name, found)
 
 
 @app.get("/v1/me")
-def me() -> Response[str]:
+def me() -> dict[str, Any]:
     claims, snapshot = _user()
     at, project = int(time.time()), snapshot.project
     account = rules.of_subject(
         items.user(claims.uid), project.limits_of(claims.tier), project.limited_fields
     )
     used = _ledger.used_by(claims.pid, account.part, at)
-    return _answer(
-        {
-            "object": "me",
-            "user_id": claims.uid,
-            "project_id": claims.pid,
-            "tier": claims.tier,
-            **rules.own_state(account, *used, at),
-        }
-    )
+    return {
+        "object": "me",
+        "user_id": claims.uid,
+        "project_id": claims.pid,
+        "tier": claims.tier,
+        **rules.own_state(account, *used, at),
+    }
 
 
 @app.post("/v1/chat/completions/<completion_id>/cancel")
-def cancel(completion_id: str) -> Response[str]:
+def cancel(completion_id: str) -> dict[str, Any]:
     """It stops within about a second, at the provider, too; what it has used is charged."""
     claims, _ = _user()
     completion_id = unquote(completion_id)
     if not _ledger.cancel(claims.pid, items.user(claims.uid), completion_id):
         raise NotFound(f"You have no running request {completion_id[:200]!r}.")
-    return _answer({"id": completion_id, "object": "chat.completion.cancelled", "cancelled": True})
+    return {"id": completion_id, "object": "chat.completion.cancelled", "cancelled": True}
 
 
 @app.get("/v1/usage")
@@ -114,8 +107,7 @@ def usage() -> Response[str]:
     }
     if cursor:
         named["X-Next-Cursor"] = cursor
-    headers = answer_headers(_request(), _snapshots.readable_by(), named)
-    return Response(200, body=answers.refuse_too_long(text), headers=headers)
+    return Response(200, body=answers.refuse_too_long(text), headers=named)
 
 
 @app.get("/v1/billing/usage")
@@ -128,7 +120,7 @@ def _found(names: Collection[str], group_by: str | None = None) -> tuple[Questio
     """Return the question, its project and what was found. A user of role `user` sees only their
     own usage.
     """
-    request, now_ms = _request(), int(time.time() * 1000)
+    request, now_ms = edge.request, int(time.time() * 1000)
     if api_keys.looks_like(request.bearer()):
         pid, only = _of_key(api_keys.READ).project.pid, None
     else:
@@ -147,12 +139,12 @@ def _found(names: Collection[str], group_by: str | None = None) -> tuple[Questio
 
 def _believed() -> Snapshot:
     """Of the project whose user token, or whose API key (any scope), was sent."""
-    return _of_key() if api_keys.looks_like(_request().bearer()) else _user()[1]
+    return _of_key() if api_keys.looks_like(edge.request.bearer()) else _user()[1]
 
 
 def _of_key(scope: str | None = None) -> Snapshot:
     """Of the project whose API key was sent. None: whatever its scopes."""
-    request, now = _request(), int(time.time())
+    request, now = edge.request, int(time.time())
     request.refuse_browser()
     key_hash = api_keys.unverified_hash(request.bearer())
     key = api_keys.believe(_table.api_key(key_hash), key_hash, scope)
@@ -162,7 +154,7 @@ def _of_key(scope: str | None = None) -> Snapshot:
 
 def _user() -> tuple[Claims, Snapshot]:
     """Whose user token was sent, and his project."""
-    request, now = _request(), int(time.time())
+    request, now = edge.request, int(time.time())
     claims = callers.believe(request, _deployment, lambda kid: _public_keys.find(kid, now), now=now)
     snapshot = _snapshots.of(claims.pid, claims.uid)
     _refused_origins.check(request, snapshot.project, now)
@@ -187,35 +179,6 @@ def _view(name: str, model: Model) -> dict[str, Any]:
     }
 
 
-@app.exception_handler(Refusal)  # type: ignore[untyped-decorator]
-def refuse(refusal: Refusal) -> Response[str]:
-    return _refuse(refusal)
-
-
-@app.not_found
-def refuse_unknown_path(_error: NotFoundError) -> Response[str]:
-    """A name or an id with a character that no name and no id has."""
-    return _refuse(NotFound("There is nothing of that name."))
-
-
-@app.exception_handler(Exception)  # type: ignore[untyped-decorator]
-def fail(error: Exception) -> Response[str]:
-    logger.exception("failed")
-    known = isinstance(error, lean.AwsError)
-    return _refuse(store_unavailable() if known else Internal())
-
-
-def _refuse(refusal: Refusal) -> Response[str]:
-    status, headers, body = refusal_answer(refusal, _request(), _snapshots.readable_by())
-    told = {"status": status, "code": refusal.code, "details": refusal.details}
-    logger.info("refused", extra=told)
-    return Response(status, body=body, headers=headers)
-
-
-def _request() -> Request:
-    return Request.from_event(app.current_event.raw_event)
-
-
 def _answer(body: Any) -> Response[str]:
     text = answers.refuse_too_long(json.dumps(body, separators=(",", ":")))
-    return Response(200, body=text, headers=answer_headers(_request(), _snapshots.readable_by()))
+    return Response(200, "application/json", text)

@@ -7,19 +7,18 @@ import os
 import time
 from typing import Annotated, Any, Literal, TypeVar
 
-from aws_lambda_powertools import Logger
-from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
-from aws_lambda_powertools.event_handler.exceptions import NotFoundError
+from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
 from aws_lambda_powertools.event_handler.openapi.params import Path, Query
 from pydantic import Field, StringConstraints
 
 from weir.aws import clients
+from weir.aws.edge import Edge
 from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Table
 from weir.aws.usage import Usage
-from weir.errors import BadRequest, Internal, NotFound, Refusal, TooLarge, store_unavailable
+from weir.errors import BadRequest, TooLarge
 from weir.identity.cognito import believe_admin
 from weir.operator import documents, views
 from weir.operator.known_models import load
@@ -28,10 +27,7 @@ from weir.usage import answers
 from weir.usage.question import understand
 from weir.usage.reading import find
 from weir.web.origins import MOST_TOLD, Origins, diagnose
-from weir.web.request import Request, answer_headers, no_name_twice, parse_json, refusal_answer
-
-logger = Logger(service="admin")
-app = APIGatewayRestResolver(enable_validation=True)
+from weir.web.request import Request, no_name_twice, parse_json
 
 _settings = AdminSettings.from_env(os.environ)
 _table = Table(clients.client("dynamodb"), _settings.deployment.table_name)
@@ -51,10 +47,17 @@ OF_USAGE = {
     "tag",
 }
 QUERIES = {"origin", "dry_run", "limit", "cursor", *OF_USAGE}
-MAX_ANSWER_BYTES = 4_500_000
 
-# No page may read an answer: an operator's session is worth too much for a page that others made.
-_NO_PAGE = Origins()
+edge = Edge(
+    "admin",
+    # No page may read an answer: an operator's session is worth too much for a page of others.
+    readable_by=Origins,
+    store_errors=clients.AWS_ERRORS,
+    not_found="No such route. Check the method and the path.",
+    too_long="The answer would be too long for the API. Use the `weir` command.",
+    validate=True,
+)
+logger, app = edge.logger, edge.app
 
 Pid = Annotated[documents.Pid, Path()]
 ModelName = Annotated[documents.ModelName, Path()]
@@ -65,45 +68,26 @@ Asked = Annotated[str | None, Query()]
 Cursor = Annotated[str, StringConstraints(pattern=r"^[0-9]{13}#[0-9a-f]{8}$")]
 
 
+@logger.inject_lambda_context
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    request = Request.from_event(event)
-    logger.structure_logs(append=True, request_id=request.request_id)
-    try:
-        user = believe_admin(request.claims, client_id=_settings.cognito_client_id)
-        if len(request.body) > MAX_ADMIN_BODY_BYTES:
-            raise TooLarge(f"The body may have at most {MAX_ADMIN_BODY_BYTES} bytes.")
-        _refuse_unknown_queries(event)
-        if request.body:
-            # Strictly, and whatever its media type says.
-            parse_json(request.body, object_pairs_hook=no_name_twice)
-    except Refusal as refusal:
-        status, headers, body = _refused(refusal, request)
-        return {"statusCode": status, "headers": headers, "body": body}
+    return edge.resolve(event, context, _admit)
+
+
+def _admit(request: Request) -> None:
+    """Raise unless an operator sent it and the body and query are what they seem to be."""
+    user = believe_admin(request.claims, client_id=_settings.cognito_client_id)
+    if len(request.body) > MAX_ADMIN_BODY_BYTES:
+        raise TooLarge(f"The body may have at most {MAX_ADMIN_BODY_BYTES} bytes.")
+    unknown = sorted(set(request.query) - QUERIES)
+    if unknown:  # `dryrun` for `dry_run` must not import
+        name = unknown[0][:100]
+        raise BadRequest(f"There is no query parameter {name!r}.", param=name)
+    if request.body:
+        # Strictly, and whatever its media type says.
+        parse_json(request.body, object_pairs_hook=no_name_twice)
     actor = f"cognito:{user.sub} {user.email}".strip()
-    app.append_context(  # type: ignore[no-untyped-call]
-        request=request, operator=Operator(_table, _provider_keys, actor=actor)
-    )
-    as_json = {"Content-Type": "application/json"}
-    answer: dict[str, Any] = app.resolve(
-        {**event, "headers": as_json, "multiValueHeaders": None}, context
-    )
-    if len(answer.get("body") or "") > MAX_ANSWER_BYTES:
-        # Lambda takes 6 MB, escaped once more.
-        too_long = TooLarge("The answer would be too long for the API. Use the `weir` command.")
-        status, headers, body = _refused(too_long, request)
-        return {"statusCode": status, "headers": headers, "body": body}
-    ours = {name: [value] for name, value in answer_headers(request, _NO_PAGE).items()}
-    answer["multiValueHeaders"] = {**ours, **answer["multiValueHeaders"]}
-    return answer
-
-
-def _refuse_unknown_queries(event: dict[str, Any]) -> None:
-    """`dryrun` for `dry_run` must not import."""
-    unknown = sorted(set(event.get("queryStringParameters") or {}) - QUERIES)
-    if unknown:
-        raise BadRequest(
-            f"There is no query parameter {unknown[0][:100]!r}.", param=unknown[0][:100]
-        )
+    operator = Operator(_table, _provider_keys, actor=actor)
+    app.append_context(operator=operator)  # type: ignore[no-untyped-call]
 
 
 View = TypeVar("View", bound=views.View)
@@ -433,35 +417,7 @@ def show_audit_trail(
 
 @app.exception_handler(RequestValidationError)  # type: ignore[untyped-decorator]
 def refuse_invalid(error: RequestValidationError) -> Response[str]:
-    return _refuse(documents.refusal_of(error.errors()))
-
-
-@app.exception_handler(Refusal)  # type: ignore[untyped-decorator]
-def refuse(refusal: Refusal) -> Response[str]:
-    return _refuse(refusal)
-
-
-@app.not_found
-def refuse_unknown_route(_error: NotFoundError) -> Response[str]:
-    return _refuse(NotFound("No such route. Check the method and the path."))
-
-
-@app.exception_handler(Exception)  # type: ignore[untyped-decorator]
-def fail(error: Exception) -> Response[str]:
-    logger.exception("failed")
-    known = isinstance(error, clients.AWS_ERRORS)
-    return _refuse(store_unavailable() if known else Internal())
-
-
-def _refuse(refusal: Refusal) -> Response[str]:
-    status, headers, body = _refused(refusal, app.context["request"])
-    return Response(status, body=body, headers=headers)
-
-
-def _refused(refusal: Refusal, request: Request) -> tuple[int, dict[str, str], str]:
-    told = {"status": refusal.status, "code": refusal.code, "details": refusal.details}
-    logger.info("refused", extra=told)
-    return refusal_answer(refusal, request, _NO_PAGE)
+    return edge.refuse(documents.refusal_of(error.errors()))
 
 
 def _nothing() -> Response[None]:

@@ -1,31 +1,26 @@
 """Tokens: an API key or a Cognito session in, a short-lived user token out; and the key ring."""
 
-import json
 import os
 import time
 import uuid
 from typing import Any
 
-from aws_lambda_powertools import Logger
-from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
+from aws_lambda_powertools.event_handler import Response
 
 from weir.aws import lean
+from weir.aws.edge import Edge
 from weir.aws.key_use import KeyUse
 from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshots
 from weir.aws.table import Table
 from weir.aws.vault import Vault
-from weir.errors import Internal, NotReady, Refusal, TooLarge, Unauthenticated, store_unavailable
+from weir.errors import NotReady, TooLarge, Unauthenticated
 from weir.identity import api_keys, tokens
 from weir.identity.cognito import believe_session
 from weir.identity.keyring import KeyRing, SigningKey, jwks
 from weir.projects.limits import Tier
 from weir.projects.project import Project
 from weir.settings import MAX_MINT_BODY_BYTES, TokenSettings
-from weir.web.request import Request, answer_headers, refusal_answer
-
-logger = Logger(service="token")
-app = APIGatewayRestResolver()
 
 _settings = TokenSettings.from_env(os.environ)
 _deployment = _settings.deployment
@@ -35,17 +30,19 @@ _refused_origins = RefusedOrigins(_table)
 _key_use = KeyUse(_table)
 _vault = Vault(lean.client("secretsmanager"))
 
+edge = Edge("token", _snapshots.readable_by)
+logger, app = edge.logger, edge.app
+
 
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    logger.append_keys(request_id=Request.from_event(event).request_id)
-    return app.resolve(event, context)
+    return edge.resolve(event, context)
 
 
 @app.post("/v1/auth/mint")
 @app.post("/auth/v1/auth/mint")
-def mint() -> Response[str]:
-    request, now = _request(), int(time.time())
+def mint() -> dict[str, Any]:
+    request, now = edge.request, int(time.time())
     request.refuse_browser()
     if len(request.body) > MAX_MINT_BODY_BYTES:
         raise TooLarge(f"The body may have at most {MAX_MINT_BODY_BYTES} bytes.")
@@ -58,13 +55,13 @@ def mint() -> Response[str]:
     token = _sign(now, key.pid, wish.user_id, role, tier, wish.ttl_s, wish.session_id)
     logger.info("minted", extra={"key_id": key.key_id, "uid": wish.user_id, "ttl_s": wish.ttl_s})
     _key_use.note(key, now)
-    return _answer(request, tokens.mint_reply(token, tid=_deployment.tid, pid=key.pid))
+    return tokens.mint_reply(token, tid=_deployment.tid, pid=key.pid)
 
 
 @app.post("/api/behest/token")
-def session_token() -> Response[str]:
+def session_token() -> dict[str, Any]:
     """For a page whose user is signed in with Cognito. Nothing is read from the body."""
-    request, now = _request(), int(time.time())
+    request, now = edge.request, int(time.time())
     user = believe_session(request.claims, client_id=_settings.cognito_client_id)
     pid = _settings.session_project
     project = _session_project(pid, user.sub)
@@ -72,7 +69,7 @@ def session_token() -> Response[str]:
     tier = project.tiers.highest_of(user.groups)
     token = _sign(now, pid, user.sub, "user", tier, _settings.session_token_ttl_s)
     logger.info("minted", extra={"uid": user.sub, "ttl_s": token.ttl_s})
-    return _answer(request, tokens.session_reply(token))
+    return tokens.session_reply(token)
 
 
 def _session_project(pid: str, sub: str) -> Project:
@@ -90,29 +87,10 @@ def _session_project(pid: str, sub: str) -> Project:
 
 
 @app.get("/.well-known/jwks.json")
-def published_keys() -> Response[str]:
+def published_keys() -> Response[Any]:
+    keys = jwks(_table.public_keys(), int(time.time()))
     cached = {"Cache-Control": "public, max-age=300"}
-    return _answer(_request(), jwks(_table.public_keys(), int(time.time())), cached)
-
-
-@app.exception_handler(Refusal)  # type: ignore[untyped-decorator]
-def refuse(refusal: Refusal) -> Response[str]:
-    return _refuse(refusal)
-
-
-def _refuse(refusal: Refusal) -> Response[str]:
-    status, headers, body = refusal_answer(refusal, _request(), _snapshots.readable_by())
-    logger.info(
-        "refused", extra={"status": status, "code": refusal.code, "details": refusal.details}
-    )
-    return Response(status, body=body, headers=headers)
-
-
-@app.exception_handler(Exception)  # type: ignore[untyped-decorator]
-def fail(error: Exception) -> Response[str]:
-    logger.exception("failed")
-    known = isinstance(error, lean.AwsError)
-    return _refuse(store_unavailable() if known else Internal())
+    return Response(200, "application/json", keys, cached)
 
 
 def _sign(
@@ -145,12 +123,3 @@ def _signing_key(now: int) -> SigningKey:
     except NotReady:
         _vault.forget(_settings.signing_key_secret)  # the first rotation may end any moment
         raise
-
-
-def _request() -> Request:
-    return Request.from_event(app.current_event.raw_event)
-
-
-def _answer(request: Request, body: Any, extra: dict[str, str] | None = None) -> Response[str]:
-    headers = answer_headers(request, _snapshots.readable_by(), extra)
-    return Response(200, body=json.dumps(body, separators=(",", ":")), headers=headers)

@@ -7,7 +7,6 @@ error that nobody caught.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +17,8 @@ import pytest
 from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, Request, expect
 
 from local import install
-from tests.stack import provider as scripted
+from tests.provider import FakeProvider
 from tests.stack.conftest import Stack, start
-from tests.stack.provider import FakeProvider
 
 # Else it looks for updates and accounts at its start; a test's machine may have no network.
 QUIET = (
@@ -53,37 +51,15 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
     return {**browser_type_launch_args, "executable_path": path, "args": QUIET}
 
 
-class GatedProvider(FakeProvider):
-    """Also answers {"do": "wait"}: the first word, and the rest when the test lets it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = threading.Event()
-
-
-def _wait(to: Any, how: dict[str, Any]) -> None:
-    to.begin()
-    to.send(scripted.chunk("First "))
-    assert to.server.gate.wait(20)
-    to.send(scripted.chunk("and last."))
-    to.send(scripted.chunk(None, "stop"))
-    to.send(b"data: [DONE]\n\n")
-    to.end()
-
-
-scripted.BEHAVIOURS["wait"] = _wait
-
-
 @pytest.fixture(scope="session")
-def provider() -> Iterator[GatedProvider]:
-    fake = GatedProvider()
+def provider() -> Iterator[FakeProvider]:
+    fake = FakeProvider()
     yield fake
-    fake.shutdown()
-    fake.server_close()
+    fake.close()
 
 
 @pytest.fixture(scope="session")
-def stack(provider: GatedProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(provider: FakeProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with start(
         tmp_path_factory.mktemp("browser"),
         HEADLESS="0",

@@ -12,7 +12,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from shutil import copytree
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import jwt
@@ -22,9 +22,9 @@ from playwright.sync_api import BrowserContext, Response, Route, expect
 
 from local import page as local_page
 from local import page_build
-from tests.browser.conftest import GatedProvider, Visitor
+from tests.browser.conftest import Visitor
+from tests.provider import FakeProvider
 from tests.stack.conftest import Stack
-from tests.stack.provider import BEHAVIOURS
 from weir.identity.keyring import KeyRing
 
 TOKEN = "/api/behest/token"
@@ -105,15 +105,25 @@ def test_a_session_that_was_revoked_elsewhere_leads_back_to_the_sign_in(
 
 
 def test_the_first_words_are_seen_while_the_answer_is_unfinished(
-    visitor: Visitor, provider: GatedProvider
+    visitor: Visitor, provider: FakeProvider
 ) -> None:
-    provider.gate.clear()
+    gate = Event()
+    provider.points["gate"] = lambda: gate.wait(20)
     visitor.sign_in()
-    visitor.ask(do="wait")
+    visitor.ask(
+        do="steps",
+        steps=[
+            {"text": "First "},
+            {"point": "gate"},
+            {"text": "and last."},
+            {"finish": "stop"},
+            {"done": True},
+        ],
+    )
     expect(visitor.answers).to_have_text("Model: First ")
     expect(visitor.status).to_have_text("The model is answering.")
     expect(visitor.page.get_by_role("log")).to_have_attribute("aria-busy", "true")
-    provider.gate.set()
+    gate.set()
     expect(visitor.answers).to_have_text("Model: First and last.")
     visitor.sees_an_answer()
     (post,) = visitor.posts(CHAT)
@@ -124,7 +134,7 @@ def test_the_first_words_are_seen_while_the_answer_is_unfinished(
 
 
 def test_stop_ends_the_answer_here_and_at_the_provider(
-    visitor: Visitor, provider: GatedProvider
+    visitor: Visitor, provider: FakeProvider
 ) -> None:
     provider.left.clear()
     visitor.sign_in()
@@ -151,7 +161,7 @@ def test_stop_works_before_the_first_word(visitor: Visitor) -> None:
 
 
 def test_the_model_is_told_what_was_said_before_and_not_what_failed(
-    visitor: Visitor, provider: GatedProvider
+    visitor: Visitor, provider: FakeProvider
 ) -> None:
     visitor.sign_in()
     visitor.ask("One")
@@ -167,7 +177,7 @@ def test_the_model_is_told_what_was_said_before_and_not_what_failed(
     ]
 
 
-def test_the_keyboard_is_enough(visitor: Visitor, provider: GatedProvider) -> None:
+def test_the_keyboard_is_enough(visitor: Visitor, provider: FakeProvider) -> None:
     page, keys = visitor.page, visitor.page.keyboard
     page.goto("/")
     expect(page.get_by_label("E-mail")).to_be_focused()
@@ -321,14 +331,14 @@ def test_a_provider_that_refuses_is_told_in_words(
 
 
 def test_an_answer_that_breaks_off_stays_and_can_be_asked_for_again(
-    visitor: Visitor, provider: GatedProvider, monkeypatch: pytest.MonkeyPatch
+    visitor: Visitor, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     visitor.sign_in()
     visitor.ask(do="cut", how="reset")
     expect(visitor.alert).to_contain_text("provider")
     expect(visitor.answers).to_have_text("Model: begun")
     asked = provider.requests[-1]["messages"]
-    monkeypatch.setitem(BEHAVIOURS, "cut", BEHAVIOURS["stream"])
+    monkeypatch.setattr(provider, "does", {"do": "stream"})
     visitor.page.get_by_role("button", name="Try again").click()
     visitor.sees_an_answer()
     expect(visitor.alert).to_be_hidden()

@@ -17,7 +17,7 @@ import pytest
 
 from cli.deployment import read_env
 from local import embedded_aws, processes
-from tests.stack.provider import FakeProvider
+from tests.provider import FakeProvider
 from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Table
@@ -149,8 +149,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def provider() -> Iterator[FakeProvider]:
     fake = FakeProvider()
     yield fake
-    fake.shutdown()
-    fake.server_close()
+    fake.close()
 
 
 @pytest.fixture(scope="session")

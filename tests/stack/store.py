@@ -73,6 +73,10 @@ class StoreProxy(ThreadingHTTPServer):
         self._after: dict[str, Happening] = {}
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+
     def handle_error(self, *_: Any) -> None:
         """A process that is killed hangs up."""
 

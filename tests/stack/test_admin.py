@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.provider import FakeProvider
 from tests.stack.admin import ADMIN, UNLIMITED, Admin, bearer, mint, model, soon
 from tests.stack.conftest import ORIGIN, Stack, ask, envelope
-from tests.stack.provider import FakeProvider
 
 CANARY = "canary-provider-key-9Z8Y"
 
@@ -458,8 +458,7 @@ def elsewhere() -> Iterator[FakeProvider]:
     """A provider on another host."""
     fake = FakeProvider()
     yield fake
-    fake.shutdown()
-    fake.server_close()
+    fake.close()
 
 
 def test_key_is_never_sent_to_another_host_than_it_was_set_for(

@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.provider import FakeProvider, chunk
 from tests.stack.admin import Admin, bearer
 from tests.stack.conftest import Stack, start
-from tests.stack.provider import FakeProvider, chunk
 from tests.stack.test_cli import told
 
 # Words: what is said to a model, by a model and around it. Secrets: credentials, whole or in part.
@@ -398,8 +398,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Left]:
             assert keys == {f"Bearer {PROVIDER_KEY}"}
             yield flight.left
     finally:
-        provider.shutdown()
-        provider.server_close()
+        provider.close()
 
 
 def control(stack: Stack, what: str) -> None:

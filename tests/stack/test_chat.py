@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.provider import USAGE, FakeProvider, chunk
 from tests.stack.conftest import ORIGIN, Stack, ask, envelope
-from tests.stack.provider import USAGE, FakeProvider, chunk
 
 ROUTE = "/v1/chat/completions"
 

@@ -11,14 +11,14 @@ import openai
 import pytest
 from openai import OpenAI
 
+from tests.provider import FakeProvider, chunk
 from tests.stack.conftest import Stack, ask, start
 from tests.stack.fault_proxy import FaultProxy
-from tests.stack.provider import FakeProvider, chunk
 
 
 @pytest.fixture(scope="module")
 def proxy(provider: FakeProvider) -> FaultProxy:
-    return FaultProxy(("127.0.0.1", provider.server_address[1]))
+    return FaultProxy(("127.0.0.1", provider.port))
 
 
 @pytest.fixture(scope="module")

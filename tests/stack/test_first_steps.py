@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.provider import FakeProvider
 from tests.stack.conftest import ROOT, Stack, start
-from tests.stack.provider import FakeProvider
 
 STACK = "weir-local"
 

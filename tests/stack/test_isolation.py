@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.provider import FakeProvider
 from tests.stack.admin import UNLIMITED, Admin, bearer, mint, model, soon
 from tests.stack.conftest import Stack, ask, envelope, start
-from tests.stack.provider import FakeProvider
 
 CANARY = "bravo-canary"
 

@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.provider import USAGE, FakeProvider
 from tests.stack.admin import Admin, bearer, mint, model
 from tests.stack.conftest import Stack, ask, envelope
-from tests.stack.provider import USAGE, FakeProvider
 from tests.stack.store import Books, StoreProxy, balanced, kill_chat, start_behind, table
 from weir.aws.ledger import Ledger
 from weir.ledger.admission import Swept
@@ -83,8 +83,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         )
         yield Place(stack, proxy, provider, admin.key(PID))
     for server in (provider, proxy):
-        server.shutdown()
-        server.server_close()
+        server.close()
 
 
 @pytest.fixture(autouse=True)

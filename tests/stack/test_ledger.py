@@ -19,9 +19,9 @@ import pytest
 from openai import OpenAI
 
 from local import template
+from tests.provider import USAGE, FakeProvider
 from tests.stack.admin import Admin, bearer, mint, model
 from tests.stack.conftest import ORIGIN, ROOT, Stack, ask, envelope
-from tests.stack.provider import USAGE, FakeProvider
 from tests.stack.store import Books, StoreProxy, balanced, kill_chat, start_behind
 
 ROUTE = "/v1/chat/completions"
@@ -129,8 +129,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             admin("PUT", f"models/{name}", {**model("a", "a"), "candidates": candidates})
         yield Place(stack, proxy, admin, a, b)
     for server in (a, b, proxy):
-        server.shutdown()
-        server.server_close()
+        server.close()
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ import openai
 import pytest
 from openai import OpenAI
 
+from tests.provider import USAGE
 from tests.stack.conftest import Stack, ask, start
-from tests.stack.provider import USAGE
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from local import openapi
+from tests.provider import FakeProvider
 from tests.stack.admin import Admin, document, model
 from tests.stack.conftest import ROOT, Stack, start
-from tests.stack.provider import FakeProvider
 
 DOCUMENT = ROOT / "docs" / "openapi.json"
 # Two that do not hold, on purpose: what fits the document may still not fit what is there (a model

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.provider import USAGE
 from tests.stack.admin import UNLIMITED, Admin, bearer, mint, model
 from tests.stack.conftest import ORIGIN, Stack, ask, envelope
-from tests.stack.provider import USAGE
 from tests.stack.store import Books
 
 PID, OTHER = "usage-shop", "usage-other"

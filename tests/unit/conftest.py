@@ -15,9 +15,10 @@ from moto import mock_aws
 from weir.aws.clients import client
 from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
+from weir.aws.rotation import make_signing_key
 from weir.aws.table import Table
 from weir.identity import tokens
-from weir.identity.keyring import Kid, PublicKey, SigningKey, make_signing_key
+from weir.identity.keyring import Kid, PublicKey, SigningKey
 from weir.operator.documents import ModelDocument, NewProject, UpstreamDocument, parsed
 from weir.settings import Deployment
 

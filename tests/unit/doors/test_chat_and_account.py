@@ -167,15 +167,47 @@ def test_store_that_fails_is_a_503_without_its_words(load: Load) -> None:
     assert answer["multiValueHeaders"]["Retry-After"] == ["1"]
 
 
-def test_bug_of_ours_is_a_500_without_detail(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    door = load("token", **TOKEN_DOOR)
-    monkeypatch.setattr(door, "jwks", lambda *_: 1 / 0)
-    asked = {**SESSION, "httpMethod": "GET", "path": "/.well-known/jwks.json"}
-    asked["resource"] = asked["path"]
+@pytest.mark.parametrize(
+    ("name", "method", "path", "of_ours"),
+    [
+        ("account", "GET", "/v1/models", "_believed"),
+        ("account", "GET", "/v1/usage", "_found"),
+        ("admin", "GET", "/admin/v1/projects", "_operator"),
+        ("admin", "GET", "/admin/v1/projects", "believe_admin"),  # before its route is found
+        ("preflight", "OPTIONS", "/v1/me", "_answer"),
+        ("token", "GET", "/.well-known/jwks.json", "jwks"),
+        ("token", "POST", "/api/behest/token", "believe_session"),
+    ],
+)
+def test_bug_of_ours_is_a_500_in_the_one_envelope_that_gives_nothing_away(
+    load: Load,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    method: str,
+    path: str,
+    of_ours: str,
+) -> None:
+    door = load(name, **{**TOKEN_DOOR, **ADMIN_DOOR})
+
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a secret of ours")
+
+    monkeypatch.setattr(door, of_ours, fail)
+    asked = get(path, "x", ORIGIN)
+    asked["httpMethod"] = asked["requestContext"]["httpMethod"] = method
+    asked["requestContext"]["authorizer"] = {"claims": ADMIN}
     answer = door.handler(asked, CONTEXT)
     assert answer["statusCode"] == 500
-    assert "division" not in answer["body"]
-    assert json.loads(answer["body"])["error"]["code"] == "server_error"
+    told = json.loads(answer["body"])
+    assert told["code"] == told["error"]["code"] == "server_error"
+    assert told["error"]["type"] == "api_error"
+    assert told["trace_id"] == told["error"]["request_id"] == "req-1"
+    assert "secret" not in answer["body"]
+    headers = headers_of(answer)
+    assert headers["X-Request-Id"] == "req-1"
+    assert headers["x-should-retry"] == "false"
+    readable_by = None if name in ("admin", "preflight") else ORIGIN
+    assert headers.get("Access-Control-Allow-Origin") == readable_by
 
 
 class Bedrock(BaseHTTPRequestHandler):

@@ -9,15 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.provider.wire import SSE_HEAD, Script, http_chunk, read_request, reply
 from tests.unit.conftest import CANDIDATE, UPSTREAM_OF
-from tests.unit.upstreams.test_openai_compatible import (
-    SSE_HEAD,
-    FakeProvider,
-    Serve,
-    http_chunk,
-    read_request,
-    reply,
-)
+from tests.unit.upstreams.test_openai_compatible import FakeProvider
 from weir.aws.provider_keys import host_of
 from weir.aws.vault import Vault
 from weir.chat import request as chat
@@ -72,7 +66,7 @@ class Secrets:
 class Gateway:
     """Providers as the chat function has them, and one provider that follows a script."""
 
-    def __init__(self, kind: str, monkeypatch: pytest.MonkeyPatch, *scripts: Serve) -> None:
+    def __init__(self, kind: str, monkeypatch: pytest.MonkeyPatch, *scripts: Script) -> None:
         self.fake = FakeProvider(*scripts)
         self.secrets = Secrets()
         self.providers = Providers(
@@ -108,7 +102,7 @@ class Gateway:
 
     def seen(self, number: int = -1) -> tuple[str, dict[str, str], bytes]:
         """The request line, the headers, the body of a request."""
-        head, _, body = self.fake.requests[number].partition(b"\r\n\r\n")
+        head, _, body = self.fake.received[number].partition(b"\r\n\r\n")
         line, *lines = head.decode().split("\r\n")
         fields = [tuple(field.split(": ", 1)) for field in lines]
         assert len({name.lower() for name, _ in fields}) == len(fields), "a header came twice"
@@ -129,7 +123,7 @@ def upstream_of(document: dict[str, Any]) -> Upstream:
 def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Gateway]]:
     started: list[Gateway] = []
 
-    def start(kind: str, *scripts: Serve) -> Gateway:
+    def start(kind: str, *scripts: Script) -> Gateway:
         started.append(Gateway(kind, monkeypatch, *scripts))
         return started[-1]
 
@@ -185,7 +179,7 @@ def test_request_goes_to_the_kinds_address_with_its_one_credential(
     assert sent == asked
     told = json.loads(sent)
     assert (told["model"], told["max_completion_tokens"]) == (MODEL, 77)
-    everything = here.fake.requests[-1].decode()
+    everything = here.fake.received[-1].decode()
     for secret in (OTHER_KEY, ROLE["AWS_SECRET_ACCESS_KEY"]):
         assert secret not in everything
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests import provider
+from tests.provider.wire import SSE_HEAD, Script, http_chunk, read_request, reply
 from weir.chat import relay, sse
 from weir.chat.outcome import Outcome
 from weir.errors import Refusal
@@ -17,81 +19,37 @@ from weir.projects.upstream_kinds import KINDS
 from weir.upstreams import openai_compatible
 from weir.upstreams.openai_compatible import Provider
 
-Serve = Callable[[socket.socket], None]
-
 TO = KINDS["openai"].destination("m", {}, "key")
 
 
-class FakeProvider:
-    """Answers each connection with the next script."""
+class FakeProvider(provider.FakeProvider):
+    """Also makes the clients that call it."""
 
-    def __init__(self, *scripts: Serve) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}/v1"
-        self.requests: list[bytes] = []
-        self.connections = 0
+    def __init__(self, *scripts: Script) -> None:
+        super().__init__(*scripts)
         self._clients: list[Provider] = []
-        self._scripts = list(scripts)
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        for script in self._scripts:
-            try:
-                peer, _ = self.listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            with peer:
-                self.requests.append(read_request(peer))
-                script(peer)
 
     def connect(self, ending: str = "") -> Provider:
         self._clients.append(Provider(self.url + ending))
         return self._clients[-1]
 
     def close(self) -> None:
-        self.listener.close()
+        super().close()
         for client in self._clients:
             client.close()
-
-
-def read_request(peer: socket.socket) -> bytes:
-    data = b""
-    while b"\r\n\r\n" not in data:
-        data += peer.recv(65536)
-    head, _, body = data.partition(b"\r\n\r\n")
-    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-    while len(body) < length:
-        body += peer.recv(65536)
-    return head + b"\r\n\r\n" + body
-
-
-SSE_HEAD = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-)
-
-
-def http_chunk(data: bytes) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(data), data)
-
-
-def reply(status: bytes, media_type: bytes, body: bytes, extra: bytes = b"") -> Serve:
-    head = b"HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n%s\r\n"
-    return lambda peer: peer.sendall(head % (status, media_type, len(body), extra) + body)
 
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., FakeProvider]]:
     started: list[FakeProvider] = []
 
-    def begin(*scripts: Serve) -> FakeProvider:
+    def begin(*scripts: Script) -> FakeProvider:
         started.append(FakeProvider(*scripts))
         return started[-1]
 
     yield begin
-    for provider in started:
-        provider.close()
+    for each in started:
+        each.close()
 
 
 def read_all(provider: Provider, *, stream: bool = True) -> bytes:
@@ -117,7 +75,7 @@ def test_request_carries_bearer_body_and_no_compression(
 ) -> None:
     fake = start(reply(b"200 OK", b"application/json; charset=utf-8", b'{"ok":1}'))
     assert read_all(fake.connect("/"), stream=False) == b'{"ok":1}'
-    head = fake.requests[0].split(b"\r\n\r\n")[0].lower()
+    head = fake.received[0].split(b"\r\n\r\n")[0].lower()
     assert head.startswith(b"post /v1/chat/completions http/1.1")
     assert b"authorization: bearer key" in head
     assert b"accept-encoding: identity" in head
@@ -223,10 +181,10 @@ def test_request_that_broke_on_its_own_connection_is_not_repeated(
 ) -> None:
     fake = start(lambda peer: None, lambda peer: peer.sendall(SSE_HEAD))
     assert refusal_of(fake.connect()).code == "upstream_unavailable"
-    assert len(fake.requests) == 1
+    assert len(fake.received) == 1
 
 
-def hang_until_peer_leaves(left: threading.Event) -> Serve:
+def hang_until_peer_leaves(left: threading.Event) -> Script:
     def hang(peer: socket.socket) -> None:
         peer.settimeout(5)
         try:
@@ -299,7 +257,7 @@ def test_closing_hangs_up_on_a_connection_that_is_used_again(
     ],
 )
 def test_useless_provider_is_told_as_what_it_is_and_the_next_request_works(
-    start: Callable[..., FakeProvider], script: Serve, status: int, code: str
+    start: Callable[..., FakeProvider], script: Script, status: int, code: str
 ) -> None:
     fake = start(script, reply(b"200 OK", b"text/event-stream", b"fine"))
     provider = fake.connect()
@@ -330,7 +288,7 @@ def test_answer_that_is_compressed_unasked_is_read(
     )
     provider = fake.connect()
     assert [read_all(provider) for _ in range(4)] == [text, text, b"{}", b"fine"]
-    assert b"\r\nAccept-Encoding: identity\r\n" in fake.requests[0]
+    assert b"\r\nAccept-Encoding: identity\r\n" in fake.received[0]
 
 
 def test_compressed_answer_that_is_cut_is_not_whole(start: Callable[..., FakeProvider]) -> None:

@@ -2,7 +2,6 @@
 
 import datetime
 import ipaddress
-import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -14,7 +13,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.unit.upstreams.test_openai_compatible import SSE_HEAD, TO, http_chunk, read_request
+from tests.provider import FakeProvider
+from tests.provider.answers import naked
+from tests.provider.wire import SSE_HEAD, http_chunk
+from tests.unit.upstreams.test_openai_compatible import TO
 from weir.upstreams.openai_compatible import Provider
 
 
@@ -45,47 +47,31 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-class TlsProvider:
-    """Serves two answers on one connection, the second after a silence, cut into odd records."""
-
-    def __init__(self, certificate: Path) -> None:
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(certificate)
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"https://127.0.0.1:{self.listener.getsockname()[1]}/v1"
-        self.go_on = threading.Event()
-        self.connections = 0
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                plain, _ = self.listener.accept()
-                self.connections += 1
-                with self._context.wrap_socket(plain, server_side=True) as peer:
-                    read_request(peer)
-                    coded = SSE_HEAD + http_chunk(b"first") + b"0\r\n\r\n"
-                    for place in range(0, len(coded), 7):
-                        peer.sendall(coded[place : place + 7])
-                    read_request(peer)
-                    peer.sendall(SSE_HEAD + b"5\r\nse")
-                    self.go_on.wait(5)
-                    peer.sendall(b"con\r")
-                    peer.sendall(b"\n1\r\nd\r\n0\r\n\r\n")
-                    peer.recv(1)
-            except OSError:
-                return
+@pytest.fixture
+def go_on() -> threading.Event:
+    return threading.Event()
 
 
 @pytest.fixture
-def provider(certificate: Path) -> Iterator[TlsProvider]:
-    served = TlsProvider(certificate)
+def provider(certificate: Path, go_on: threading.Event) -> Iterator[FakeProvider]:
+    """Two answers on one connection, the second after a silence, cut into odd records."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    coded = SSE_HEAD + http_chunk(b"first") + b"0\r\n\r\n"
+    first = naked(*(coded[place : place + 7] for place in range(0, len(coded), 7)))
+    second = naked(
+        SSE_HEAD + b"5\r\nse", lambda _: go_on.wait(5), b"con\r", b"\n1\r\nd\r\n0\r\n\r\n"
+    )
+    served = FakeProvider(first, second, tls=context)
     yield served
-    served.listener.close()
+    served.close()
 
 
 def test_answers_over_tls_are_whole_and_share_a_connection(
-    provider: TlsProvider, certificate: Path, monkeypatch: pytest.MonkeyPatch
+    provider: FakeProvider,
+    go_on: threading.Event,
+    certificate: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trusting = ssl.create_default_context(cafile=certificate)
     monkeypatch.setattr(ssl, "create_default_context", lambda **_: trusting)
@@ -96,17 +82,17 @@ def test_answers_over_tls_are_whole_and_share_a_connection(
         got = b""
         while (data := call.receive(0.2)) != b"":
             if data is None:
-                provider.go_on.set()
+                go_on.set()
             got += data or b""
         content.append(got)
-        assert turn == 0 or provider.go_on.is_set(), "the silence was seen"
+        assert turn == 0 or go_on.is_set(), "the silence was seen"
         call.close()
     ours.close()
     assert content == [b"first", b"second"]
     assert provider.connections == 1
 
 
-def test_certificate_that_nobody_vouches_for_is_refused(provider: TlsProvider) -> None:
+def test_certificate_that_nobody_vouches_for_is_refused(provider: FakeProvider) -> None:
     from weir.errors import UpstreamUnavailable
 
     call = Provider(provider.url).open(TO, b"{}", stream=True)

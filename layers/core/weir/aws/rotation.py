@@ -9,10 +9,15 @@ guide, "Lambda rotation functions".
 from collections.abc import Callable
 from typing import Any
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 from weir.aws.table import Table
 from weir.aws.vault import CACHED_FOR_S
 from weir.identity import tokens
-from weir.identity.keyring import RETIRED_FOR_S, KeyRing, Kid, SigningKey, make_signing_key
+from weir.identity.keyring import RETIRED_FOR_S, KeyRing, Kid, SigningKey
+
+RSA_BITS = 2048
 
 
 class RotationError(Exception):
@@ -118,3 +123,13 @@ class Rotation:
             return str(self._secrets.get_secret_value(SecretId=secret_id, **which)["SecretString"])
         except self._secrets.exceptions.ResourceNotFoundException:
             return None
+
+
+def make_signing_key(kid: Kid) -> SigningKey:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=RSA_BITS)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return SigningKey(kid, pem.decode())

@@ -4,7 +4,7 @@ Two private keys exist at a time, *current* (signs) and *next* (already publishe
 verifier knows it before its first signature). They live in one secret. Every public half lives in
 the table; a retired one stays listed until the last token it signed must have ended.
 
-Nothing here reads a clock or stores anything: the shell passes both in.
+Nothing here makes keys, reads a clock or stores anything: `weir/aws/rotation.py` does.
 """
 
 import base64
@@ -19,8 +19,6 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from weir.errors import NotReady
 
 Kid = NewType("Kid", str)
-
-RSA_BITS = 2048
 
 # A token lives for at most a day, so nothing signed by a retired key is worth believing after that.
 RETIRED_FOR_S = 86_400
@@ -111,16 +109,6 @@ class KeyRing:
 
 
 _NAMES = ("current", "next")
-
-
-def make_signing_key(kid: Kid) -> SigningKey:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=RSA_BITS)
-    pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    return SigningKey(kid, pem.decode())
 
 
 def jwks(keys: Iterable[PublicKey], now: int) -> dict[str, list[dict[str, str]]]:
