@@ -139,6 +139,8 @@ def test_the_settings_file_is_private_and_complete(stack: Run) -> None:
         "DEMO_EMAIL",
         "DEMO_PASSWORD",
         "WEIR_STACK",
+        "WEIR_LOCAL_ACCESS_KEY_ID",
+        "WEIR_LOCAL_SECRET_ACCESS_KEY",
     }
     assert all(stack.env.values())
 
@@ -241,7 +243,7 @@ def test_sigkill_leaves_nothing_behind_either(tmp_path: Path) -> None:
 
 def test_if_the_embedded_aws_dies_it_says_so_and_ends(tmp_path: Path) -> None:
     with running(tmp_path) as one:
-        (aws,) = [pid for pid in one.descendants() if "ministack" in command(pid)]
+        (aws,) = [pid for pid in one.descendants() if "local.aws_server" in command(pid)]
         os.kill(aws, signal.SIGKILL)
         rest, _ = one.process.communicate(timeout=5)
         assert one.process.returncode == 1

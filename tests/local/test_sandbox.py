@@ -253,6 +253,29 @@ async def begin(
     return answer, told.headers["lambda-runtime-aws-request-id"], nonce
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "http://localhost:5173"}, {"Sec-Fetch-Mode": "no-cors"}, {"Host": "evil.example"}],
+)
+def test_a_page_cannot_take_an_event_from_the_runtime(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    """It would get the next caller's token, and the function would wait in vain."""
+
+    async def test() -> None:
+        async with bare(tmp_path) as (one, runtime):
+            taken = await runtime.get("/invocation/next", headers=headers)
+            assert (taken.status_code, one.has_served) == (403, False)
+            answer, request_id, nonce = await begin(one, runtime)
+            answered = f"/invocation/{request_id}/response"
+            forged = await runtime.post(answered, content=b"1", headers=headers)
+            assert (forged.status_code, answer.done()) == (403, False)
+            await runtime.post(answered, content=b"2", headers=nonce)
+            assert await answer == b"2"
+
+    run(test())
+
+
 def test_an_answer_for_another_invocation_is_refused(tmp_path: Path) -> None:
     async def test() -> None:
         async with bare(tmp_path) as (one, runtime):
