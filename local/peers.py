@@ -4,8 +4,8 @@ but not the pages that are open in this one's browser, nor its other users.
 Rules of this file (standard library only: the embedded AWS's interpreter imports it, too):
 
 * A page can reach any loopback port. Its browser adds headers that it cannot leave out: `Origin`,
-  or `Sec-Fetch-*` where there is no `Origin` (W3C Fetch Metadata: to potentially trustworthy
-  addresses, which loopback is).
+  or `Sec-Fetch-Site` where there is no `Origin` (W3C Fetch Metadata: to potentially trustworthy
+  addresses, which loopback is). `Sec-Fetch-Mode` alone is no sign: Node's fetch sends it.
 * A page can have its own domain name resolve to 127.0.0.1 (DNS rebinding), and is then of the same
   origin as what listens there. `Host` carries that name. The port in it decides nothing.
 * Another user can write any header. The kernel knows whose socket is at the other end.
@@ -31,6 +31,7 @@ HERE = frozenset({"localhost", "127.0.0.1"})
 ALSO_HERE = HERE | {"[::1]", "host.docker.internal"}
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+?)\.?(?::[0-9]{1,5})?")
+_OF_BROWSERS = frozenset({"origin", "sec-fetch-site", "sec-fetch-dest"})
 _ROOT_UID = 0
 
 
@@ -42,7 +43,7 @@ def host_name(host: str) -> str:
 
 def sent_by_a_browser(names: Iterable[str]) -> bool:
     """Judge by the names of a request's headers."""
-    return any(name == "origin" or name.startswith("sec-") for name in map(str.lower, names))
+    return not _OF_BROWSERS.isdisjoint(map(str.lower, names))
 
 
 def for_hosts(handler: Handler, names: Iterable[str] = ()) -> Handler:

@@ -70,7 +70,7 @@ def test_gateway_and_page_answer_for_names_of_this_machine_only(host: str, expec
     [
         ("Host: 127.0.0.1:1", "Origin: http://localhost:5173"),
         ("Host: 127.0.0.1:1", "origin: null"),
-        ("Host: 127.0.0.1:1", "Sec-Fetch-Mode: no-cors"),
+        ("Host: 127.0.0.1:1", "Sec-Fetch-Site: cross-site"),
         ("Host: evil.example",),
         ("Host: host.docker.internal",),
     ],
@@ -79,7 +79,8 @@ def test_what_is_for_programs_is_not_for_pages(headers: tuple[str, ...]) -> None
     async def test() -> None:
         async with serving(peers.for_programs(hello)) as port:
             assert status(await exchange(port, request(*headers))) == 403
-            assert status(await exchange(port, request("Host: 127.0.0.1:1"))) == 200
+            from_node = ("Host: 127.0.0.1:1", "Sec-Fetch-Mode: cors")
+            assert status(await exchange(port, request(*from_node))) == 200
 
     run(test())
 

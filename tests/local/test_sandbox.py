@@ -255,7 +255,11 @@ async def begin(
 
 @pytest.mark.parametrize(
     "headers",
-    [{"Origin": "http://localhost:5173"}, {"Sec-Fetch-Mode": "no-cors"}, {"Host": "evil.example"}],
+    [
+        {"Origin": "http://localhost:5173"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Host": "evil.example"},
+    ],
 )
 def test_a_page_cannot_take_an_event_from_the_runtime(
     tmp_path: Path, headers: dict[str, str]
