@@ -3,11 +3,14 @@
 import asyncio
 import json
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from local.http1 import Handler, Server
 from local.pool import Pool
@@ -15,6 +18,8 @@ from local.sandbox import Program
 
 ROOT = Path(__file__).parents[2]
 STREAM_LAYER = ROOT / "layers/stream"
+NOBODY = 65534
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="to become another user needs root")
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
@@ -93,3 +98,25 @@ async def until(condition: Callable[[], bool], timeout_s: float = 5) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+def as_nobody(port: int) -> bytes:
+    """What another user of this machine gets from that port."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        answer = b"?"
+        try:
+            os.setuid(NOBODY)
+            with socket.create_connection(("127.0.0.1", port), 5) as connection:
+                connection.sendall(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                answer = connection.recv(100)
+        except ConnectionError:
+            answer = b""
+        finally:
+            os.write(writing, answer)
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading, "rb") as answered:
+        return answered.read()

@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 from botocore.session import Session
 
 from local import embedded_aws, processes
+from tests.local.harness import NEEDS_ROOT, as_nobody
 
 INTERPRETER = Path(__file__).parents[2] / ".local/venv-aws/bin/python"
 PAGE, CANARY, PASSWORD = "http://localhost:5173", "canary-signing-key", "Demo-Password-1"
@@ -434,6 +435,11 @@ def test_programs_sign_in_and_read_the_public_keys_without_a_credential(aws: Aws
     keys = aws.send(raw(aws, {}, method="GET", target=f"/{aws.pool}/.well-known/jwks.json"))
     assert '"kid"' in keys
     assert cors(keys) == {}
+
+
+@NEEDS_ROOT
+def test_another_user_of_the_machine_is_not_heard(aws: Aws) -> None:
+    assert as_nobody(int(aws.host.rpartition(":")[2])) == b""
 
 
 def test_a_body_is_bounded(aws: Aws) -> None:

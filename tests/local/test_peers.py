@@ -9,9 +9,7 @@ import pytest
 
 from local import peers, processes
 from local.http1 import Exchange, Server
-from tests.local.harness import exchange, run, serving
-
-NOBODY = 65534
+from tests.local.harness import NEEDS_ROOT, NOBODY, as_nobody, exchange, run, serving
 
 
 async def hello(to: Exchange) -> None:
@@ -85,29 +83,7 @@ def test_what_is_for_programs_is_not_for_pages(headers: tuple[str, ...]) -> None
     run(test())
 
 
-def as_nobody(port: int) -> bytes:
-    """What another user of this machine gets from that port; needs root."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        answer = b"?"
-        try:
-            os.setuid(NOBODY)
-            with socket.create_connection(("127.0.0.1", port), 5) as connection:
-                connection.sendall(request("Host: localhost"))
-                answer = connection.recv(100)
-        except ConnectionError:
-            answer = b""
-        finally:
-            os.write(writing, answer)
-            os._exit(0)
-    os.close(writing)
-    os.waitpid(child, 0)
-    with os.fdopen(reading, "rb") as answered:
-        return answered.read()
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="to become another user needs root")
+@NEEDS_ROOT
 def test_another_user_of_the_machine_is_not_heard() -> None:
     async def test() -> None:
         server = Server(hello)

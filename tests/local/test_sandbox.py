@@ -15,7 +15,7 @@ import pytest
 from local import sandbox
 from local.pool import Busy, Pool
 from local.sandbox import InvocationFailed, Sandbox, Stream
-from tests.local.harness import event, pool_of, program, run, until
+from tests.local.harness import NEEDS_ROOT, as_nobody, event, pool_of, program, run, until
 
 BUFFERED = """
 import os, time
@@ -276,6 +276,16 @@ def test_a_page_cannot_take_an_event_from_the_runtime(
             assert (forged.status_code, answer.done()) == (403, False)
             await runtime.post(answered, content=b"2", headers=nonce)
             assert await answer == b"2"
+
+    run(test())
+
+
+@NEEDS_ROOT
+def test_nor_can_another_user_of_the_machine(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bare(tmp_path) as (_, runtime):
+            assert runtime.base_url.port is not None
+            assert await asyncio.to_thread(as_nobody, runtime.base_url.port) == b""
 
     run(test())
 
