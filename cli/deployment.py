@@ -1,7 +1,7 @@
 """Which deployment a command speaks to: a stack on AWS, or the one that `make run` has started.
 
 On AWS everything is found through the stack's outputs, with the operator's own credentials. Locally
-`.local/env` says where the embedded AWS listens; its credentials open nothing else.
+`.local/env` says where the embedded AWS listens, and has the credentials of its root user.
 """
 
 import os
@@ -70,8 +70,12 @@ def read_env(path: Path) -> dict[str, str] | None:
 
 
 def _local(env: Mapping[str, str]) -> Deployment | None:
-    session = boto3.Session("test", "test", region_name="us-east-1")
     try:
+        session = boto3.Session(
+            env["WEIR_LOCAL_ACCESS_KEY_ID"],
+            env["WEIR_LOCAL_SECRET_ACCESS_KEY"],
+            region_name="us-east-1",
+        )
         status, outputs = _describe(session, env["WEIR_STACK"], env["COGNITO_ENDPOINT"])
     except (KeyError, BotoCoreError, ClientError):
         return None  # a file left by a run that has ended

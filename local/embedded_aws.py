@@ -1,5 +1,5 @@
-"""The embedded AWS (ministack): started on loopback, and the project's own template deployed into
-it.
+"""The embedded AWS (ministack, behind the front in aws_front.py): started on loopback, and the
+project's own template deployed into it.
 
 The template is adapted in memory only, and only where the embedded AWS differs: it has no rotation
 schedule (the four steps are driven in rotation.py), it does not enable a table's TTL, and code and
@@ -16,9 +16,13 @@ import asyncio
 import functools
 import io
 import json
+import secrets
+import socket
+import string
 import threading
 import time
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +33,17 @@ from botocore.session import Session
 
 from local import CannotRun, processes
 from local.processes import Child
+from local.settings import ROOT as CHECKOUT
 from local.template import Template
 
 REGION = "us-east-1"
-# The embedded AWS takes this pair as its root user.
-ROOT = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+# Of the root user of the embedded AWS that this process starts: new each time, because a page or
+# another user must not know it.
+ROOT = {
+    "AWS_ACCESS_KEY_ID": "AKIA"
+    + "".join(secrets.choice(string.ascii_uppercase + "234567") for _ in range(16)),
+    "AWS_SECRET_ACCESS_KEY": secrets.token_urlsafe(30),
+}
 STACK_NAME = "weir-local"
 CAPABILITIES = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
 # CloudFormation takes a longer template only from S3.
@@ -70,17 +80,31 @@ class Stack:
     processed: Template
 
 
-async def start(interpreter: Path, directory: Path) -> tuple[Child, int]:
-    """Starts it with nothing kept from an earlier run. Returns it and its port."""
+async def start(
+    interpreter: Path, directory: Path, origins: Sequence[str] = ()
+) -> tuple[Child, int]:
+    """Starts it with nothing kept from an earlier run, and lets pages of `origins` sign in. Returns
+    it and its port.
+    """
     if not interpreter.exists():
         raise CannotRun("The embedded AWS is not installed; run `make run`.")
-    port = processes.free_port()
+    # It inherits the socket: between closing one here and opening it there, another user could.
+    with processes.listen_on_loopback(0) as listener:
+        return await _start(interpreter, directory, origins, listener)
+
+
+async def _start(
+    interpreter: Path, directory: Path, origins: Sequence[str], listener: socket.socket
+) -> tuple[Child, int]:
+    port: int = listener.getsockname()[1]
     state = directory / "aws"
     env = {
         "PATH": f"{interpreter.parent}:/usr/bin:/bin",
+        "PYTHONPATH": str(CHECKOUT),
+        "SIGN_IN_ORIGINS": " ".join(origins),
+        **ROOT,
         "GATEWAY_PORT": str(port),
-        "BIND_HOST": "127.0.0.1",  # by default it listens on every interface
-        "IOT_MTLS_ENABLED": "0",  # and opens a port for MQTT, and one for SFTP
+        "IOT_MTLS_ENABLED": "0",  # by default it opens a port for MQTT, and one for SFTP
         "SFTP_ENABLED": "0",
         "LAMBDA_EXECUTOR": "local",
         "AUTH": "true",
@@ -90,9 +114,13 @@ async def start(interpreter: Path, directory: Path) -> tuple[Child, int]:
         "HOME": str(state),
         "AWS_CONFIG_FILE": "/dev/null",
     }
-    argv = [str(interpreter), "-m", "ministack"]
     child = await processes.start(
-        "The embedded AWS", argv, env=env, cwd=directory, log=directory / "logs" / "aws.log"
+        "The embedded AWS",
+        [str(interpreter), "-m", "local.aws_server", str(listener.fileno())],
+        env=env,
+        cwd=directory,
+        log=directory / "logs" / "aws.log",
+        pass_fds=[listener.fileno()],
     )
     return child, port
 

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from local.embedded_aws import STACK_NAME, Stack, client
+from local.embedded_aws import ROOT, STACK_NAME, Stack, client
 from weir.aws.table import Table
 from weir.errors import Refusal
 from weir.identity import api_keys
@@ -97,6 +97,9 @@ def env_values(
         "COGNITO_USER_POOL_ID": stack.outputs["UserPoolId"],
         "COGNITO_CLIENT_ID": stack.outputs["UserPoolClientId"],
         "WEIR_STACK": STACK_NAME,
+        # Not AWS's own names: who sources this file keeps their own credentials.
+        "WEIR_LOCAL_ACCESS_KEY_ID": ROOT["AWS_ACCESS_KEY_ID"],
+        "WEIR_LOCAL_SECRET_ACCESS_KEY": ROOT["AWS_SECRET_ACCESS_KEY"],
         **made,
     }
 

@@ -62,7 +62,13 @@ class Child:
 
 
 async def start(
-    name: str, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path
+    name: str,
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    log: Path,
+    pass_fds: Sequence[int] = (),
 ) -> Child:
     """Starts it with exactly this environment; what it prints is appended to `log`."""
     with log.open("ab") as output, warnings.catch_warnings():
@@ -77,6 +83,7 @@ async def start(
             stdout=output,
             stderr=asyncio.subprocess.STDOUT,
             process_group=0,
+            pass_fds=pass_fds,
             preexec_fn=dies_with_us(),
         )
     return Child(name, process, log)

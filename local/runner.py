@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -30,6 +30,7 @@ from local import (
     functions,
     page,
     page_build,
+    peers,
     processes,
     seed,
     template,
@@ -115,9 +116,9 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     scheduled, sources = template.schedules(source), template.event_sources(source)
     upstream = await _upstream(asked, running)
     seed.model_entry(upstream)  # without a price nothing needs to start
-    endpoint = await _embedded_aws(asked, running)
-    stack = await asyncio.to_thread(embedded_aws.deploy, endpoint, source, asked.parameters)
     origins = _origins(asked, listener, page_listener)
+    endpoint = await _embedded_aws(asked, running, origins)
+    stack = await asyncio.to_thread(embedded_aws.deploy, endpoint, source, asked.parameters)
     _make_pools(asked, running, source, stack, logs)
     rotations = Rotations(template.rotations(source), running.pools, stack)
     schedules = Schedules(scheduled, running.pools, stack, _log_to(logs / "schedules.log"))
@@ -139,11 +140,11 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     )
     first_use.write_env(env_file, first_use.env_values(stack, url, origins[0], credentials))
     commands = control.Control(running.pools, rotations, schedules, streams)
-    await _open(running, stack, listener, asked.directory, commands)
+    await _open(running, stack, listener, asked, commands)
     model = f"{upstream.model}, " + (
         f"at {upstream.base_url}" if asked.upstream else "embedded: real, but small and not clever"
     )
-    page_url = await _open_page(running, stack, page_listener, url)
+    page_url = await _open_page(running, stack, page_listener, url, asked.allowed_hosts)
     told = first_use.banner(url, page_url, credentials, model, env_file)
     print(told, flush=True)
     print(f"Ready after {time.monotonic() - began:.1f} s.", flush=True)
@@ -184,6 +185,7 @@ def _claim(directory: Path) -> IO[str]:
 
 def _prepare(directory: Path) -> Path:
     logs = directory / "logs"
+    _tighten(directory)
     for scratch in ("tmp", "aws"):
         shutil.rmtree(directory / scratch, ignore_errors=True)
         (directory / scratch).mkdir(parents=True)
@@ -194,10 +196,20 @@ def _prepare(directory: Path) -> Path:
     return logs
 
 
-async def _embedded_aws(asked: Settings, running: Running) -> str:
+def _tighten(directory: Path) -> None:
+    """Close to others what an earlier release left open. The folder itself may not be ours."""
+    for name in ("env", "run.lock", "control.sock", "logs", "image"):
+        with contextlib.suppress(FileNotFoundError):
+            path = directory / name
+            path.chmod(0o700 if path.is_dir() else 0o600)
+    for log in (directory / "logs").glob("*.log"):
+        log.chmod(0o600)
+
+
+async def _embedded_aws(asked: Settings, running: Running, origins: list[str]) -> str:
     """Starts it; returns its endpoint."""
     interpreter = ROOT / ".local/venv-aws/bin/python"
-    child, port = await embedded_aws.start(interpreter, asked.directory)
+    child, port = await embedded_aws.start(interpreter, asked.directory, origins)
     running.children.append(child)
     return await embedded_aws.until_ready(child, port)
 
@@ -281,7 +293,7 @@ async def _open(
     running: Running,
     stack: Stack,
     listener: socket.socket,
-    directory: Path,
+    asked: Settings,
     commands: control.Control,
 ) -> None:
     api = template.read_api(stack.processed, stack.parameters)
@@ -293,11 +305,11 @@ async def _open(
         (v for k, v in stack.resources.items() if k.startswith(f"{api.logical_id}Deployment")), ""
     )
     place = Place(stack.account, stack.resources[api.logical_id], api.stage, REGION, deployment)
-    say = _log_to(directory / "logs/gateway.log")
+    say = _log_to(asked.directory / "logs/gateway.log")
     gateway = Gateway(api, place, running.pools, authorizers, say)
     for handler, socket_ in (
-        (commands, control.listen(directory / "control.sock")),
-        (gateway, listener),
+        (commands, control.listen(asked.directory / "control.sock")),
+        (peers.for_hosts(gateway, asked.allowed_hosts), listener),
     ):
         server = Server(handler)
         running.servers.append(server)
@@ -316,13 +328,17 @@ def _listen_for_page(asked: Settings) -> socket.socket | None:
 
 
 async def _open_page(
-    running: Running, stack: Stack, listener: socket.socket | None, url: str
+    running: Running,
+    stack: Stack,
+    listener: socket.socket | None,
+    url: str,
+    allowed_hosts: Sequence[str],
 ) -> str | None:
     """Returns its address."""
     if listener is None:
         return None
     addresses = page.config(url, stack.outputs["UserPoolClientId"], stack.endpoint)
-    server = Server(page.Page(page_build.PAGE, addresses))
+    server = Server(peers.for_hosts(page.Page(page_build.PAGE, addresses), allowed_hosts))
     running.servers.append(server)
     return f"http://localhost:{await server.start(listener)}"
 
@@ -347,6 +363,7 @@ def _forget_the_operators_shell() -> None:
 
 
 def main(asked: Settings) -> int:
+    os.umask(0o077)  # logs, settings and the embedded AWS's files are this user's alone
     _forget_the_operators_shell()
     try:
         asyncio.run(run(asked))

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from local import processes
+from local import peers, processes
 from local.http1 import BodyTooLarge, Exchange, PeerGone, Server
 from local.processes import Child
 
@@ -123,7 +123,8 @@ class Sandbox:
     ) -> None:
         self._program = program
         self._on_idle, self._on_dead = on_idle, on_dead
-        self._server = Server(self._runtime_api)
+        # A page or another user could otherwise take an event, which carries the caller's token.
+        self._server = Server(peers.for_programs(self._runtime_api))
         self._child: Child | None = None
         self._watch: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -137,7 +138,7 @@ class Sandbox:
         self.idle_since = self.since
 
     async def start(self, credentials: dict[str, str]) -> None:
-        port = await self._server.start()
+        port = await self._server.start(peers.only_ours(processes.listen_on_loopback(0)))
         env = {**self._program.env, **credentials, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{port}"}
         self._child = await processes.start(
             self._program.name,

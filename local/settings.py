@@ -39,6 +39,8 @@ class Settings:
     # None: the embedded model.
     upstream: Upstream | None
     allowed_origins: str | None
+    # Names of this machine, besides those that always are.
+    allowed_hosts: tuple[str, ...]
     # Template parameters given as WEIR_PARAM_<Name>.
     parameters: dict[str, str]
     most_processes: int
@@ -58,6 +60,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         directory=Path(env.get("WEIR_LOCAL_DIR") or ROOT / ".local").resolve(),
         upstream=_upstream(env),
         allowed_origins=env.get("ALLOWED_ORIGINS") or None,
+        allowed_hosts=_hosts(env),
         parameters={
             name.removeprefix(PARAMETER): value
             for name, value in env.items()
@@ -74,6 +77,14 @@ def _number(env: Mapping[str, str], name: str, default: int, *, at_most: int) ->
     if not re.fullmatch("[0-9]{1,9}", value) or int(value) > at_most:
         raise CannotRun(f"{name} must be a number from 0 to {at_most}, not {value!r}.")
     return int(value)
+
+
+def _hosts(env: Mapping[str, str]) -> tuple[str, ...]:
+    names = tuple(env.get("ALLOWED_HOSTS", "").replace(",", " ").split())
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+            raise CannotRun(f"ALLOWED_HOSTS must be names, without scheme and port, not {name!r}.")
+    return names
 
 
 def _upstream(env: Mapping[str, str]) -> Upstream | None:

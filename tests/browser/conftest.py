@@ -29,6 +29,8 @@ QUIET = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # As an attacker's own name server would answer (DNS rebinding).
+    "--host-resolver-rules=MAP rebound.example 127.0.0.1",
 )
 
 

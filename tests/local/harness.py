@@ -3,11 +3,14 @@
 import asyncio
 import json
 import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from local.http1 import Handler, Server
 from local.pool import Pool
@@ -15,6 +18,8 @@ from local.sandbox import Program
 
 ROOT = Path(__file__).parents[2]
 STREAM_LAYER = ROOT / "layers/stream"
+NOBODY = 65534
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="to become another user needs root")
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
@@ -93,3 +98,11 @@ async def until(condition: Callable[[], bool], timeout_s: float = 5) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+def as_nobody(port: int) -> bytes:
+    """What another user of this machine gets from that port."""
+    call = ["curl", "--silent", "--max-time", "5", f"http://127.0.0.1:{port}/"]
+    ended = subprocess.run(call, user=NOBODY, cwd="/", stdout=subprocess.PIPE, check=False)
+    assert ended.returncode != 7, "nobody listens"
+    return ended.stdout

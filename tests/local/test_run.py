@@ -139,6 +139,8 @@ def test_the_settings_file_is_private_and_complete(stack: Run) -> None:
         "DEMO_EMAIL",
         "DEMO_PASSWORD",
         "WEIR_STACK",
+        "WEIR_LOCAL_ACCESS_KEY_ID",
+        "WEIR_LOCAL_SECRET_ACCESS_KEY",
     }
     assert all(stack.env.values())
 
@@ -151,12 +153,53 @@ def test_everything_listens_on_loopback_only(stack: Run) -> None:
                 inodes.add(os.readlink(descriptor).removeprefix("socket:[").removesuffix("]"))
     listening = [
         fields[1].split(":")[0]
-        for table in ("tcp", "tcp6")
+        for table in ("tcp", "tcp6", "udp", "udp6")
         for fields in (line.split() for line in Path(f"/proc/net/{table}").read_text().splitlines())
-        if fields[3] == "0A" and fields[9] in inodes
+        if (fields[3] == "0A" or table.startswith("udp")) and fields[9] in inodes
     ]
     assert len(listening) >= 5
     assert set(listening) == {"0100007F"}
+
+
+def test_what_it_writes_is_readable_by_its_user_only(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir(mode=0o755)
+    for left in (logs / "install-run.log", tmp_path / "env"):  # by an earlier release
+        left.touch(mode=0o644)
+    tmp_path.chmod(0o755)
+    with running(tmp_path) as one:
+        httpx.get(f"{one.url}/.well-known/jwks.json")
+        modes = {
+            path.relative_to(tmp_path): stat.S_IMODE(path.stat().st_mode)
+            for path in tmp_path.rglob("*")
+            if not path.is_symlink()
+        }
+    assert {name.name for name in modes} >= {"env", "aws", "tmp", "control.sock", "gateway.log"}
+    assert any(name.suffix == ".pem" for name in modes)
+    inside = ("image", "python")  # a program, in a folder that is closed
+    opened = {name for name, mode in modes.items() if mode & 0o077 and name.parts != inside}
+    assert opened == set()
+    assert modes[Path("image")] == 0o700
+    # The folder may hold more than what is Weir's.
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+def test_the_embedded_aws_knows_this_runs_root_user_only(stack: Run) -> None:
+    root = {
+        name: stack.env[f"WEIR_LOCAL_{name}"] for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
+    }
+    assert len(set(root.values())) == 2
+    assert "test" not in root.values()
+    assert not any(value in stack.said for value in root.values())
+    assert httpx.post(stack.env["COGNITO_ENDPOINT"]).status_code == 403
+
+
+def test_another_name_is_answered_if_the_settings_list_it(tmp_path: Path) -> None:
+    with running(tmp_path, ALLOWED_HOSTS="weir.test, other.test") as one:
+        for host, expected in (("weir.test", 200), ("other.test:1", 200), ("evil.test", 421)):
+            reply = httpx.get(f"{one.url}/healthz", headers={"Host": host})
+            assert reply.status_code == expected
+        assert "ALLOWED_HOSTS=evil.test" in reply.text
 
 
 def test_a_function_has_the_templates_environment_and_nothing_of_the_shell(stack: Run) -> None:
@@ -241,7 +284,7 @@ def test_sigkill_leaves_nothing_behind_either(tmp_path: Path) -> None:
 
 def test_if_the_embedded_aws_dies_it_says_so_and_ends(tmp_path: Path) -> None:
     with running(tmp_path) as one:
-        (aws,) = [pid for pid in one.descendants() if "ministack" in command(pid)]
+        (aws,) = [pid for pid in one.descendants() if "local.aws_server" in command(pid)]
         os.kill(aws, signal.SIGKILL)
         rest, _ = one.process.communicate(timeout=5)
         assert one.process.returncode == 1
@@ -276,6 +319,7 @@ def said_by(directory: Path, **settings: str) -> str:
     [
         ({"PORT": "http"}, "PORT must be a number"),
         ({"PORT": "70000"}, "PORT must be a number"),
+        ({"ALLOWED_HOSTS": "http://weir.test"}, "ALLOWED_HOSTS must be names"),
         ({"UPSTREAM_MODEL": ""}, "UPSTREAM_BASE_URL is set: set UPSTREAM_MODEL"),
         ({"UPSTREAM_BASE_URL": "api.openai.com"}, "UPSTREAM_BASE_URL must begin with http"),
         ({"WEIR_PARAM_Nonsense": "1"}, "The template has no parameter Nonsense"),

@@ -15,7 +15,7 @@ import pytest
 from local import sandbox
 from local.pool import Busy, Pool
 from local.sandbox import InvocationFailed, Sandbox, Stream
-from tests.local.harness import event, pool_of, program, run, until
+from tests.local.harness import NEEDS_ROOT, as_nobody, event, pool_of, program, run, until
 
 BUFFERED = """
 import os, time
@@ -251,6 +251,43 @@ async def begin(
     assert told.content == b'{"a":1}'
     nonce = {"Lambda-Runtime-Invocation-Id": told.headers["lambda-runtime-invocation-id"]}
     return answer, told.headers["lambda-runtime-aws-request-id"], nonce
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://localhost:5173"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Host": "evil.example"},
+    ],
+)
+def test_a_page_cannot_take_an_event_from_the_runtime(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    """It would get the next caller's token, and the function would wait in vain."""
+
+    async def test() -> None:
+        async with bare(tmp_path) as (one, runtime):
+            taken = await runtime.get("/invocation/next", headers=headers)
+            assert (taken.status_code, one.has_served) == (403, False)
+            answer, request_id, nonce = await begin(one, runtime)
+            answered = f"/invocation/{request_id}/response"
+            forged = await runtime.post(answered, content=b"1", headers=headers)
+            assert (forged.status_code, answer.done()) == (403, False)
+            await runtime.post(answered, content=b"2", headers=nonce)
+            assert await answer == b"2"
+
+    run(test())
+
+
+@NEEDS_ROOT
+def test_nor_can_another_user_of_the_machine(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bare(tmp_path) as (_, runtime):
+            assert runtime.base_url.port is not None
+            assert await asyncio.to_thread(as_nobody, runtime.base_url.port) == b""
+
+    run(test())
 
 
 def test_an_answer_for_another_invocation_is_refused(tmp_path: Path) -> None:

@@ -37,7 +37,10 @@ class Stack:
 
     def aws(self, service: str, credentials: dict[str, str] | None = None) -> Any:
         """A client of the embedded AWS: as its root, or with a role's credentials."""
-        named = credentials or {"AccessKeyId": "test", "SecretAccessKey": "test"}
+        named = credentials or {
+            "AccessKeyId": self.env["WEIR_LOCAL_ACCESS_KEY_ID"],
+            "SecretAccessKey": self.env["WEIR_LOCAL_SECRET_ACCESS_KEY"],
+        }
         return boto3.client(  # type: ignore[call-overload]
             service,
             endpoint_url=self.env["COGNITO_ENDPOINT"],

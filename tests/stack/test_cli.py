@@ -264,7 +264,13 @@ def test_nothing_running_is_one_clear_sentence(tmp_path: Path) -> None:
 
 
 def test_run_that_has_ended_is_not_taken_for_a_stack_on_aws(tmp_path: Path) -> None:
-    (tmp_path / "env").write_text("COGNITO_ENDPOINT=http://127.0.0.1:9\nWEIR_STACK=weir-local\n")
+    left = {
+        "COGNITO_ENDPOINT": "http://127.0.0.1:9",
+        "WEIR_STACK": "weir-local",
+        "WEIR_LOCAL_ACCESS_KEY_ID": "AKIAEXAMPLE",
+        "WEIR_LOCAL_SECRET_ACCESS_KEY": "secret",
+    }
+    (tmp_path / "env").write_text("".join(f"{name}={value}\n" for name, value in left.items()))
     answer = elsewhere(tmp_path, "keys", "create")
     assert (answer.returncode, answer.stdout) == (1, "")
     assert "make run" in answer.stderr

@@ -58,8 +58,8 @@ def run(
         **{n: v for n, v in os.environ.items() if not n.startswith(("AWS_", "WEIR_"))},
         "PATH": f"{tools}:{os.environ['PATH']}",
         "AWS_ENDPOINT_URL": fresh.env["COGNITO_ENDPOINT"],
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_ACCESS_KEY_ID": fresh.env["WEIR_LOCAL_ACCESS_KEY_ID"],
+        "AWS_SECRET_ACCESS_KEY": fresh.env["WEIR_LOCAL_SECRET_ACCESS_KEY"],
         "AWS_REGION": "us-east-1",
     }
     return subprocess.run(

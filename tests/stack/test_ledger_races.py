@@ -230,7 +230,14 @@ def new_api(endpoint: str) -> lean.Api:
     )
 
 
-def work(endpoint: str, orders: Connection, between: ProcessBarrier, enough: ProcessEvent) -> None:
+def work(
+    endpoint: str,
+    root: dict[str, str],
+    orders: Connection,
+    between: ProcessBarrier,
+    enough: ProcessEvent,
+) -> None:
+    embedded_aws.ROOT.update(root)  # this process has not started the embedded AWS
     with ThreadPoolExecutor(MOST_THREADS) as pool:
         racer = Racer(endpoint, between, enough, pool)
         while (order := orders.recv()) is not None:
@@ -362,7 +369,7 @@ class Racers:
         self._children = []
         for _ in range(PROCESSES):
             ours, theirs = context.Pipe()
-            given = (endpoint, theirs, self._between, self.enough)
+            given = (endpoint, embedded_aws.ROOT, theirs, self._between, self.enough)
             child = context.Process(target=work, args=given, daemon=True)
             child.start()
             theirs.close()

@@ -187,9 +187,9 @@ class Worker:
 _worker: list[Worker] = []  # of this process
 
 
-def begin(endpoint: str, table: str) -> None:
+def begin(endpoint: str, root: dict[str, str], table: str) -> None:
     os.environ.update(
-        embedded_aws.ROOT,
+        root,
         AWS_REGION=embedded_aws.REGION,
         AWS_ENDPOINT_URL=endpoint,
         TENANT_ID="t-1",
@@ -206,16 +206,16 @@ def begin(endpoint: str, table: str) -> None:
     client = Faulty(lean.new_client("dynamodb"))
     faulty: Any = client
     vars(door)["_usage"] = Usage(faulty, table, sleep=lambda seconds: None)
-    _worker.append(Worker(door, client, botocore_client(endpoint), table))
+    _worker.append(Worker(door, client, botocore_client(endpoint, root), table))
 
 
-def botocore_client(endpoint: str) -> Any:
+def botocore_client(endpoint: str, root: dict[str, str]) -> Any:
     return Session().create_client(
         "dynamodb",
         region_name=embedded_aws.REGION,
         endpoint_url=endpoint,
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
+        aws_access_key_id=root["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=root["AWS_SECRET_ACCESS_KEY"],
     )
 
 
@@ -262,7 +262,7 @@ def replay(batch: Sequence[int]) -> Counter[str]:
 
 def new_table(endpoint: str, name: str) -> Any:
     """Returns a client of botocore's."""
-    dynamodb = botocore_client(endpoint)
+    dynamodb = botocore_client(endpoint, embedded_aws.ROOT)
     dynamodb.create_table(
         TableName=name,
         BillingMode="PAY_PER_REQUEST",
@@ -293,7 +293,7 @@ def test_sums_are_what_a_recount_of_the_rows_gives(endpoint: str, count: int) ->
     told: Counter[str] = Counter()
     context = multiprocessing.get_context("spawn")
     pool: Pool
-    with context.Pool(PROCESSES, begin, (endpoint, table)) as pool:
+    with context.Pool(PROCESSES, begin, (endpoint, embedded_aws.ROOT, table)) as pool:
         pool.map(write, [numbers[i::PROCESSES] for i in range(PROCESSES)], 1)
         for each in pool.imap_unordered(replay, batches):
             told.update(each)
