@@ -67,6 +67,9 @@ PROVIDERS_FAULTS: dict[str, Case] = {
     "400 with NaN": Case(400, b'{"error":{"message":"bad","code":NaN}}', INVALID, "bad"),
     "400 with null": Case(400, b"null", INVALID),
     "400 not UTF-8": Case(400, b"\xff\xfe", INVALID),
+    "400 that quotes the caller": Case(
+        400, error(message="Invalid value: 'Incorrect API key, insufficient balance'"), INVALID
+    ),
     "422": Case(422, b"<html>", INVALID),
     "flat, vLLM": Case(
         400,

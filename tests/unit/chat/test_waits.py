@@ -31,8 +31,14 @@ def test_retry_after_of_a_busy_provider_is_a_whole_number(header: str | None, se
     assert refusal.headers["Retry-After"] == seconds
 
 
-def test_without_a_clock_a_date_says_nothing() -> None:
-    headers = {"retry-after": "Fri, 01 Jan 2027 00:00:00 GMT"}
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"retry-after": "Fri, 01 Jan 2027 00:00:00 GMT"},
+        {"x-ratelimit-reset": str(int(NOW) + 45)},
+    ],
+)
+def test_without_a_clock_a_point_in_time_says_nothing(headers: dict[str, str]) -> None:
     assert refusal_of_upstream(429, headers, b"").headers["Retry-After"] == "1"
 
 
