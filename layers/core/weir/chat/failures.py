@@ -231,7 +231,8 @@ def _wait_s(headers: Mapping[str, object], report: Report, now: float) -> int | 
 
 def _words(message: str) -> str:
     """Return a provider's words for the caller, without the ids of the operator's account."""
-    return re.sub(r"\b(org|proj|acct|team)[-_][A-Za-z0-9]{16,}", "***", message)[:MAX_TEXT]
+    account = r"\b(org|proj|acct|team)[-_][A-Za-z0-9]{16,}"
+    return re.sub(account, "***", message[: 10 * MAX_TEXT])[:MAX_TEXT]
 
 
 def _words_beyond_the_account(message: str) -> str:

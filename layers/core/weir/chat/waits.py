@@ -63,7 +63,7 @@ def in_members(members: Iterable[Mapping[str, object]]) -> float | None:
 def in_words(message: str) -> float | None:
     """Read the one sentence that several providers share: "Please try again in 1m30s"."""
     wait = rf"(?:{_NUMBER}(?:ms|[smh]))+|{_NUMBER} seconds?\b"
-    said = re.search(rf"(?i)\b(?:try again|retry) (?:in|after) ({wait})", message)
+    said = re.search(rf"(?i)\b(?:try again|retry) (?:in|after) ({wait})", message[:5000])
     return duration(said[1].partition(" ")[0]) if said else None
 
 
