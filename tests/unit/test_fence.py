@@ -44,6 +44,8 @@ PURE = {
     "dataclasses",
     "datetime",
     "decimal",
+    "email.utils",  # dates as HTTP spells them
+    "enum",
     "functools",
     "hashlib",
     "hmac",
@@ -59,6 +61,7 @@ PURE = {
     "re",
     "time",
     "typing",
+    "urllib.parse",
 }
 
 # Of `time`: what only spells a time that it is given.

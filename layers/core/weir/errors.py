@@ -26,7 +26,7 @@
     └── Internal                    500  server_error          (our own bug)
 
 Rules raise these; only the edge of a door and `relay` catch them. A refusal carries evidence, never
-a secret: whatever is put into one is shown to the caller.
+a secret: whatever is put into one is shown to the caller, but for its `log`.
 
 The envelope is the union that three client generations and the OpenAI SDKs read: they want
 `error.code`, `error.message` and `error.type` nested, the oldest wants `code` and `message` at the
@@ -42,6 +42,7 @@ class Refusal(Exception):
 
     `details` and `param` go into the envelope; `headers` onto the response (`Retry-After` is an
     integer of seconds: two published clients fail on anything else), `extra_headers` among them.
+    `log` is evidence for the log alone: a caller never sees it.
     """
 
     status: ClassVar[int] = 500
@@ -68,6 +69,7 @@ class Refusal(Exception):
         self.message = message
         self.param = param
         self.details = dict(details or {})
+        self.log: dict[str, Any] = {}
         self.retry_after_s = retry_after_s
         self.extra_headers = dict(extra_headers or {})
         if code is not None:

@@ -153,6 +153,7 @@ class Running:
     candidate: Candidate
     outcome: Outcome = field(default_factory=Outcome)
     attempts: list[str] = field(default_factory=list)
+    evidence: dict[str, dict[str, Any]] = field(default_factory=dict)  # by upstream, for the log
 
     @classmethod
     def admitted(cls, chat: Chat, reservation: Reservation) -> "Running":
@@ -203,12 +204,15 @@ def relayed(
                     yield relay.complete(answering, upstream, timing, running.outcome)
                 return
             except Refusal as refusal:  # before anything was sent to the caller
-                running.outcome.outcome = refusal.code
+                running.outcome.fail(refusal)
+                running.evidence[candidate.upstream.name] = refusal.log
                 running.outcome.ending = _ending(running.outcome)
                 running.attempts[-1] = f"{candidate.upstream.name}={refusal.code}"
                 if candidate is candidates[-1] or not may_try_another(refusal, running.outcome):
                     raise
     finally:
+        if running.outcome.evidence:  # of a stream that failed after it had begun
+            running.evidence[running.candidate.upstream.name] = running.outcome.evidence
         settle(running)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from weir.chat import sse
-from weir.chat.failures import event_is_failure, failure_in, refusal_in_answer
+from weir.chat.failures import event_is_failure, refusal_in_answer
 from weir.chat.masking import Mask
 from weir.chat.normaliser import Normaliser, unreadable
 from weir.chat.outcome import Outcome, State
@@ -118,16 +118,11 @@ class Intake:
                 self.done = True
                 return
             if event_is_failure(event.name):
-                raise self._refusal(_failing(event))
+                silent = self._outcome.content_chunks == 0
+                raise refusal_in_answer(_failure(event), self._mask, before_any_word=silent)
             chunk = self._normaliser.chunk(_parsed(event.data))
             if chunk is not None:
                 yield chunk
-
-    def _refusal(self, value: object) -> Refusal:
-        failure = failure_in(value)
-        failure = value if failure is None else failure
-        silent = self._outcome.content_chunks == 0
-        return refusal_in_answer(failure, self._mask, before_any_word=silent)
 
 
 def split(completion: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -211,12 +206,12 @@ def _merge(whole: dict[str, Any], delta: dict[str, Any]) -> None:
 _SAID_ONCE = frozenset({"role", "id", "type", "name"})
 
 
-def _failing(event: sse.Event) -> object:
+def _failure(event: sse.Event) -> object:
     """What an `event: error` says; some say it as plain text."""
     try:
         return _parsed(event.data)
     except Refusal:
-        return {"error": event.data.decode("utf-8", "replace")}
+        return event.data.decode("utf-8", "replace")
 
 
 def _parsed(data: bytes) -> object:

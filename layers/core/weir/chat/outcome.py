@@ -4,9 +4,11 @@ How far an answer has come is its `State`, why it ended is its `Ending`. Who pay
 these two alone: the table is in `weir/chat/completion.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+
+from weir.errors import Refusal
 
 
 class State(Enum):
@@ -46,9 +48,14 @@ class Outcome:
     usage_is_final: bool = False
     content_bytes: int = 0
     content_chunks: int = 0
+    # What the log is to know of a failure, and nobody else: the provider's words and request id.
+    evidence: dict[str, Any] = field(default_factory=dict)
 
     def complete(self) -> None:
         self.outcome, self.ending = "completed", Ending.COMPLETED
+
+    def fail(self, refusal: Refusal) -> None:
+        self.outcome, self.evidence = refusal.code, refusal.log
 
     def cut(self) -> None:
         self.outcome, self.ending = "output_cap_enforced", Ending.CUT

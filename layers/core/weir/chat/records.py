@@ -58,6 +58,7 @@ def of_failed_upstreams(running: Running, *, stack: str, at_ms: int) -> Iterator
         code = running.outcome.outcome if code == "ok" else code
         if code in UPSTREAM_ERRORS:
             yield {
+                **running.evidence.get(name, {}),
                 "code": code,
                 "request_id": running.chat.request.request_id,
                 **emf(SERVICE, stack, at_ms, {"UpstreamErrors": (1, COUNT)}, {"Upstream": name}),
@@ -69,6 +70,7 @@ def of_refusal(refusal: Refusal, request_id: str, *, stack: str, at_ms: int) -> 
     # A provider's own code is any word that it likes: a metric of each would have no end.
     code = type(refusal).code if isinstance(refusal, UpstreamRejected) else refusal.code
     return {
+        **refusal.log,
         "status": refusal.status,
         "code": refusal.code,
         "details": refusal.details,

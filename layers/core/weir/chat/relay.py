@@ -144,7 +144,7 @@ def stream(
         else:
             yield frames.end()
     except Refusal as refusal:
-        outcome.outcome = refusal.code
+        outcome.fail(refusal)
         if not watch.committed:
             raise
         yield sse.frame(_compact(error_chunk(refusal)))
@@ -170,7 +170,7 @@ def complete(answering: Answering, upstream: Upstream, timing: Timing, outcome: 
                     break
         return whole.end()
     except Refusal as refusal:
-        outcome.outcome = refusal.code
+        outcome.fail(refusal)
         raise
     finally:
         outcome.total_s = outcome.first_byte_s = timing.monotonic() - watch.started

@@ -209,7 +209,7 @@ class Call:
                 if inflater is not None:
                     told = inflater.feed(told)[:MAX_ERROR_BYTES]
                 named = {name.lower(): value for name, value in response.getheaders()}
-                raise refusal_of_upstream(response.status, named, told, self.mask)
+                raise refusal_of_upstream(response.status, named, told, self.mask, now=time.time())
             while data := response.read1(READ_SIZE):
                 self._arrived.put(data)
             if response.length:  # of a body whose length was told, what has not come
