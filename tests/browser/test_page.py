@@ -15,10 +15,11 @@ from shutil import copytree
 from threading import Event, Thread
 from typing import Any
 
+import httpx
 import jwt
 import pytest
 from botocore.exceptions import ClientError
-from playwright.sync_api import BrowserContext, Response, Route, expect
+from playwright.sync_api import BrowserContext, Page, Response, Route, expect
 
 from local import page as local_page
 from local import page_build
@@ -449,6 +450,14 @@ def give_expired_tokens(visitor: Visitor, how_many: int) -> None:
     visitor.page.route(f"**{TOKEN}", exchange)
 
 
+def answer_every_origin(route: Route) -> None:
+    sent = route.request.headers
+    named = {name: sent[name] for name in ("content-type", "x-amz-target")}
+    reply = httpx.post(route.request.url, content=route.request.post_data_buffer, headers=named)
+    allowed = {"Access-Control-Allow-Origin": "*", "Content-Type": reply.headers["content-type"]}
+    route.fulfill(status=reply.status_code, body=reply.content, headers=allowed)
+
+
 def kill_chat_function(stack: Stack) -> None:
     """Its processes of this stack, which is known by the address of its embedded AWS."""
     killed = 0
@@ -462,9 +471,12 @@ def kill_chat_function(stack: Stack) -> None:
 
 
 @pytest.fixture
-def elsewhere(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Serves the same page from an origin that nobody listed; returns it."""
+def elsewhere(stack: Stack, page: Page, tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Serves the same page from an origin that nobody listed; returns it. It signs in as on AWS,
+    where Cognito answers every origin; the embedded AWS would refuse it.
+    """
     env = stack.env
+    page.route(f"{env['COGNITO_ENDPOINT']}/", answer_every_origin)
     addresses = local_page.config(
         env["BEHEST_BASE_URL"], env["COGNITO_CLIENT_ID"], env["COGNITO_ENDPOINT"]
     )
