@@ -94,22 +94,25 @@ def _count(typed: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads the usage of projects, or of one user in each."""
+    """Reads the usage of projects, or of one user of theirs."""
 
     usage: Usage
     now_ms: int
+    pids: Sequence[str]
     user: str | None
+
+    def __str__(self) -> str:
+        whose = f"Project {self.pids[0]}" if len(self.pids) == 1 else "All projects"
+        return f"{whose}, user {self.user}" if self.user is not None else whose
 
     def find(self, pid: str, period: Period, by: str | None = None) -> Found:
         """Add up without a bound: an operator waits for it, not a function."""
         question = Question(*period.window, user_id=self.user, group_by=by)
         return find(question, pid, self.usage, self.now_ms, most_read=None)
 
-    def groups(
-        self, pids: Iterable[str], period: Period, by: str
-    ) -> dict[str, Mapping[str, Totals]]:
+    def groups(self, period: Period, by: str) -> dict[str, Mapping[str, Totals]]:
         """Return the sums of each project."""
-        return {pid: self.find(pid, period, by).groups for pid in pids}
+        return {pid: self.find(pid, period, by).groups for pid in self.pids}
 
 
 def _now_ms() -> int:
@@ -145,15 +148,15 @@ def show_usage(console: Console, options: argparse.Namespace) -> None:
         pids = [console.operator.project(options.project)["pid"]]
     else:
         pids = sorted(project["pid"] for project in console.operator.projects())
-    reader = Reader(_usage(console), now_ms, options.user)
+    reader = Reader(_usage(console), now_ms, pids, options.user)
     if options.csv:
-        _write_csv(console, options, reader, pids, times)
+        _write_csv(console, options, reader, times)
     elif options.by:
-        _show_table(console, options, reader, pids, times)
+        _show_table(console, options, reader, times)
     elif len(pids) == 1:
-        _show_project(console, options, reader, pids[0], times)
+        _show_project(console, options, reader, times)
     else:
-        _show_projects(console, reader, pids, times)
+        _show_projects(console, reader, times)
 
 
 def repair_usage(console: Console, options: argparse.Namespace) -> int:
@@ -176,8 +179,9 @@ def _usage(console: Console) -> Usage:
 
 
 def _show_project(
-    console: Console, options: argparse.Namespace, reader: Reader, pid: str, times: Times
+    console: Console, options: argparse.Namespace, reader: Reader, times: Times
 ) -> None:
+    (pid,) = reader.pids
     now, before = reader.find(pid, times.now, "model"), reader.find(pid, times.before).totals
     by_day, total = _by_day([now]), now.totals
     users = {} if reader.user is not None else reader.find(pid, times.now, "user").groups
@@ -192,7 +196,7 @@ def _show_project(
         "users": _listed("user", by_cost(users, options.top)),
     }
     page = Page(Terminal.of(sys.stdout))
-    usage_page.compare(page, _whose(reader, [pid]), times, total, before)
+    usage_page.compare(page, str(reader), times, total, before)
     if total.requests:
         top = options.top or OVERVIEW_TOP
         usage_page.chart(page, by_day, times.shown)
@@ -202,7 +206,8 @@ def _show_project(
     console.show(document, *page.lines)
 
 
-def _show_projects(console: Console, reader: Reader, pids: Sequence[str], times: Times) -> None:
+def _show_projects(console: Console, reader: Reader, times: Times) -> None:
+    pids = reader.pids
     now = {pid: reader.find(pid, times.now) for pid in pids}
     sums = {pid: found.totals for pid, found in now.items()}
     before = {pid: reader.find(pid, times.before).totals for pid in pids}
@@ -219,7 +224,7 @@ def _show_projects(console: Console, reader: Reader, pids: Sequence[str], times:
         ],
     }
     page = Page(Terminal.of(sys.stdout))
-    usage_page.compare(page, _whose(reader, pids), times, total, total_before)
+    usage_page.compare(page, str(reader), times, total, total_before)
     if total.requests:
         usage_page.chart(page, by_day, times.shown)
     if pids and (total.requests or total_before.requests):
@@ -233,14 +238,10 @@ def _show_projects(console: Console, reader: Reader, pids: Sequence[str], times:
 
 
 def _show_table(
-    console: Console,
-    options: argparse.Namespace,
-    reader: Reader,
-    pids: Sequence[str],
-    times: Times,
+    console: Console, options: argparse.Namespace, reader: Reader, times: Times
 ) -> None:
     by: str = options.by
-    groups = reader.groups(pids, times.now, by)
+    groups = reader.groups(times.now, by)
     total = _sum(totals for sums in groups.values() for totals in sums.values())
     if console.as_json:
         data = [
@@ -250,14 +251,14 @@ def _show_table(
         ]
         return console.show({**_head(times), "by": by, "data": data, "total": total.told()})
     # A day and a model are the same in all projects; a user, or a session, is not.
-    alone = len(pids) == 1 or by in ("day", "model")
+    alone = len(reader.pids) == 1 or by in ("day", "model")
     sums = _added(
         ((name or NONE) if alone else f"{pid} / {name or NONE}", totals)
         for pid, each in groups.items()
         for name, totals in each.items()
     )
     page = Page(Terminal.of(sys.stdout))
-    page.say(f"{_whose(reader, pids)}, {times.now} (UTC), by {by}:")
+    page.say(f"{reader}, {times.now} (UTC), by {by}:")
     if not total.requests:
         page.say(usage_page.NOTHING)
     else:
@@ -267,17 +268,11 @@ def _show_table(
     return console.show(None, *page.lines)
 
 
-def _write_csv(
-    console: Console,
-    options: argparse.Namespace,
-    reader: Reader,
-    pids: Sequence[str],
-    times: Times,
-) -> None:
+def _write_csv(console: Console, options: argparse.Namespace, reader: Reader, times: Times) -> None:
     by = options.by or "day"
     rows = [
         (pid, name, totals)
-        for pid, sums in reader.groups(pids, times.now, by).items()
+        for pid, sums in reader.groups(times.now, by).items()
         for name, totals in _ordered(by, sums, options.top)
     ]
     if options.csv == "-":
@@ -297,11 +292,6 @@ def write_csv(file: TextIO, by: str, rows: Iterable[tuple[str, str, Totals]]) ->
         counts = (getattr(totals, count) for count in COUNTS)
         lines.append([pid, name, *counts, spreadsheet.exact_usd(totals.nano_usd)])
     spreadsheet.write(file, lines)
-
-
-def _whose(reader: Reader, pids: Sequence[str]) -> str:
-    whose = f"Project {pids[0]}" if len(pids) == 1 else "All projects"
-    return f"{whose}, user {reader.user}" if reader.user is not None else whose
 
 
 def _ordered(by: str, sums: Mapping[str, Totals], most: int | None) -> list[Named]:

@@ -28,6 +28,7 @@ from weir.aws.table import Table
 from weir.aws.usage import Crowded, Usage
 from weir.operator.documents import NewProject, parsed
 from weir.usage import spreadsheet
+from weir.usage.reading import MOST_READ
 from weir.usage.sums import Row, Totals
 
 PARSER = cli.main.parser()
@@ -327,15 +328,15 @@ def test_users_of_two_projects_are_two_and_a_model_is_one(weir: Said) -> None:
     assert listed(weir("--by", "model"), "MODEL") == ["m-large", "m-small", "Total"]
 
 
-def test_twelve_thousand_users_are_a_short_list(
+def test_more_users_than_the_api_adds_up_are_a_short_list(
     weir: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    users = [(items.user(f"u{n}"), Totals(1, nano_usd=n)) for n in range(12_000)]
+    users = [(items.user(f"u{n}"), Totals(1, nano_usd=n)) for n in range(MOST_READ + 20)]
     monkeypatch.setattr(Usage, "users", lambda *_: iter(users))
     said = weir("--project", "default", "--by", "user", columns=80)
     assert len(lines(said)) < 30
-    assert listed(said, "USER")[0] == "u11999"
-    assert "(11,980 more)" in said
+    assert listed(said, "USER")[0] == f"u{MOST_READ + 19}"
+    assert f"({MOST_READ:,} more)" in said
 
 
 # ---------------------------------------------------------------- repair
