@@ -59,7 +59,8 @@ def test_caller_may_choose_the_id_and_ask_for_usage(stack: Stack, token: str) ->
     body = ask(stream=True, stream_options={"include_usage": True})
     reply = post(stack, token, body, X_Client_Request_Id="my-request-1")
     assert reply.headers["x-completion-id"] == "my-request-1"
-    assert frames(reply.text)[-1] == {"id": "my-request-1", "choices": [], "usage": RECEIPT}
+    last = frames(reply.text)[-1]
+    assert (last["id"], last["choices"], last["usage"]) == ("my-request-1", [], RECEIPT)
 
 
 def test_answer_that_does_not_stream_is_one_object(stack: Stack, token: str) -> None:
@@ -170,7 +171,7 @@ def test_failure_after_the_first_byte_is_one_error_frame_and_no_done(
     reply = post(stack, token, ask(how, stream=True))
     assert reply.status_code == 200
     told = frames(reply.text)
-    assert told[-1]["choices"] == []
+    assert set(told[-1]) == {"error"}, "with choices beside it some clients do not see it"
     assert told[-1]["error"]["type"] == "upstream_error"
     assert "[DONE]" not in reply.text
     assert post(stack, token, ask()).status_code == 200

@@ -21,7 +21,7 @@ def client(stack: Stack, token: str) -> Iterator[OpenAI]:
 
 def test_stream_arrives_in_pieces(client: OpenAI) -> None:
     arrivals, text = [], ""
-    asked = ask({"do": "stream", "chunks": 5, "gap_s": 0.1})
+    asked = ask({"do": "stream", "chunks": 5, "gap_s": 0.11})
     for chunk in client.chat.completions.create(model="default", stream=True, **asked):
         arrivals.append(time.monotonic())
         text += chunk.choices[0].delta.content or ""  # unguarded, as the quickstarts index it
