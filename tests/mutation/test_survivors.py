@@ -1,0 +1,90 @@
+"""No small fault in money or identity goes unnoticed by the unit tests.
+
+A sample of mutants of each module is run against the tests about it, in a copy of the core. What survives must be in `survivors.txt`, each with the reason why it makes no difference.
+`MUTANTS` is how many of a module are tried (`all` for every one), `MUTATION_SEED` which.
+"""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.mutation.mutants import Mutant, mutants_of
+
+ROOT = Path(__file__).parents[2]
+ARGUED = Path(__file__).with_name("survivors.txt")
+UNIT = "tests/unit"
+# Each module, and the tests that are about it.
+MODULES = {
+    "identity/tokens": [f"{UNIT}/identity"],
+    "identity/callers": [f"{UNIT}/identity"],
+    "identity/api_keys": [f"{UNIT}/identity", f"{UNIT}/aws/test_store.py"],
+    "ledger/rules": [f"{UNIT}/ledger", f"{UNIT}/aws/test_ledger.py"],
+    "ledger/costs": [f"{UNIT}/ledger/test_costs.py", f"{UNIT}/chat/test_completion.py"],
+    "chat/relay": [f"{UNIT}/chat/test_relay.py", f"{UNIT}/chat/test_golden.py"],
+    "chat/completion": [f"{UNIT}/chat/test_completion.py", f"{UNIT}/doors"],
+    "web/origins": [f"{UNIT}/web/test_origins.py"],
+}
+TIMEOUT_S = 120
+COUNT = os.environ.get("MUTANTS", "25")
+SEED = int(os.environ.get("MUTATION_SEED", "1"))
+
+
+def argued() -> set[str]:
+    lines = ARGUED.read_text().splitlines()
+    return {line for line in lines if line.strip() and not line.startswith(("#", " "))}
+
+
+def survives(mutant: Mutant, module: str, core: Path) -> bool:
+    """Whether every test passes with the mutant in the place of its module."""
+    path = core / "weir" / f"{module}.py"
+    before = path.read_text()
+    path.write_text(mutant.source)
+    tests = [test for test in MODULES[module] if (ROOT / test).exists()]
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not long",
+             "-o", f"pythonpath={core} layers/stream .", *tests],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": str(core)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=TIMEOUT_S,
+        )  # fmt: skip
+        return run.returncode == 0
+    except subprocess.TimeoutExpired:
+        return False  # one that never ends is noticed, too
+    finally:
+        path.write_text(before)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("module", MODULES)
+def test_no_mutant_survives_but_those_that_make_no_difference(module: str, tmp_path: Path) -> None:
+    source = (ROOT / "layers/core/weir" / f"{module}.py").read_text()
+    every = list(mutants_of(module, source))
+    chosen = every
+    if COUNT != "all":
+        chosen = random.Random(f"{SEED}{module}").sample(every, min(int(COUNT), len(every)))
+    known = argued()
+
+    def copy_of(number: int) -> Path:
+        core = tmp_path / str(number)
+        shutil.copytree(ROOT / "layers/core", core, ignore=shutil.ignore_patterns("__pycache__"))
+        return core
+
+    workers = max(1, os.cpu_count() or 1)
+    copies = [copy_of(number) for number in range(workers)]
+
+    def share(number: int) -> list[str]:
+        mine = [each for each in chosen[number::workers] if each.name not in known]
+        return [each.name for each in mine if survives(each, module, copies[number])]
+
+    with ThreadPoolExecutor(workers) as pool:
+        found = [name for names in pool.map(share, range(workers)) for name in names]
+    assert found == [], f"{len(found)} of {len(chosen)} tried, of {len(every)}; seed {SEED}"
