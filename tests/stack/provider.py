@@ -171,6 +171,7 @@ def _silent(to: _Handler, how: dict[str, Any]) -> None:
 
 def _frames(to: _Handler, how: dict[str, Any]) -> None:
     to.begin()
+    time.sleep(how.get("silent_s", 0))
     for frame in how["frames"]:
         to.send(frame.encode())
         time.sleep(0.02)
