@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long check format build openapi bench clean install install-sam
+.PHONY: help run test test-long check format build openapi bench clean install install-sam install-clients
 
 # Any Python from 3.11 to 3.13; what is needed is installed into folders of this checkout.
 PYTHON ?= python3
@@ -26,7 +26,10 @@ test: install install-sam  ## everything that must pass before a change lands; u
 	$(BIN)/python -m pytest -m "not long" --numprocesses 2 --dist loadfile tests/stack
 	$(BIN)/python -m pytest -m "not long" --ignore tests/unit --ignore tests/template --ignore tests/stack
 
-test-long: install install-sam  ## the proofs that take minutes
+install-clients:
+	@$(PYTHON) -m local.install clients-newest clients-older
+
+test-long: install install-sam install-clients  ## the proofs that take minutes
 	$(BIN)/python -m pytest -m long
 
 check: install install-sam  ## format, lint, types (Python, TypeScript), and the template

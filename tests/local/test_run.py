@@ -1,6 +1,7 @@
 """`make run` as a user meets it: one process in the foreground, and nothing left behind."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -405,6 +406,38 @@ def test_what_is_installed_is_not_installed_again(
     (elsewhere.directory / "half").touch()
     install.install("toy")
     assert not (elsewhere.directory / "half").exists()
+
+
+@pytest.mark.usefixtures("fast")
+def test_npm_packages_are_installed_with_their_environment_and_again_when_their_lock_changes(
+    elsewhere: install.Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("package.json", "package-lock.json"):
+        (source / name).write_text("{}")
+    commands: list[list[str]] = []
+    run = install._run
+
+    def listed(command: list[str], log: Path) -> int:
+        commands.append(command)
+        return run(command, log)
+
+    monkeypatch.setattr(install, "_run", listed)
+    monkeypatch.setattr(install, "node_of", lambda _environment: ("node", ["node", "npm"]))
+    one = dataclasses.replace(elsewhere, npm=source)
+    monkeypatch.setitem(install.ENVIRONMENTS, "toy", one)
+
+    install.install("toy")
+    assert commands[-1][:3] == ["node", "npm", "ci"]
+    assert (one.directory / "node/package-lock.json").read_text() == "{}"
+    commands.clear()
+    install.install("toy")
+    assert commands == []
+    (source / "package-lock.json").write_text('{"changed": true}')
+    install.install("toy")
+    assert commands[-1][:3] == ["node", "npm", "ci"]
+    assert (one.directory / "node/package-lock.json").read_text() == '{"changed": true}'
 
 
 def test_a_failed_download_is_one_sentence(
