@@ -1,8 +1,9 @@
 """Small faults put into a module, one at a time: what a test that can fail must notice.
 
 A mutant is one changed node of the syntax tree: a comparison with another operator, a number that
-is one more, a condition turned round, an arithmetic sign, `and` for `or`. It is named by its module, its function, its line's text and what was changed, so that the name
-stays the same when lines move.
+is one more, a condition turned round, an arithmetic sign, `and` for `or`. It is named by its
+module, its function, its line's text and what was changed, so that the name stays the same when
+lines move.
 """
 
 import ast

@@ -1,7 +1,8 @@
 """No small fault in money or identity goes unnoticed by the unit tests.
 
-A sample of mutants of each module is run against the tests about it, in a copy of the core. What survives must be in `survivors.txt`, each with the reason why it makes no difference.
-`MUTANTS` is how many of a module are tried (`all` for every one), `MUTATION_SEED` which.
+A sample of mutants of each module is run against the tests about it, in a copy of the core. What
+survives must be in `survivors.txt`, each with the reason why it makes no difference. `MUTANTS` is
+how many of a module are tried (`all` for every one), `MUTATION_SEED` which.
 """
 
 import os

@@ -82,6 +82,12 @@ USAGE_CHUNK = b'data: {"id":"theirs","choices":[],"usage":' + json.dumps(USAGE).
 DONE = b"data: [DONE]\n\n"
 
 
+def whole_choice(content: str) -> dict[str, object]:
+    """What a client sees of `chunk(content, "stop")`, if it is the first."""
+    delta = {"content": content, "role": "assistant"}
+    return {"index": 0, "delta": delta, "finish_reason": "stop"}
+
+
 def no_receipt(outcome: Outcome) -> None:
     return None
 
@@ -237,7 +243,7 @@ def test_placeholder_key_is_not_cut_out_of_answers(credential: str) -> None:
     script = Script(chunk(words, "stop"), DONE)
     script.mask = Mask(credential)
     (first, *_) = objects(run(script))
-    assert first["choices"] == [{"index": 0, "delta": {"content": words}, "finish_reason": "stop"}]
+    assert first["choices"] == [whole_choice(words)]
     answer = {"choices": [{"index": 0, "message": {"content": words}, "finish_reason": "stop"}]}
     script = Script(json.dumps(answer).encode())
     script.mask = Mask(credential)
@@ -250,7 +256,7 @@ def test_placeholder_key_is_not_cut_out_of_answers(credential: str) -> None:
 def test_frame_that_says_nothing_is_swallowed(nothing: str) -> None:
     writes = run(Script(f"data: {nothing}\n\n".encode(), chunk("a", "stop"), DONE))
     (only,) = objects(writes)
-    assert only["choices"] == [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]
+    assert only["choices"] == [whole_choice("a")]
 
 
 FIRST_BYTES: dict[str, Step] = {

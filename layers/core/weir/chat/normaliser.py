@@ -90,6 +90,8 @@ class Normaliser:
         for place, choice in enumerate(choices):
             index = _index(choice, place)
             delta = _delta(choice)
+            if index not in self._begun and delta.get("role") is None:
+                delta["role"] = "assistant"  # openai-js gives up without one
             if "tool_calls" in delta:
                 calls = self._calls.setdefault(index, _ToolCalls(self._id, index))
                 calls.normalise(delta)
