@@ -8,6 +8,8 @@ import yaml
 
 from tests.unit.web.test_edge import every_refusal
 from weir import errors
+from weir.chat.completion import BILLED, Billed
+from weir.chat.outcome import Ending, State
 from weir.projects.limits import ALL_FIELDS, ONE_REQUEST
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +61,20 @@ def test_every_kind_of_limit_is_documented() -> None:
         for page in pages:
             assert f"`{field.public}`" in doc(page), (page, field.public)
         assert not field.usage or f"`{field.usage}`" in doc("errors"), field.usage
+
+
+def test_table_of_who_pays_is_the_codes_own() -> None:
+    table = doc("ledger").split("| the answer |")[1].split("\n\n")[0]
+    head, _, *lines = table.splitlines()
+    endings = [Ending(name.strip()) for name in head.strip("|").split("|")]
+    shown = {}
+    for line in lines:
+        state, *cells = line.strip("|").split("|")
+        for ending, cell in zip(endings, cells, strict=True):
+            if cell.strip():
+                how = Billed[cell.strip().replace(" ", "_").upper()]
+                shown[State(state.split(":")[0].strip()), ending] = how
+    assert shown == BILLED
 
 
 def test_every_parameter_and_function_setting_is_documented() -> None:

@@ -236,3 +236,16 @@ def test_client_is_shown_an_estimate_where_the_provider_told_none(
         "estimated": True,
         "cost_usd": 1.5,
     }
+
+
+@pytest.mark.parametrize(
+    ("reported", "counted", "billed"),
+    [((20, 5), (9, 3), (20, 5)), ((9, 3), (20, 5), (20, 5)), ((20, 3), (9, 5), (20, 5))],
+)
+def test_count_of_ours_raises_what_was_reported_before_the_end_and_never_lowers_it(
+    reported: tuple[int, int], counted: tuple[int, int], billed: tuple[int, int]
+) -> None:
+    ours = costs.Usage(counted[0], 0, counted[1], 0, estimated=True)
+    usage = costs.not_less_than(costs.Usage(reported[0], 1, reported[1], 0), ours)
+    assert (usage.input, usage.output, usage.estimated) == (*billed, True)
+    assert costs.not_less_than(None, ours) == ours
