@@ -495,3 +495,21 @@ def test_own_state_never_tells_less_than_nothing() -> None:
     for used, told_used, left in ((-5, 0, 100), (30, 30, 70), (130, 130, 0)):
         (told,) = rules.own_state(account, {}, {}, {"d21t": used}, NOON)["limits"]
         assert (told["used"], told["left"]) == (told_used, left)
+
+
+def test_own_state_says_the_minutes_requests_and_the_months_money_again() -> None:
+    """And takes no other limit of requests or money for them."""
+    account = account_of("user", Limits(**ALL_LIMITS))
+    month = {"d21q": 9, "nano_usd": 7, "nano_usd_reserved": 3}
+    told = rules.own_state(account, {}, {"requests": 4}, month, NOON)
+    assert told["rate_limit"] == {"rpm": 10, "remaining": 6, "reset_in": 30}
+    assert told["budget"] == {
+        "limit_usd": 10 / NANO,
+        "spent_usd": 4 / NANO,
+        "reserved_usd": 3 / NANO,
+        "remaining_usd": 3 / NANO,
+        "resets_at": unix(2026, 12, 1, 0, 0, 0),
+    }
+    others = Limits(**{**ALL_LIMITS, "rpm": None, "nano_usd_per_month": None})
+    told = rules.own_state(account_of("user", others), {}, {}, {}, NOON)
+    assert (told["rate_limit"], told["budget"]) == (None, None)
