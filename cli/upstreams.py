@@ -159,7 +159,11 @@ def _show(console: Console, name: str, upstream: Mapping[str, Any]) -> None:
             for name in SETTINGS
             if name in upstream and name not in _IN_ADDRESS
         ),
-        ("Allowed fields", ", ".join(upstream.get("allowed_fields") or ()) or "none"),
+        *(
+            [("Allowed fields", ", ".join(upstream["allowed_fields"]))]
+            if upstream.get("allowed_fields")
+            else []
+        ),
         ("Key", _key(upstream)),
     ]
     console.show({"name": name, **_document(upstream)}, *text.aligned(rows))

@@ -130,7 +130,11 @@ def test_history_that_no_provider_takes_is_named() -> None:
     assert request.text_bytes == len(request.common)
 
 
-THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}], "closed": True}
+THINKING: dict[str, Any] = {
+    "type": "thinking",
+    "thinking": [{"type": "text", "text": "hm"}],
+    "closed": True,
+}
 TEXT = {"type": "text", "text": "I call f."}
 
 

@@ -3,15 +3,15 @@ caller: what a provider runs itself (searches, code) it bills beside the tokens,
 input what it has found.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from weir.chat.messages import objects, shown
 from weir.errors import BadRequest
 
-FUNCTION = {"name": str, "description": str, "parameters": dict, "strict": bool}
-CUSTOM = {"name": str, "description": str, "format": dict}
-_SPELLED = {str: "a string", dict: "an object", bool: "true or false"}
+FUNCTION: Mapping[str, type] = {"name": str, "description": str, "parameters": dict, "strict": bool}
+CUSTOM: Mapping[str, type] = {"name": str, "description": str, "format": dict}
+_SPELLED: Mapping[type, str] = {str: "a string", dict: "an object", bool: "true or false"}
 _CHOICES = ("none", "auto", "required", "any")
 
 Dropped = dict[str, None]
@@ -87,7 +87,7 @@ def _chosen(choice: dict[str, Any], param: str, dropped: Dropped) -> dict[str, A
 
 
 def _function(
-    told: object, members: dict[str, type], place: str, param: str, dropped: Dropped
+    told: object, members: Mapping[str, type], place: str, param: str, dropped: Dropped
 ) -> dict[str, Any]:
     if not isinstance(told, dict) or told.get("name") is None:
         raise BadRequest(f"{place} must be an object with a name.", param=param)
