@@ -66,7 +66,7 @@ TURNS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
         {"extra_content": SIGNATURE, "tool_calls": [{**CALL, "extra_content": SIGNATURE}]},
     ),
     ("api.deepseek.com", "openai", {"reasoning_content": "hm"}, {"reasoning_content": "hm"}),
-    ("api.groq.com/openai/v1", "openai", {"reasoning": "hm"}, {"reasoning": "hm"}),
+    ("api.groq.com/openai/v1", "openai", {"reasoning": "hm"}, {}),
     (
         "openrouter.ai/api/v1",
         "openai",

@@ -39,7 +39,8 @@ BY_HOST = {
     "generativelanguage.googleapis.com": Extras(history=frozenset({"extra_content"})),
     "api.mistral.ai": Extras(history=frozenset({"thinking"})),
     "api.deepseek.com": Extras(history=frozenset({"reasoning_content"})),
-    "api.groq.com": Extras(history=frozenset({"reasoning"})),
+    # It takes `reasoning`, but only for some of its models, and refuses it for the others.
+    "api.groq.com": NO_EXTRAS,
     "openrouter.ai": Extras(
         SAMPLING | {"include_reasoning", "structured_outputs", "top_a"},
         frozenset({"reasoning", "reasoning_content", "reasoning_details"}),
