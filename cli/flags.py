@@ -130,6 +130,17 @@ def add_limits_flag(
     )
 
 
+def add_allowed_fields_flag(parser: argparse._ActionsContainer, of: str) -> None:
+    parser.add_argument(
+        "--allow-field",
+        dest="allowed_fields",
+        metavar="NAME",
+        action="append",
+        help=f"a further field of a chat request that is passed on {of}; may be repeated, and "
+        "replaces the list",
+    )
+
+
 def add_shards_flag(parser: argparse.ArgumentParser, of: str) -> None:
     parser.add_argument(
         "--ledger-shards",

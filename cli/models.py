@@ -210,6 +210,7 @@ def _show(console: Console, name: str, model: Mapping[str, Any]) -> None:
         *([("Max input", f"{most} tokens, to which the prices hold")] if most else []),
         ("Max output", f"{model['max_output_tokens']} tokens"),
         ("Images", "yes" if model.get("image_max_tokens") else "refused"),
+        ("Allowed fields", ", ".join(model.get("allowed_fields") or ()) or "none"),
         ("If stopped", _charged_if_stopped(model)),
         ("Source", source.strip()),
         ("State", text.off_text(model.get("killed")) or "on"),

@@ -13,7 +13,14 @@ from weir.projects.limits import PROJECT, WITHOUT_TIER, Limits
 from . import text
 from .console import Console
 from .deployment import CommandError
-from .flags import Commands, add_limits_flag, add_shards_flag, named_limits, text_or_file
+from .flags import (
+    Commands,
+    add_allowed_fields_flag,
+    add_limits_flag,
+    add_shards_flag,
+    named_limits,
+    text_or_file,
+)
 
 _LIMITS = ("limits", "user_limits")
 
@@ -76,11 +83,14 @@ def _add_settings(parser: argparse.ArgumentParser, *, changing: bool) -> None:
         type=text_or_file,
         help="put before the messages of every caller",
     )
+    allowed = parser.add_mutually_exclusive_group()
+    add_allowed_fields_flag(allowed, "to every provider")
     if changing:
         for choice, flag, field, help_text in (
             (models, "--all-models", "models", "offer the whole catalogue (the default)"),
             (default, "--no-default-model", "default_model", "requests must name a model"),
             (prompt, "--no-system-prompt", "system_prompt", "put nothing before the messages"),
+            (allowed, "--no-allowed-fields", "allowed_fields", "allow no further field"),
         ):
             choice.add_argument(
                 flag,
@@ -199,6 +209,7 @@ def _settings(asked: argparse.Namespace) -> tuple[dict[str, Any], dict[str, set[
         "models",
         "default_model",
         "system_prompt",
+        "allowed_fields",
         "ledger_shards",
     )
     told = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
@@ -224,6 +235,7 @@ def _show(console: Console, project: Mapping[str, Any]) -> None:
                 ("Models", "the whole catalogue" if models is None else ", ".join(models)),
                 ("Default model", project["default_model"] or "none"),
                 ("System prompt", f"{len(prompt)} characters" if prompt else "none"),
+                ("Allowed fields", ", ".join(project["allowed_fields"]) or "none"),
                 ("Limits", _limits(PROJECT, project["limits"])),
                 ("User limits", f"{_limits(WITHOUT_TIER, project['user_limits'])} (without tier)"),
                 ("Ledger shards", project["ledger_shards"]),

@@ -13,7 +13,7 @@ from weir.projects.upstream_kinds import KINDS, SETTINGS, described, takes_key
 from . import text
 from .console import Console
 from .deployment import CommandError
-from .flags import Commands, checked_name
+from .flags import Commands, add_allowed_fields_flag, checked_name
 
 
 def add_to(commands: Commands) -> None:
@@ -53,6 +53,7 @@ def add_to(commands: Commands) -> None:
             metavar=setting.metavar,
             help=f"{described(setting)}; such as {setting.example}",
         )
+    add_allowed_fields_flag(set_, "to this provider, because it knows it")
 
 
 def list_upstreams(console: Console, _asked: argparse.Namespace) -> None:
@@ -71,7 +72,7 @@ def show_upstream(console: Console, asked: argparse.Namespace) -> None:
 
 def set_upstream(console: Console, asked: argparse.Namespace) -> None:
     name = checked_name(UpstreamName, asked.name, "an upstream")
-    told = {"kind": asked.kind, **{setting: getattr(asked, setting) for setting in SETTINGS}}
+    told = {name: getattr(asked, name) for name in ("kind", "allowed_fields", *SETTINGS)}
     document = parsed(UpstreamDocument, {n: v for n, v in told.items() if v is not None})
     before = console.operator.catalogue()["upstreams"].get(name, {})
     if "key_last4" in before and "key_last4" not in with_its_key(document, before):
@@ -157,6 +158,11 @@ def _show(console: Console, name: str, upstream: Mapping[str, Any]) -> None:
             (name.replace("_", " ").capitalize(), upstream[name])
             for name in SETTINGS
             if name in upstream and name not in _IN_ADDRESS
+        ),
+        *(
+            [("Allowed fields", ", ".join(upstream["allowed_fields"]))]
+            if upstream.get("allowed_fields")
+            else []
         ),
         ("Key", _key(upstream)),
     ]

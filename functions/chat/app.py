@@ -19,7 +19,7 @@ from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshots
 from weir.aws.table import Table
 from weir.aws.vault import Vault
-from weir.chat import completion, records, relay
+from weir.chat import completion, fields, records, relay
 from weir.chat.completion import Chat, Running
 from weir.errors import Internal, LedgerBusy, Refusal, TooLarge, store_unavailable
 from weir.identity import callers
@@ -168,6 +168,8 @@ def _headers(running: Running) -> dict[str, str]:
     for name, value in (("X-Session-Id", chat.session_id), ("X-Thread-Id", chat.thread_id)):
         if value and value.isascii() and value.isprintable():  # what a header can carry
             extra[name] = value
+    if chat.asked.dropped:
+        extra["X-Weir-Dropped"] = fields.listed(chat.asked.dropped)
     if chat.asked.stream:
         extra["Content-Type"] = "text/event-stream; charset=utf-8"
         extra["Cache-Control"] = "no-store, no-transform"

@@ -152,7 +152,6 @@ BODY: dict[str, Any] = {
     "user_id": words("bodyuserid"),
     "tier": words("bodytier"),
     "headers": {"Authorization": f"Bearer {secret('bodyheader')}"},
-    "prediction": {"type": "content", "content": words("prediction")},
     words("fieldname"): words("unknownfield"),
 }
 
@@ -273,6 +272,9 @@ def wrong_chats(flight: Flight, token: str) -> None:
         {"n": words("n")},
         {"max_tokens": words("maxtokens")},
         {"model": words("model")},
+        {"prediction": {"type": "content", "content": words("prediction")}},
+        {"guided_regex": words("constraint")},
+        {"stop": {words("stopname"): words("stopvalue")}},
         {"model": {"name": words("modelobject")}},
         {"messages": [{"content": [{"type": words("parttype"), "text": prompt}]}]},
         {"messages": [{"content": [{"type": "image_url", "image_url": prompt}]}]},

@@ -34,8 +34,16 @@ AT_MS, MAX_STREAM_S = 1_795_000_000_123, 300
 
 def chat(*upstreams: str, hidden: bool = False, **body: Any) -> Chat:
     names = upstreams or ("main",)
+    allowed = body.pop("allowed", {})
     document = {
-        "upstreams": {n: {"kind": "openai", "base_url": f"https://{n}.example/v1"} for n in names},
+        "upstreams": {
+            name: {
+                "kind": "openai",
+                "base_url": f"https://{name}.example/v1",
+                "allowed_fields": allowed.get("upstream"),
+            }
+            for name in names
+        },
         "models": {
             "m-large": {
                 "candidates": [{**CANDIDATE, "upstream": name} for name in names],
@@ -43,10 +51,15 @@ def chat(*upstreams: str, hidden: bool = False, **body: Any) -> Chat:
                 "max_output_tokens": 1_000,
                 "overhead_tokens": 50,
                 "hidden_reasoning": hidden,
+                "allowed_fields": allowed.get("model"),
             }
         },
     }
-    told = {"default_model": "m-large", "user_limits": {"max_output_tokens": None}}
+    told = {
+        "default_model": "m-large",
+        "user_limits": {"max_output_tokens": None},
+        "allowed_fields": allowed.get("project"),
+    }
     snapshot = Snapshot(
         Project.from_document("p", told),
         Shared(False, Pool(Limits()), Origins(), Catalogue(document)),
@@ -83,6 +96,29 @@ def admitted(one: Chat) -> Running:
 def ended(running: Running, state: State, ending: Ending, **more: Any) -> completion.Charge:
     running.outcome = Outcome(state=state, ending=ending, **more)
     return completion.charge(running)
+
+
+# ---------------------------------------------------------------- what is passed on
+
+
+def test_user_has_one_identifier_in_a_project_and_another_in_every_other() -> None:
+    ann = Claims("t", "p", "ann", "user", "s-token", None, "j", 0)
+    others = [replace(ann, uid="bob"), replace(ann, pid="q"), replace(ann, tid="u")]
+    shifted = [replace(ann, pid="pa", uid="nn"), replace(ann, tid="tp", pid="")]
+    told = [completion.safety_identifier(each) for each in (ann, *others, *shifted)]
+    assert len(set(told)) == 6
+    assert told[0] == completion.safety_identifier(replace(ann, sid="s-2", tier="pro", jti="k"))
+    assert all(len(each) == 64 and "ann" not in each for each in told)
+    assert chat().asked.safety_identifier == told[0]
+
+
+@pytest.mark.parametrize("where", ["project", "model", "upstream"])
+def test_further_field_is_passed_on_if_project_model_or_upstreams_allow_it(where: str) -> None:
+    with pytest.raises(BadRequest, match="allowed_fields"):
+        chat("a", "b", guided_regex="x")
+    one = chat("a", "b", guided_regex="x", allowed={where: ["guided_regex"]})
+    for candidate in one.model.candidates:
+        assert json.loads(one.asked.body_for(candidate, 9))["guided_regex"] == "x"
 
 
 # ---------------------------------------------------------------- who pays

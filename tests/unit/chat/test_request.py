@@ -8,6 +8,7 @@ import pytest
 from weir.chat import request
 from weir.chat.request import ChatRequest, Target, check_length, understand
 from weir.errors import BadRequest
+from weir.projects.allowed_fields import COSTLY_FIELDS, UNPRICED_FIELDS
 from weir.projects.catalogue import Candidate, Model, Upstream
 
 UPSTREAM = Upstream("main", "openai", {"base_url": "https://api.provider.example/v1"})
@@ -15,6 +16,7 @@ CANDIDATE = Candidate(UPSTREAM, "m-large", 100, 10, 400, "max_completion_tokens"
 OLDER = Candidate(UPSTREAM, "m", 100, 10, 400, "max_tokens")
 TARGET = Target(1024)
 ASK = [{"role": "user", "content": "hi"}]
+PNG = "data:image/png;base64,iVBORw0KGgo="
 
 
 def sent(request: ChatRequest, candidate: Candidate = CANDIDATE) -> dict[str, Any]:
@@ -95,36 +97,55 @@ def test_one_request_can_be_sent_to_any_candidate_with_any_cap() -> None:
         assert body.count(b'"model"') == 1
 
 
-def test_tools_images_and_unknown_fields_pass_and_strays_do_not() -> None:
-    parts = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]
+def test_what_openai_documents_passes_unchanged() -> None:
+    parts = [{"type": "image_url", "image_url": {"url": PNG}}]
     passing = {
         "tools": [
-            {"type": "function", "function": {"name": "f"}},
-            {"type": "custom", "custom": {"name": "pay_$"}},
+            {"type": "function", "function": {"name": "f", "strict": True}},
+            {"type": "custom", "custom": {"name": "pay_$", "format": {"type": "text"}}},
         ],
         "tool_choice": "auto",
         "functions": [{"name": "g"}],
         "response_format": {"type": "json_object"},
         "temperature": 0,
-        "something_new": {"deep": [1, None, "ü"]},
         "messages": [{"role": "developer", "content": parts}],
     }
-    upstream = told(**passing, **dict.fromkeys(request.STRAY_FIELDS, "x"))
+    upstream = told(**passing)
     assert {name: upstream[name] for name in passing} == passing
-    assert not set(request.STRAY_FIELDS) & set(upstream)
 
 
-def test_projects_instructions_come_before_the_callers() -> None:
-    mine = [{"role": "system", "content": "Speak French."}, *ASK]
+def test_projects_instructions_come_before_the_callers_messages() -> None:
     target = Target(1024, system_prompt="Be kind. 🌊")
-    upstream = sent(understand({"messages": mine}, target))
-    assert upstream["messages"] == [{"role": "system", "content": "Be kind. 🌊"}, *mine]
-    assert len(mine) == 2
+    upstream = sent(understand({"messages": ASK}, target))
+    assert upstream["messages"] == [{"role": "system", "content": "Be kind. 🌊"}, *ASK]
+    assert len(ASK) == 1
 
 
-IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+@pytest.mark.parametrize("role", ["system", "developer"])
+@pytest.mark.parametrize(
+    ("content", "together"),
+    [
+        ("Speak French.", "Be kind.\n\nSpeak French."),
+        ("", "Be kind."),
+        (None, "Be kind."),
+        (
+            [{"type": "text", "text": "Speak French."}],
+            [{"type": "text", "text": "Be kind.\n\n"}, {"type": "text", "text": "Speak French."}],
+        ),
+    ],
+    ids=str,
+)
+def test_projects_instructions_and_the_callers_are_one_message(
+    role: str, content: Any, together: Any
+) -> None:
+    mine = [{"role": role, "content": content}, *ASK, {"role": "system", "content": "late"}]
+    before = json.dumps(mine)
+    upstream = sent(understand({"messages": mine}, Target(1024, system_prompt="Be kind.")))
+    assert upstream["messages"] == [{"role": role, "content": together}, *mine[1:]]
+    assert json.dumps(mine) == before, "the caller's own is not changed"
 
 
+IMAGE = {"type": "image_url", "image_url": {"url": PNG}}
 TEXT = {"role": "user", "content": [{"type": "text", "text": "hi"}]}
 
 
@@ -153,11 +174,10 @@ def test_content_whose_price_nobody_knows_is_refused(part: object) -> None:
         understand({"messages": [TEXT, {"role": "user", "content": [part]}]}, TARGET)
 
 
-def test_content_that_is_no_list_is_looked_at_as_if_it_were() -> None:
-    asked = {"messages": [{"role": "user", "content": {"type": "input_audio"}}]}
-    with pytest.raises(BadRequest, match="takes no content of type"):
-        understand(asked, TARGET)
-    assert understand({"messages": [{"role": "user", "content": IMAGE}]}, TARGET).images == 1
+@pytest.mark.parametrize("content", [{"type": "input_audio"}, IMAGE, 7, True], ids=str)
+def test_content_is_text_or_a_list_of_parts(content: object) -> None:
+    with pytest.raises(BadRequest, match="a string or a list of parts"):
+        understand({"messages": [{"role": "user", "content": content}]}, TARGET)
 
 
 @pytest.mark.parametrize("image", [None, "https://x.example/a.png", {}, {"url": 7}, []], ids=str)
@@ -174,26 +194,32 @@ def pictured(url: str, times: int = 1) -> ChatRequest:
 
 
 def test_images_count_apart_from_the_text_whatever_their_size() -> None:
-    small, large = pictured("data:,A", 3), pictured("data:," + "A" * 100_000, 3)
+    small, large = pictured(PNG, 3), pictured(PNG[:-1] + "A" * 100_000, 3)
     assert small.images == large.images == 3
-    assert small.text_bytes == large.text_bytes == len(small.common) - 3 * len("data:,A")
+    assert small.text_bytes == large.text_bytes == len(small.common) - 3 * len(PNG)
     assert json.loads(large.common)["messages"][1]["content"][2]["image_url"]["detail"] == "low"
 
 
-@pytest.mark.parametrize("url", ['"' * 50, "\u0001" * 50, "ü" * 50, "\ud83c" * 50])
-def test_what_an_address_needs_beyond_its_characters_counts_as_text(url: str) -> None:
-    assert pictured(url).text_bytes > pictured("").text_bytes
+@pytest.mark.parametrize("more", ['"' * 50, "ü" * 50])
+def test_what_an_address_needs_beyond_its_characters_counts_as_text(more: str) -> None:
+    address = "https://x.example/"
+    assert pictured(address + more).text_bytes > pictured(address).text_bytes
 
 
-def test_address_outside_an_image_counts_as_text() -> None:
+def test_address_outside_an_image_goes_nowhere() -> None:
     long = {"url": "https://x.example/" + "a" * 1000}
     for body in (
-        {"messages": [{"role": "user", "content": [{"type": "text", "image_url": long}]}]},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "", "image_url": long}]}
+            ]
+        },
         {"messages": ASK, "image_url": long},
         {"messages": [{**ASK[0], "image_url": long}]},
     ):
         request = understand(body, TARGET)
         assert (request.images, request.text_bytes) == (0, len(request.common))
+        assert b"x.example" not in request.common
 
 
 def test_text_is_counted_in_the_bytes_that_are_sent() -> None:
@@ -244,9 +270,19 @@ def test_refusal_of_what_would_be_dearer_says_how_much_fits() -> None:
         check_length(model(most=2_000), sized(10, 99))
 
 
-@pytest.mark.parametrize("field", sorted(request.COSTLY_FIELDS))
-def test_field_that_could_cost_more_than_the_cap_is_dropped(field: str) -> None:
-    assert field not in told(**{field: 99})
+@pytest.mark.parametrize("field", sorted(COSTLY_FIELDS - UNPRICED_FIELDS))
+def test_field_that_could_cost_more_than_the_cap_is_dropped_and_named(field: str) -> None:
+    request = understand({"messages": ASK, field: 99}, TARGET)
+    assert field not in sent(request)
+    assert request.dropped == (field,)
+
+
+@pytest.mark.parametrize("field", sorted(UNPRICED_FIELDS))
+def test_what_has_no_known_price_is_refused_for_good(field: str) -> None:
+    with pytest.raises(BadRequest, match="No setting allows it") as refused:
+        told(**{field: 99})
+    assert refused.value.param == field
+    assert field not in told(**{field: False})
 
 
 FUNCTION = {"type": "function", "function": {"name": "f"}}
@@ -288,7 +324,6 @@ def test_marks_that_have_a_cache_written_are_removed_wherever_a_provider_looks()
     marked = {
         "messages": [
             {"role": "user", "content": [{"type": "text", "text": "hi", **MARK}], **MARK},
-            {"role": "user", "content": {"type": "text", "text": "hi", **MARK}},
             {
                 "role": "assistant",
                 "tool_calls": [{**call, **MARK, "function": {**call["function"], **MARK}}],  # type: ignore[dict-item]
@@ -302,7 +337,6 @@ def test_marks_that_have_a_cache_written_are_removed_wherever_a_provider_looks()
     assert "cache_control" not in json.dumps(upstream)
     assert upstream["messages"] == [
         {"role": "user", "content": [{"type": "text", "text": "hi"}]},
-        {"role": "user", "content": {"type": "text", "text": "hi"}},
         {"role": "assistant", "tool_calls": [call]},
     ]
     assert (upstream["tools"], upstream["functions"]) == ([FUNCTION], [{"name": "g"}])
@@ -318,14 +352,6 @@ def test_what_is_only_called_like_such_a_mark_stays() -> None:
     }
     upstream = told(**body)
     assert {name: upstream[name] for name in body} == body
-
-
-def test_request_without_such_a_mark_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(*_: object) -> None:
-        raise AssertionError("looked for in vain")
-
-    monkeypatch.setattr(request, "_without_cache_marks", never)
-    told(messages=[{"role": "user", "content": '"cache_control": {"cache_control":'}])
 
 
 @pytest.mark.parametrize(

@@ -441,6 +441,7 @@ def test_project_takes_every_setting_and_gives_it_back(configured: Weir, tmp_pat
         *("--name", "Shop", "--origin", "https://B.example/", "--origin", "https://a.example"),
         *("--preview-origin", "https://*.a.example", "--model", "large"),
         *("--default-model", "large", "--system-prompt", f"@{tmp_path / 'prompt'}"),
+        *("--allow-field", "top_k", "--allow-field", "guided_json"),
     ]
     told = configured("projects", "update", "p", *flags, "--json").json()
     expected = {
@@ -450,12 +451,16 @@ def test_project_takes_every_setting_and_gives_it_back(configured: Weir, tmp_pat
         "models": ["large"],
         "default_model": "large",
         "system_prompt": "Be brief.\nBe kind.\n",
+        "allowed_fields": ["guided_json", "top_k"],
     }
     assert {name: told[name] for name in expected} == expected
-    back = ["--no-default-model", "--all-models", "--no-system-prompt"]
+    back = ["--no-default-model", "--all-models", "--no-system-prompt", "--no-allowed-fields"]
     told = configured("projects", "update", "p", *back, "--json").json()
     assert (told["models"], told["default_model"], told["system_prompt"]) == (None, None, None)
-    assert told["name"] == "Shop"
+    assert (told["name"], told["allowed_fields"]) == ("Shop", [])
+    refused = configured("projects", "update", "p", "--allow-field", "service_tier")
+    assert refused.code != 0
+    assert "service_tier: cannot be allowed" in refused.err
 
 
 def test_new_project_says_what_is_still_missing_and_how_to_set_it(configured: Weir) -> None:
@@ -549,6 +554,15 @@ def test_bedrock_model_needs_no_key(weir: Weir) -> None:
     assert "AllowBedrock" in answer.err
     assert "set-key" not in answer.err
     assert "not needed" in weir("upstreams", "list").out
+
+
+def test_upstream_says_which_further_fields_it_knows(weir: Weir) -> None:
+    one = ("upstreams", "set", "one", "--kind", "openai", "--base-url", "https://one.example/v1")
+    assert "guided_json" in weir(*one, "--allow-field", "guided_json").out
+    told = weir("upstreams", "show", "one", "--json").json()
+    assert told["allowed_fields"] == ["guided_json"]
+    assert "messages: Weir itself decides" in weir(*one, "--allow-field", "messages").err
+    assert "allowed_fields" not in weir(*one, "--json").json(), "as in every set, what is not named"
 
 
 @pytest.mark.parametrize("kind", UPSTREAM_OF)

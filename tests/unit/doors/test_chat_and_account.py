@@ -55,6 +55,7 @@ from weir.operator.documents import (
 )
 from weir.projects.limits import Tier
 from weir.upstreams import bedrock
+from weir.web import cors
 from weir.web.request import Request
 
 ROOT = Path(__file__).parents[3]
@@ -384,6 +385,19 @@ def chat_line(caplog: pytest.LogCaptureFixture, message: str = "chat") -> dict[s
 def heard(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     caplog.set_level(logging.INFO, "chat")
     return caplog
+
+
+def test_answer_names_what_was_not_passed_on_where_a_page_can_read_it(
+    load: Load, signing_key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = load("chat", **CHAT_DOOR)
+    asks(door, monkeypatch, {"main": whole})
+    _, headers, _, _ = say(door, signing_key)
+    assert "X-Weir-Dropped" not in headers
+    more: dict[str, Any] = {"user": "u", "metadata": {}, "a\r\nb": 1}
+    status, headers, _, _ = say(door, signing_key, **more)
+    assert (status, headers["X-Weir-Dropped"]) == (200, "user, metadata, +1")
+    assert "x-weir-dropped" in cors.EXPOSE_HEADERS
 
 
 def test_request_is_settled_at_what_it_took_and_its_one_log_line_has_no_word_of_it(

@@ -32,6 +32,7 @@ from weir.operator.documents import (
     check_project,
     parsed,
 )
+from weir.projects.allowed_fields import NEVER_ALLOWED
 from weir.projects.catalogue import Catalogue
 from weir.projects.limits import NANO, Limits
 from weir.projects.project import Project
@@ -586,6 +587,26 @@ def test_project_that_names_what_there_is_is_taken(project: dict[str, Any]) -> N
     check_project(project, {"models": {"a": model("x"), "b": model("y")}})
 
 
+@pytest.mark.parametrize(
+    ("kind", "document"),
+    [(ProjectChange, {}), (ModelDocument, MODEL), (UpstreamDocument, UPSTREAM)],
+    ids=str,
+)
+def test_field_that_would_cost_more_or_is_our_own_can_be_allowed_nowhere(
+    kind: type[Document], document: dict[str, Any]
+) -> None:
+    for name in NEVER_ALLOWED:
+        refusal = refused(kind, {**document, "allowed_fields": ["guided_json", name]})
+        assert refusal.param == "allowed_fields"
+        assert name in refusal.message
+    for names in (["a b"], ["ü"], [""], ["x" * 65], ["a,b"], [7], "guided_json", ["x"] * 51):
+        assert str(refused(kind, {**document, "allowed_fields": names}).param).startswith(
+            "allowed_fields"
+        )
+    told = parsed(kind, {**document, "allowed_fields": ["top_k", "guided_json", "top_k"]}).stored()
+    assert told["allowed_fields"] == ["guided_json", "top_k"]
+
+
 # ---------------------------------------------------------------- nothing that was sent comes back
 
 CANARY = "sk-CANARY-7f3a"
@@ -595,6 +616,7 @@ FULL_PROJECT = {
     "preview_origins": ["https://*.x.example.com"],
     "models": ["m-large"],
     "system_prompt": "s",
+    "allowed_fields": ["guided_json"],
     "limits": {"rpm": 1, "usd_per_month": 1.5},
     "user_limits": {"rpm": 1},
     "status": "active",
@@ -605,6 +627,7 @@ FULL_MODEL = {
     "max_input_tokens": 1,
     "image_max_tokens": 1,
     "hidden_reasoning": False,
+    "allowed_fields": ["guided_json"],
     "source": "https://x.example",
     "as_of": "2026-01-01",
     "candidates": [{**CANDIDATE, "output_cap_parameter": "max_tokens"}],
@@ -692,6 +715,7 @@ TIERS = st.fixed_dictionaries(
     },
 )
 PRICE = st.integers(0, 10**9)
+FIELD_NAMES = st.none() | st.lists(st.from_regex(r"x_[a-z]{1,5}", fullmatch=True), max_size=3)
 MODELS = st.fixed_dictionaries(
     {
         "candidates": st.lists(
@@ -719,6 +743,7 @@ MODELS = st.fixed_dictionaries(
         "max_input_tokens": st.none() | st.integers(1, 10**8),
         "image_max_tokens": st.none() | st.integers(1, 10**6),
         "hidden_reasoning": st.booleans(),
+        "allowed_fields": FIELD_NAMES,
         "as_of": st.none() | st.just("2026-01-01"),
         "source": st.none() | st.just("https://x.example"),
     },
@@ -737,6 +762,7 @@ def test_every_model_that_may_be_written_can_be_read(told: dict[str, Any]) -> No
     assert read.image_max_tokens == told.get("image_max_tokens")
     assert read.max_input_tokens == told.get("max_input_tokens")
     assert read.hidden_reasoning == told.get("hidden_reasoning", True)
+    assert read.allowed_fields == frozenset(told.get("allowed_fields") or ())
     assert parsed(ModelDocument, stored).stored() == stored
 
 
@@ -750,6 +776,7 @@ def test_every_model_that_may_be_written_can_be_read(told: dict[str, Any]) -> No
             "models": st.none() | st.lists(st.just("m")),
             "default_model": st.none() | st.just("m"),
             "system_prompt": st.none() | st.text(alphabet="ab\n\tü🌊", max_size=20),
+            "allowed_fields": FIELD_NAMES,
             "limits": LIMITS,
             "user_limits": LIMITS,
             "status": st.sampled_from(["active", "suspended"]),
@@ -763,6 +790,7 @@ def test_every_project_that_may_be_written_can_be_read(told: dict[str, Any]) -> 
     read = Project.from_document("p", stored)
     assert read.suspended is (told.get("status") == "suspended")
     assert (read.pool.shards, read.pool.generation) == (told.get("ledger_shards", 1), 0)
+    assert read.allowed_fields == frozenset(told.get("allowed_fields") or ())
     assert read.models == (None if told.get("models") is None else frozenset(told["models"]))
     for name, value in told.get("limits", {}).items():
         if name != "usd_per_month":

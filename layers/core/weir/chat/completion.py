@@ -8,6 +8,7 @@ happens. Pure: the ledger, the upstreams and the clock are passed in.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from hashlib import sha256
 from typing import Any
 
 from weir.chat import relay
@@ -79,11 +80,22 @@ def understood(
         model.max_output_tokens if cap is None else min(cap, model.max_output_tokens),
         images=model.image_max_tokens is not None,
         system_prompt=project.system_prompt,
+        upstreams=tuple(candidate.upstream for candidate in model.candidates),
+        allowed_fields=project.allowed_fields | model.allowed_fields,
+        safety_identifier=safety_identifier(claims),
     )
     asked = understand(body, target)
     check_length(model, asked)
     chosen = completion_id(request.headers.get("x-client-request-id"), random_hex)
     return Chat(request, claims, snapshot, model, asked, chosen, subject, at_ms)
+
+
+def safety_identifier(claims: Claims) -> str:
+    """Return what stands for the user at a provider that wants to tell users apart: 64 hexadecimal
+    digits, always the same for a user of a project, and another one in every project.
+    """
+    named = "\0".join(("weir safety identifier", claims.tid, claims.pid, claims.uid))
+    return sha256(named.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def asked_of_the_ledger(chat: Chat, max_stream_s: int) -> Ask:

@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from weir.errors import BadRequest
+from weir.projects.allowed_fields import MOST_ALLOWED_FIELDS, reason_not_allowed
 from weir.projects.limits import ALL_FIELDS, BUILT_IN
 from weir.projects.limits import Field as Limit
 from weir.projects.upstream_kinds import KINDS, SETTINGS, Setting, described
@@ -75,6 +76,12 @@ def _lines(text: str) -> str:
     return text
 
 
+def _allowable(names: list[str]) -> list[str]:
+    if reason := reason_not_allowed(names):
+        raise ValueError(reason)
+    return names
+
+
 Pid = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
 Alias = Annotated[
@@ -101,6 +108,12 @@ Reason = Annotated[Text, Field(max_length=300)]
 UserId = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_line)]
 Price = Annotated[int, Field(ge=0, le=10**9, description="nano-USD for one token")]
 Shards = Annotated[int, Field(ge=1, le=16)]
+AllowedFields = Annotated[
+    list[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")]],
+    Field(max_length=MOST_ALLOWED_FIELDS),
+    AfterValidator(_sorted),
+    AfterValidator(_allowable),
+]
 
 
 class Document(BaseModel):
@@ -177,6 +190,10 @@ class ProjectChange(Document):
     default_model: Alias | None = None
     system_prompt: Annotated[str, Field(max_length=16_000), AfterValidator(_lines)] | None = Field(
         default=None, description="put before the caller's messages"
+    )
+    allowed_fields: AllowedFields | None = Field(
+        default=None,
+        description="further fields of a chat request that are passed on as they are; null: none",
     )
     limits: LimitsDocument | None = Field(
         default=None,
@@ -257,10 +274,13 @@ class UpstreamDocument(Document):
     kind: UpstreamKind = Field(
         description="; ".join(f"{name}: {kind.summary}" for name, kind in KINDS.items())
     )
+    allowed_fields: AllowedFields | None = Field(
+        default=None, description="fields of a chat request beyond OpenAI's that it takes"
+    )
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> Self:
-        given = self.model_dump(exclude={"kind"}, exclude_none=True)
+        given = self.model_dump(exclude={"kind", "allowed_fields"}, exclude_none=True)
         for name, value in KINDS[self.kind].parse(given).items():
             setattr(self, name, value)
         return self
@@ -306,6 +326,10 @@ class ModelDocument(Document):
         description="the model may produce output that it does not show: a request that is stopped "
         "before the provider has told its usage is charged for all of its output cap; false: for "
         "what it had said",
+    )
+    allowed_fields: AllowedFields | None = Field(
+        default=None,
+        description="further fields of a chat request that are passed on as they are; null: none",
     )
     source: Annotated[str, StringConstraints(pattern=r"^https://[!-~]{1,490}$")] | None = Field(
         default=None, description="where prices and limits were read"
@@ -480,6 +504,8 @@ _PATTERNS = {
     r"^([A-Za-z0-9][A-Za-z0-9._:-]{0,127}|fc:[a-z0-9-]{1,32}/[A-Za-z0-9._:/-]{1,128})$": "a "
     "model's name (letters, digits and . _ : -, at most 128, beginning with a letter or digit), "
     "or fc:provider/model",
+    r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$": "a field's name: letters, digits and _ . -, at most 64, "
+    "beginning with a letter or _",
     r"^[!-~]{1,200}$": "1 to 200 printable characters without spaces",
     r"^[!-~]{8,1000}$": "8 to 1,000 printable characters without spaces",
     r"^https://[!-~]{1,490}$": "an address that begins with https://, of at most 498 characters",

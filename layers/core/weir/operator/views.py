@@ -36,6 +36,7 @@ class Project(View):
     models: list[str] | None
     default_model: str | None
     system_prompt: str | None
+    allowed_fields: list[str]
     limits: LimitsDocument
     user_limits: LimitsDocument
     ledger_shards: int
@@ -113,6 +114,7 @@ class Model(View):
     overhead_tokens: int
     image_max_tokens: int | None = None
     hidden_reasoning: bool = True
+    allowed_fields: list[str] | None = None
     source: str | None = None
     as_of: str | None = None
     created_at: int
@@ -128,6 +130,7 @@ class Upstream(View):
     """`key_last4`: the end of its key; null: it has none."""
 
     kind: str = Field(json_schema_extra={"enum": list(KINDS)})
+    allowed_fields: list[str] | None = None
     key_last4: str | None = None
 
 

@@ -9,18 +9,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from weir.projects.upstream_kinds import SETTINGS
+from weir.projects.allowed_fields import allowed_fields
+from weir.projects.extras import Extras
+from weir.projects.upstream_kinds import SETTINGS, extras_of
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """A provider's endpoint: one of `upstream_kinds.KINDS`, with that kind's settings. The kind may
-    be one that only a later release knows.
+    be one that only a later release knows. `allowed_fields`: what the operator says that it takes.
     """
 
     name: str
     kind: str
     settings: Mapping[str, str]
+    allowed_fields: frozenset[str] = frozenset()
+
+    @property
+    def extras(self) -> Extras:
+        return extras_of(self.kind, self.settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,7 @@ class Model:
     killed: bool
     created_at: int
     hidden_reasoning: bool = True
+    allowed_fields: frozenset[str] = frozenset()
 
     @property
     def owned_by(self) -> str:
@@ -67,7 +75,7 @@ class Catalogue:
     def __init__(self, document: Mapping[str, Any]) -> None:
         """Raises KeyError, TypeError or ValueError for a document that was not validated."""
         upstreams = {
-            name: Upstream(name, told["kind"], _settings(told))
+            name: Upstream(name, told["kind"], _settings(told), allowed_fields(told))
             for name, told in document.get("upstreams", {}).items()
         }
         self.models: dict[str, Model] = {}
@@ -99,6 +107,7 @@ def _model(name: str, told: Mapping[str, Any], upstreams: Mapping[str, Upstream]
         created_at=_whole(told.get("created_at", 0)),
         # Whatever else is written there: the side on which nothing is left uncharged.
         hidden_reasoning=told.get("hidden_reasoning", True) is not False,
+        allowed_fields=allowed_fields(told),
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from weir.errors import BadRequest, Killed, NotReady, Unauthenticated
+from weir.projects.allowed_fields import allowed_fields
 from weir.projects.catalogue import Catalogue, Model
 from weir.projects.limits import FIELDS, FREE, PROJECT, WITHOUT_TIER, Limits, Pool, Tiers
 from weir.web.origins import Origins
@@ -32,6 +33,7 @@ class Project:
     limited_fields: frozenset[str]
     suspended: bool
     killed: bool
+    allowed_fields: frozenset[str] = frozenset()
 
     @classmethod
     def from_document(cls, pid: str, told: Mapping[str, Any]) -> "Project":
@@ -58,6 +60,7 @@ class Project:
             ),
             suspended=told.get("status", "active") != "active",
             killed=told.get("killed") is not None,
+            allowed_fields=allowed_fields(told),
         )
 
     def require_open(self) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 from urllib.parse import quote
 
+from weir.projects.extras import NO_EXTRAS, Extras, of_host
+
 
 class Destination(NamedTuple):
     """Where one request goes below its base URL, and the one header that admits it there.
@@ -50,7 +52,8 @@ class Kind(NamedTuple):
     The credential goes into `header`, after `scheme`. `has_key`: the operator gives it; otherwise
     it is made from the function's role, the base URL follows from the region, and `advice` says
     what else is needed. `beyond_base` is a regular expression: where it is found in a base URL,
-    the URL goes on after its end, which is before `ends_before`.
+    the URL goes on after its end, which is before `ends_before`. `extras` is what its providers
+    take beyond OpenAI's request; None: that depends on the host of the base URL.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Kind(NamedTuple):
     advice: str = ""
     ends_before: str = "/chat/completions"
     beyond_base: str = r"/chat/completions$"
+    extras: Extras | None = NO_EXTRAS
 
     @property
     def settings(self) -> tuple[Setting, ...]:
@@ -152,6 +156,7 @@ KINDS = {
             "OpenAI",
             "any provider that speaks OpenAI chat completions, with a key",
             required=(BASE_URL,),
+            extras=None,
         ),
         Kind(
             "bedrock",
@@ -184,6 +189,16 @@ def described(setting: Setting) -> str:
     """The setting's description, after the kinds that take it."""
     kinds = [name for name, kind in KINDS.items() if setting in kind.settings]
     return f"of kind {' and '.join(kinds)}: {setting.description}"
+
+
+def extras_of(kind: str, settings: Mapping[str, str]) -> Extras:
+    """Return what an upstream takes beyond OpenAI's request. A kind that only a later release knows
+    takes nothing.
+    """
+    known = KINDS.get(kind)
+    if known is None:
+        return NO_EXTRAS
+    return of_host(settings.get("base_url", "")) if known.extras is None else known.extras
 
 
 def takes_key(kind: str) -> bool:

@@ -17,7 +17,8 @@ ALLOW_METHODS = "GET, POST, DELETE, OPTIONS"
 # ignores both and retries against the limit.
 EXPOSE_HEADERS = (
     "x-request-id, x-trace-id, retry-after, retry-after-ms, x-should-retry, "
-    "x-session-id, x-thread-id, x-completion-id, x-weir-upstreams, ratelimit, ratelimit-policy, "
+    "x-session-id, x-thread-id, x-completion-id, x-weir-upstreams, x-weir-dropped, "
+    "ratelimit, ratelimit-policy, "
     "x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, "
     "x-ratelimit-remaining-tokens, x-ratelimit-reset-requests, x-ratelimit-reset-tokens"
 )

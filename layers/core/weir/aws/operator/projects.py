@@ -219,6 +219,7 @@ def _project_view(pid: str, document: Mapping[str, Any]) -> Document:
         "models": document.get("models"),
         "default_model": document.get("default_model"),
         "system_prompt": document.get("system_prompt"),
+        "allowed_fields": document.get("allowed_fields") or [],
         "limits": document.get("limits", {}),
         "user_limits": document.get("user_limits", {}),
         "ledger_shards": document.get("ledger_shards", 1),
