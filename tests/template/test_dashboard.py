@@ -15,6 +15,7 @@ from local.template import load
 from weir import metrics
 
 ROOT = Path(__file__).parents[2]
+WEIR = ROOT / "layers/core/weir"
 STACK = "weir-test"
 RUNBOOKS = ROOT / "docs" / "runbooks"
 PAGES = sorted(path for path in RUNBOOKS.glob("*.md") if path.name != "README.md")
@@ -100,7 +101,7 @@ def shown(widgets: list[dict[str, Any]]) -> Iterator[tuple[str, str, frozenset[s
 def emitted() -> set[tuple[str, frozenset[str]]]:
     """(name, dimensions) of each metric that a function's code emits."""
     found = set()
-    for path in (ROOT / "functions").glob("*/app.py"):
+    for path in [*(ROOT / "functions").glob("*/app.py"), *WEIR.rglob("*.py")]:
         for function in ast.walk(ast.parse(path.read_text())):
             if isinstance(function, ast.FunctionDef):
                 for call in ast.walk(function):

@@ -59,7 +59,7 @@ class Gateway:
             "due": NOON + 360,
             "row": {},
         }
-        return self.ledger_module.Ask(**{**told, **changed})
+        return self["weir.ledger.admission"].Ask(**{**told, **changed})
 
     def refusal(self, images: int, **changed: Any) -> Any:
         with pytest.raises(self.errors.QuotaExceeded) as told:
@@ -143,7 +143,8 @@ def test_new_kind_is_counted_refuses_and_is_given_back(gateway: Gateway) -> None
 
 def test_reservation_of_the_new_kind_is_read_as_it_was_written(gateway: Gateway) -> None:
     reservation = gateway.ledger.admit(gateway.ask(3))
-    read = gateway.ledger_module.Reservation.from_item(reservation.item())
+    books = gateway["weir.aws.ledger.books"]
+    read = books.reservation_of(books.reservation_item(reservation))
     assert read.amounts == reservation.amounts
     gateway.settle(read, answered=False)
     assert gateway.counters()["d21i"] == 0
