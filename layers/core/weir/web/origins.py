@@ -157,7 +157,6 @@ def _address(text: str, *, star: str = "*") -> Address:
         )
     if "://" not in lowered:
         raise ValueError(f"{_told(text)} has no scheme: write https://{lowered[:MOST_TOLD]}.")
-    lowered = lowered.removesuffix("/")
     scheme = lowered.partition("://")[0]
     if scheme in _NATIVE:
         return _native(text, scheme)
@@ -166,6 +165,7 @@ def _address(text: str, *, star: str = "*") -> Address:
             f"{_told(text)} is not an origin that can be listed: local files send null or file://, "
             "whoever wrote them. Serve the page from an address."
         )
+    lowered = lowered.removesuffix("/")
     if not lowered.isascii():
         raise ValueError(f"{_told(text)}: write the host as browsers send it, in punycode (xn--…).")
     found = _ORIGIN.fullmatch(lowered.replace("*", star, 1))
