@@ -1,7 +1,7 @@
 """The embedded model: llama.cpp's own HTTP server with SmolLM2-135M-Instruct, on loopback.
 
 Run by the model's own environment, which has nothing but these two packages:
-    MODEL_API_KEY=... python model_server.py PORT
+    MODEL_API_KEY=... python model_server.py PORT CONTEXT_TOKENS
 """
 
 import importlib.util
@@ -14,8 +14,7 @@ import threading
 import xllamacpp
 
 ALIAS = "smollm2-135m"
-# Four conversations at once share this many tokens of context; the model itself reaches 8,192.
-CONTEXT_TOKENS, PARALLEL = 4096, 4
+PARALLEL = 4  # conversations at once, which share the tokens of context
 
 
 def weights() -> str:
@@ -26,11 +25,11 @@ def weights() -> str:
     return str(next(pathlib.Path(spec.submodule_search_locations[0]).glob("*.gguf")))
 
 
-def serve(port: int, api_key: str) -> None:
+def serve(port: int, context_tokens: int, api_key: str) -> None:
     params = xllamacpp.CommonParams()
     params.model.path = weights()
     params.model_alias = {ALIAS}
-    params.n_ctx, params.n_parallel, params.kv_unified = CONTEXT_TOKENS, PARALLEL, True
+    params.n_ctx, params.n_parallel, params.kv_unified = context_tokens, PARALLEL, True
     # ggml's threads wait for each other by spinning: with as many threads as cores, anything else
     # that runs makes the model thirty times slower. One thread only slows down in proportion.
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
@@ -45,4 +44,4 @@ def serve(port: int, api_key: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), os.environ["MODEL_API_KEY"])
+    serve(int(sys.argv[1]), int(sys.argv[2]), os.environ["MODEL_API_KEY"])

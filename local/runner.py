@@ -50,6 +50,8 @@ from local.streams import Streams
 from weir.errors import Refusal
 
 MODEL = "smollm2-135m"
+# The model itself reaches 8,192; its server keeps a cache for as many as it is started with.
+MODEL_CONTEXT_TOKENS = 4096
 # Starting a process is all processor time.
 STARTS_AT_ONCE = max(2, os.cpu_count() or 1)
 # What is asked to end gets so long before it is killed; all together five seconds are promised.
@@ -222,7 +224,7 @@ async def _upstream(asked: Settings, running: Running) -> Upstream:
     python = ROOT / ".local/venv-model/bin/python"
     child = await processes.start(
         "The embedded model",
-        [str(python), str(ROOT / "local/model_server.py"), str(port)],
+        [str(python), str(ROOT / "local/model_server.py"), str(port), str(MODEL_CONTEXT_TOKENS)],
         env={"PATH": os.defpath, "MODEL_API_KEY": api_key},
         cwd=asked.directory,
         log=asked.directory / "logs/model.log",
@@ -236,6 +238,7 @@ async def _upstream(asked: Settings, running: Running) -> Upstream:
         "max_tokens",
         *seed.EMBEDDED_PRICES,
         hidden_reasoning=False,
+        context_tokens=MODEL_CONTEXT_TOKENS,
     )
 
 

@@ -19,6 +19,8 @@ from weir.operator.documents import ModelDocument, NewProject, UpstreamDocument,
 UPSTREAM = "local"
 # USD for a million tokens of the embedded model. It is free; but metering must show something.
 EMBEDDED_PRICES = ("0.10", "0.40")
+# Of a model that is not in the list of known ones: nothing here depends on them being exact.
+CONTEXT_TOKENS, OUTPUT_TOKENS = 131_072, 32_768
 NANO_USD_PER_TOKEN = 1000  # of one USD for a million tokens
 
 
@@ -58,7 +60,9 @@ def set_up(stack: Stack, upstream: Upstream, origins: list[str]) -> str:
 
 
 def model_name(upstream_model: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._:-]", "-", upstream_model).lstrip("._:-") or "model"
+    """Return the catalogue's name of a provider's model: the same, as far as names may be so."""
+    parts = re.sub(r"[^A-Za-z0-9._:/-]", "-", upstream_model).split("/")
+    return "/".join(named for part in parts if (named := part.lstrip("._:-"))) or "model"
 
 
 def model_entry(upstream: Upstream) -> ModelDocument:
@@ -66,8 +70,8 @@ def model_entry(upstream: Upstream) -> ModelDocument:
     if upstream.input_price is not None and upstream.output_price is not None:
         prices = [_nano_usd(upstream.input_price), _nano_usd(upstream.output_price)]
         told = {
-            "context_tokens": 131_072,
-            "max_output_tokens": 32_768,
+            "context_tokens": upstream.context_tokens or CONTEXT_TOKENS,
+            "max_output_tokens": min(upstream.context_tokens or OUTPUT_TOKENS, OUTPUT_TOKENS),
             "overhead_tokens": 500,
             "image_max_tokens": 2_000,
         }

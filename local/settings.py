@@ -26,6 +26,8 @@ class Upstream:
     output_price: str | None = None
     # Whether it may produce output that it does not show. None: as in that list, or else it may.
     hidden_reasoning: bool | None = None
+    # None: not known.
+    context_tokens: int | None = None
 
 
 @dataclass(frozen=True)

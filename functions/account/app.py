@@ -40,7 +40,7 @@ _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
 _key_use = KeyUse(_table)
 
-edge = Edge("account", _snapshots.readable_by)
+edge = Edge("account", _snapshots.readable_by, models_under="/v1/models/")
 logger, app = edge.logger, edge.app
 
 
@@ -60,7 +60,7 @@ def models() -> dict[str, Any]:
 @app.get("/v1/models/<name>")
 def model(name: str) -> dict[str, Any]:
     snapshot = _believed()
-    name = unquote(name)  # a reference, fc:provider/model, comes with its slash encoded
+    name = unquote(name)
     offered = {model.name for model in snapshot.project.offered(snapshot.catalogue)}
     found = _default(snapshot) if name == "default" else snapshot.catalogue.find(name)
     if found is None or found.name not in offered:

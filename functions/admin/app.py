@@ -6,11 +6,12 @@ Its document is generated from this file: docs/openapi.json (`make openapi`).
 import os
 import time
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import unquote
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
 from aws_lambda_powertools.event_handler.openapi.params import Path, Query
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from weir.aws import clients
 from weir.aws.edge import Edge
@@ -56,11 +57,12 @@ edge = Edge(
     not_found="No such route. Check the method and the path.",
     too_long="The answer would be too long for the API. Use the `weir` command.",
     validate=True,
+    models_under="/admin/v1/models/",
 )
 logger, app = edge.logger, edge.app
 
 Pid = Annotated[documents.Pid, Path()]
-ModelName = Annotated[documents.ModelName, Path()]
+ModelName = Annotated[documents.ModelName, BeforeValidator(unquote), Path()]
 UpstreamName = Annotated[documents.UpstreamName, Path()]
 TierName = Annotated[documents.TierName, Path()]
 KeyId = Annotated[str, Path(), StringConstraints(pattern=r"^key_[0-9a-f]{16}$")]

@@ -1,5 +1,5 @@
-"""OPTIONS on every browser route: may this page call at all? Answered before any authentication.
-And GET /v1/cors, which tells a page that was refused why.
+"""OPTIONS on every path: may this page call at all? Answered before any authentication.
+GET /v1/cors tells a page that was refused why, and a path that is no route gets its 404 here.
 """
 
 import json
@@ -12,7 +12,7 @@ from weir.aws import lean
 from weir.aws.lean import AwsError
 from weir.aws.shared_origins import SharedOrigins
 from weir.errors import Internal, OriginNotAllowed, Refusal, store_unavailable
-from weir.web import cors
+from weir.web import cors, routes
 from weir.web.origins import MOST_TOLD, Origins, diagnose
 from weir.web.request import Request, answer_headers, refusal_answer
 
@@ -41,7 +41,9 @@ def _answer(request: Request) -> dict[str, Any]:
         return _refuse(store_unavailable(), request, Origins())
     if request.method == "OPTIONS":
         return _preflight(request, allowed)
-    return _doctor(request, allowed)
+    if request.path == "/v1/cors":
+        return _doctor(request, allowed)
+    return _refuse(routes.no_such_route(request.method, request.path), request, allowed)
 
 
 def _preflight(request: Request, allowed: Origins) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def _preflight(request: Request, allowed: Origins) -> dict[str, Any]:
 
 
 def _doctor(request: Request, allowed: Origins) -> dict[str, Any]:
-    """The caller's own origin is judged, and nobody else's; any page may read the answer."""
+    """Judge the caller's own origin and the path in its query. Any page may read the answer."""
     verdict = diagnose(request.origin, allowed)
     origin = request.origin and request.origin[:MOST_TOLD]
     reason, message = verdict.reason, verdict.message
@@ -62,6 +64,9 @@ def _doctor(request: Request, allowed: Origins) -> dict[str, Any]:
         # It may be another project's: who asks for https://com shall not learn of a customer.
         # (http:// is listed for this very machine only.)
         reason, message = "not_listed", f"{origin!r} is not listed. `weir cors check` tells more."
+    path = request.query.get("path", [""])[-1].partition("?")[0]
+    if verdict.allowed and path and not routes.is_route(path):
+        reason, message = "no_such_route", routes.no_such_route("", path).message
     told = {
         "origin": origin,
         "allowed": verdict.allowed,

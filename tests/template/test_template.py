@@ -11,6 +11,7 @@ import yaml
 from samtranslator.translator.transform import transform
 
 from weir import metrics
+from weir.web import routes
 
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = {
@@ -32,7 +33,7 @@ BROWSER_ROUTES = {
     "/api/behest/token": "POST",
     "/.well-known/jwks.json": "GET",
     "/v1/models": "GET",
-    "/v1/models/{name}": "GET",
+    "/v1/models/{name+}": "GET",
     "/v1/me": "GET",
     "/v1/usage": "GET",
     "/v1/billing/usage": "GET",
@@ -40,6 +41,8 @@ BROWSER_ROUTES = {
 }
 ADMIN_ROUTE = "/admin/v1/{proxy+}"
 ANY_METHOD = "x-amazon-apigateway-any-method"
+# Everything else: any method, OPTIONS included.
+ELSEWHERE = ("/", "/{proxy+}")
 
 
 class _Loader(yaml.SafeLoader):
@@ -146,7 +149,27 @@ def test_routes_are_exactly_these(resources: Resources) -> None:
         *(f"{method} {path}" for path, method in BROWSER_ROUTES.items()),
         *(f"OPTIONS {path}" for path in BROWSER_ROUTES),
         f"{ANY_METHOD.upper()} {ADMIN_ROUTE}",
+        *(f"{ANY_METHOD.upper()} {path}" for path in ELSEWHERE),
     }
+
+
+def test_the_404_knows_exactly_the_routes_that_there_are(resources: Resources) -> None:
+    found = {
+        ("ANY" if method == ANY_METHOD else method.upper(), path)
+        for path, method, _ in methods(resources)
+        if method != "options" and path not in ELSEWHERE
+    }
+    assert found == set(routes.ROUTES)
+    assert len(found) == len(routes.ROUTES)
+
+
+@pytest.mark.parametrize("path", ELSEWHERE)
+def test_any_other_path_is_answered_by_the_preflight_function_whatever_the_method(
+    resources: Resources, path: str
+) -> None:
+    (body,) = resources["Api"]["Properties"]["Body"]["paths"][path].values()
+    assert "PreflightFunction" in json.dumps(body)
+    assert "security" not in body
 
 
 def test_every_browser_route_has_a_preflight_without_authorizer(resources: Resources) -> None:
@@ -154,7 +177,7 @@ def test_every_browser_route_has_a_preflight_without_authorizer(resources: Resou
         if method == "options":
             assert "security" not in body, path
             assert "PreflightFunction" in json.dumps(body)
-        elif path != ADMIN_ROUTE:
+        elif path not in (ADMIN_ROUTE, *ELSEWHERE):
             item = resources["Api"]["Properties"]["Body"]["paths"][path]
             assert "options" in item, path
 
@@ -256,6 +279,15 @@ def test_gateway_errors_have_the_statuses_that_clients_expect(resources: Resourc
     found = gateway_responses(resources)
     assert {name: int(found[name]["statusCode"]) for name in STATUSES} == STATUSES
     assert set(found) == {*STATUSES, "DEFAULT_4XX", "DEFAULT_5XX"}
+
+
+@pytest.mark.parametrize("name", ["MISSING_AUTHENTICATION_TOKEN", "RESOURCE_NOT_FOUND"])
+def test_route_without_the_method_is_a_404_that_says_so(resources: Resources, name: str) -> None:
+    """API Gateway's own words would send people looking for a credential."""
+    body = gateway_responses(resources)[name]["responseTemplates"]["application/json"]
+    assert '"reason":"no_such_method"' in body
+    assert "$context.error" not in body
+    assert "authenti" not in body.lower()
 
 
 @pytest.mark.parametrize("name", [*STATUSES, "DEFAULT_4XX", "DEFAULT_5XX"])

@@ -26,13 +26,21 @@ RAISED: dict[str, Exception] = {
 @pytest.fixture
 def edge(monkeypatch: pytest.MonkeyPatch) -> Edge:
     made = Edge(
-        "test", lambda: Origins(frozenset({PAGE})), not_found="No such route.", too_long="Too long."
+        "test",
+        lambda: Origins(frozenset({PAGE})),
+        not_found="No such route.",
+        too_long="Too long.",
+        models_under="/models/",
     )
     monkeypatch.setattr(made.logger.handlers[0], "stream", io.StringIO())
 
     @made.app.get("/json")
     def as_json() -> dict[str, Any]:
         return {"origin": made.request.origin}
+
+    @made.app.get("/models/<name>")
+    def model(name: str) -> str:
+        return name
 
     @made.app.get("/csv")
     def as_csv() -> Response[str]:
@@ -157,3 +165,12 @@ def test_page_that_may_not_read_it_gets_no_cors_header() -> None:
     answer = closed.resolve(event, SimpleNamespace())
     assert answer["statusCode"] == 404
     assert "Access-Control-Allow-Origin" not in answer["multiValueHeaders"]
+
+
+@pytest.mark.parametrize("written", ["a/b/c", "a%2Fb%2Fc", "a/b%2Fc"])
+def test_models_name_reaches_its_route_whole_however_its_slashes_are_written(
+    edge: Edge, written: str
+) -> None:
+    status, body, _ = get(edge, f"/models/{written}")
+    assert (status, body) == (200, "a%2Fb%2Fc")
+    assert get(edge, "/raises/a/b")[0] == 404, "of models only"

@@ -320,12 +320,14 @@ def test_refusal_says_which_limit_and_when_to_come_back(
     assert type(told) is (LimitReached if field.window in ("NOW", "MINUTE") else QuotaExceeded)
     assert told.details["scope"] == scope
     assert told.details["limit_name"] == name
-    assert told.details["resets_at"] == rules.resets_at(field, at)
     assert told.details.get("tier") == ("free" if scope == rules.USER else None)
-    wait = told.retry_after_s
-    assert wait is not None
-    assert wait >= 1
-    assert at + wait >= told.details["resets_at"]
+    if SOME.of(field) <= limit:
+        assert told.details.pop("resets_at") == rules.resets_at(field, at)
+        assert told.retry_after_s is not None
+        assert told.retry_after_s >= 1
+        assert at + told.retry_after_s >= rules.resets_at(field, at)
+    else:  # it would be refused then, too
+        assert told.retry_after_s is None
     if scope == rules.USER or (scope == rules.PROJECT and field.unit in ("requests", "streams")):
         scale = NANO if money else 1
         assert told.details["limit"] == {name: limit / scale if money else limit}
@@ -334,7 +336,7 @@ def test_refusal_says_which_limit_and_when_to_come_back(
         own = f"{SOME.nano_usd / NANO}" if money else f"{SOME.of(field)}"
         text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "", told.message)
         assert set(re.findall(r"[\d.]*\d", text)) <= {own}
-        assert told.details.keys() == {"scope", "limit_name", "resets_at"}
+        assert told.details.keys() == {"scope", "limit_name"}
     assert told.retryable == (type(told) is LimitReached and SOME.of(field) <= limit)
     json.dumps(told.details, allow_nan=False)
     if scope != rules.USER:
@@ -410,6 +412,23 @@ def test_refused_user_learns_what_remains_in_both_spellings() -> None:
         "x-ratelimit-reset-tokens": "43170s",
         "x-should-retry": "false",
     }
+
+
+@pytest.mark.parametrize("limits", [Limits(rpm=10, tpm=99), Limits(rpm=10, tokens_per_day=99)])
+def test_request_larger_than_the_whole_limit_is_given_no_time_to_wait_for(limits: Limits) -> None:
+    """LangChain and the AI SDK wait for as long as any header says, then fail all the same."""
+    account = account_of("user", limits)
+    (field,) = [each for each in account.fields if each.unit == "tokens"]
+    refused = rules.refusal(account, field, 0, SOME, NOON, None)
+    assert refused.message.endswith("Waiting does not help: that is more than the whole limit.")
+    assert "resets_at" not in refused.details
+    assert {name: value for name, value in refused.headers.items() if name[:1] == "x"} == {
+        "x-ratelimit-limit-requests": "10",
+        "x-ratelimit-limit-tokens": "99",
+        "x-ratelimit-remaining-tokens": "99",
+        "x-should-retry": "false",
+    }
+    assert refused.headers.keys().isdisjoint({"Retry-After", "RateLimit"})
 
 
 def test_refused_user_never_learns_of_less_than_nothing_left() -> None:

@@ -309,6 +309,37 @@ def test_pid_is_a_plain_word(pid: Any) -> None:
     assert refused(NewProject, {"pid": pid}).param == "pid"
 
 
+@pytest.mark.parametrize(
+    "name", ["gpt-4o-mini", "openai.gpt-oss-120b-1:0", "openai/gpt-oss-120b", "a/b/c", "a" * 128]
+)
+def test_model_is_called_as_providers_call_theirs(name: str) -> None:
+    switch = parsed(KillSwitch, {"scope": "model", "model": name, "off": True})
+    assert switch.model == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "/a",
+        "a/",
+        "a//b",
+        "a/../b",
+        "a/.b",
+        "-a",
+        "a b",
+        "a%2Fb",
+        "a#b",
+        "a?b",
+        "a\n",
+        "a" * 129,
+    ],
+)
+def test_models_name_can_stand_in_a_path_and_in_a_key(name: str) -> None:
+    told = {"scope": "model", "model": name, "off": True}
+    assert refused(KillSwitch, told).param == "model"
+
+
 @pytest.mark.parametrize("key", ["", "short", "sk with space", "sk-“quoted”", "sk-1234567\n", None])
 def test_providers_key_is_what_a_header_can_carry(key: Any) -> None:
     assert refused(ProviderKey, {"key": key}).param == "key"

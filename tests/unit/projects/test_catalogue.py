@@ -18,7 +18,7 @@ def catalogue(**changes: Any) -> Catalogue:
     return Catalogue({"upstreams": {"main": UPSTREAM}, "models": {"m-large": model}})
 
 
-@pytest.mark.parametrize("name", ["m-large", "fast", "fc:main/m-large"])
+@pytest.mark.parametrize("name", ["m-large", "fast", "fc:main/m-large", "fc:main%2Fm-large"])
 def test_model_is_found_by_its_name_and_its_aliases(name: str) -> None:
     found = catalogue().find(name)
     assert found is not None
@@ -34,6 +34,14 @@ def test_model_is_found_by_its_name_and_its_aliases(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "M-LARGE", "m-large ", "provider/m-large", "main", "default"])
 def test_nothing_else_is_its_name(name: str) -> None:
     assert catalogue().find(name) is None
+
+
+@pytest.mark.parametrize("written", ["openai/gpt-oss-120b", "openai%2Fgpt-oss-120b"])
+def test_slash_in_a_name_may_be_written_as_in_a_url(written: str) -> None:
+    model = {"upstreams": {"main": UPSTREAM}, "models": {"openai/gpt-oss-120b": FULL}}
+    found = Catalogue(model).find(written)
+    assert found is not None
+    assert found.name == "openai/gpt-oss-120b"
 
 
 def test_empty_catalogue_has_no_models() -> None:

@@ -60,7 +60,7 @@ def test_offered_model_is_chosen_by_any_of_its_names(
 def test_unknown_model_is_refused_with_what_is_offered(asked: object) -> None:
     refusal = refused(asked)
     assert isinstance(refusal, BadRequest)
-    assert (refusal.param, refusal.details["reason"]) == ("model", "unknown_model")
+    assert (refusal.param, refusal.details["reason"]) == ("model", "model_not_found")
     assert refusal.details["allowed"] == ["default", "large", "small"]
     assert refusal.message.endswith("offers: large, small.")
 

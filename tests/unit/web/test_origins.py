@@ -202,6 +202,90 @@ def test_what_no_browser_sends_is_refused_with_the_reason(typed: str, why: str) 
         parse_origin(typed)
 
 
+# ---------------------------------------------------------------- native apps and extensions
+
+EXTENSION = "chrome-extension://" + "abcdefghijklmnop" * 2
+UUID = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
+NATIVE = [
+    "tauri://localhost",
+    "capacitor://localhost",
+    "ionic://localhost",
+    "app://bundle",
+    "app://obsidian.md",
+    "app://.",
+    "app://-",
+    EXTENSION,
+    f"moz-extension://{UUID}",
+    f"safari-web-extension://{UUID}",
+    f"safari-web-extension://{UUID.upper()}",
+]
+
+
+@pytest.mark.parametrize("origin", NATIVE)
+def test_origin_of_a_native_app_is_listed_and_allowed_as_the_app_sends_it(origin: str) -> None:
+    assert parse_origin(f" {origin}/ ") == origin
+    listed = Origins(frozenset({origin}))
+    assert diagnose(origin, listed).allowed
+    host = origin.partition("://")[2]
+    for other in (f"https://{host}", f"http://{host}", f"{origin}/", f"{origin}:80", f"x{origin}"):
+        assert other not in listed
+    scheme = origin.partition("://")[0]
+    assert parse_origin(origin.replace(scheme, scheme.upper())) == origin
+
+
+@pytest.mark.parametrize(
+    ("typed", "why"),
+    [
+        ("file://", "local files"),
+        ("file:///home/jo/index.html", "local files"),
+        ("tauri://", "look like tauri://localhost"),
+        ("tauri://localhost:1420", "is not an origin"),
+        ("tauri://localhost/index.html", "is not an origin"),
+        ("tauri://user@localhost", "is not an origin"),
+        ("tauri://localhost\n.evil", "is not an origin"),
+        ("capacitor://-a", "is not an origin"),
+        ("app://*", "wildcard"),
+        ("app://..", "is not an origin"),
+        ("app://" + "a" * 254, "is not an origin"),
+        ("chrome-extension://" + "a" * 31, "32 letters from a to p"),
+        ("chrome-extension://" + "q" * 32, "32 letters from a to p"),
+        ("chrome-extension://*", "wildcard"),
+        ("moz-extension://addon@example.com", "UUID"),
+        (f"safari-web-extension://{UUID[:-1]}", "UUID"),
+        ("htps://app.example.com", "Schemes: https, http, tauri"),
+        ("blob://localhost", "is not an origin"),
+        ("data://localhost", "is not an origin"),
+    ],
+)
+def test_what_no_native_app_sends_is_refused_with_the_reason(typed: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        parse_origin(typed)
+
+
+@pytest.mark.parametrize("pattern", ["app://*", "tauri://*.example.com", "chrome-extension://*"])
+def test_native_origin_has_no_pattern(pattern: str) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        parse_preview_origin(pattern, PUBLIC)
+
+
+@pytest.mark.parametrize(
+    ("origin", "listed", "reason"),
+    [
+        ("tauri://localhost", "http://localhost:5173", "scheme"),
+        ("capacitor://localhost", "https://localhost", "scheme"),
+        ("tauri://localhost", "ionic://localhost", "scheme"),
+        (EXTENSION, "https://app.example.com", "not_listed"),
+        ("tauri://localhost/", "tauri://localhost", "trailing_slash"),
+        ("file://", "tauri://localhost", "not_an_origin"),
+        ("null", "tauri://localhost", "null_origin"),
+    ],
+)
+def test_verdict_on_a_native_origin_names_what_differs(
+    origin: str, listed: str, reason: str
+) -> None:
+    assert diagnose(origin, Origins(frozenset({listed}))).reason == reason
+
+
 @pytest.mark.parametrize(
     ("typed", "listed"),
     [

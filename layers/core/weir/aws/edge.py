@@ -32,10 +32,12 @@ class Edge:
         not_found: str = "There is nothing of that name.",
         too_long: str = "The answer would be too long. Ask for less.",
         validate: bool = False,
+        models_under: str | None = None,
     ) -> None:
         """`readable_by` returns the origins whose pages may read an answer, and never fails.
         `store_errors` is what a call to AWS raises. `validate` checks bodies and queries by the
-        types of a route, with pydantic.
+        types of a route, with pydantic. What follows `models_under` in a path is one model's name,
+        slashes included: its route gets them as %2F, because a parameter of Powertools ends at one.
         """
         self.logger = Logger(service=service)
         self.app = APIGatewayRestResolver(enable_validation=validate)
@@ -43,6 +45,7 @@ class Edge:
         self._store_errors = store_errors
         self._not_found = not_found
         self._too_long = too_long
+        self._models_under = models_under
         self.app.exception_handler(Exception)(self.refuse)
 
     @property
@@ -63,7 +66,11 @@ class Edge:
         self.app.append_context(request=request)  # type: ignore[no-untyped-call]
         # Routes read headers from `request`. Powertools would refuse a body by its media type,
         # which documented calls omit.
-        plain = {**event, "headers": {"Content-Type": "application/json"}}
+        plain = {
+            **event,
+            "headers": {"Content-Type": "application/json"},
+            "path": self._routed(request.path),
+        }
         try:
             admit(request)
             answer = self.app.resolve({**plain, "multiValueHeaders": None}, context)
@@ -79,6 +86,12 @@ class Edge:
         """For exception handlers of `app`; every exception without one of its own comes here."""
         status, headers, body = self._refusal(error, self.request)
         return Response(status, body=body, headers=headers)
+
+    def _routed(self, path: str) -> str:
+        prefix = self._models_under
+        if prefix is None or not path.startswith(prefix):
+            return path
+        return prefix + path.removeprefix(prefix).replace("/", "%2F")
 
     def _refusal(self, error: Exception, request: Request) -> tuple[int, dict[str, str], str]:
         if isinstance(error, Refusal):

@@ -239,7 +239,11 @@ def resets_at(field: Field, at: int) -> int:
 def refusal(
     account: Account, field: Field, used: int, amounts: Amounts, at: int, tier: object
 ) -> Refusal:
-    """`used` includes what is held by requests that are still open."""
+    """Return what a caller gets whom `field` refuses. `used` includes what open requests hold.
+
+    A request that is larger than the whole limit has no time to wait for: some clients would wait
+    for any that they find, whatever `x-should-retry` says.
+    """
     limit = account.limit(field) or 0
     reset = resets_at(field, at)
     wait = max(1, reset - at)
@@ -258,17 +262,22 @@ def refusal(
         )
     else:  # what others have spent is none of a caller's business
         message = f"{whose} has reached its limit of {field.told}{asks}."
-    details["resets_at"] = reset
+    too_large = need > limit
     passing = field.window in _PASSING
-    if field.window != NOW:
+    if too_large:
+        message += " Waiting does not help: that is more than the whole limit."
+    else:
+        details["resets_at"] = reset
+    if field.window != NOW and not too_large:
         message += f" It resets at {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(reset))}."
     kind: type[LimitReached | QuotaExceeded] = LimitReached if passing else QuotaExceeded
     headers = policy_headers(account.limits, at) if account.scope == USER else {}
     if account.scope == USER:
         headers |= _remaining_headers(field, max(0, limit - used), wait)
     refused = kind(message, details=details, retry_after_s=wait, extra_headers=headers)
-    if need > limit:  # waiting does not help a request that is larger than the whole limit
-        refused.retryable = False
+    if too_large:
+        refused.retryable, refused.retry_after_s = False, None
+        refused.extra_headers = _without_times(headers)
     return refused
 
 
@@ -300,6 +309,15 @@ def _remaining_headers(field: Field, left: int, wait_s: int) -> dict[str, str]:
         "RateLimit": f'"{field.limit}";r={left};t={wait_s}',
         f"x-ratelimit-remaining-{field.unit}": str(left),
         f"x-ratelimit-reset-{field.unit}": f"{wait_s}s",
+    }
+
+
+def _without_times(headers: Mapping[str, str]) -> dict[str, str]:
+    """Of the rate limit headers, those that say nothing about when it begins again."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if name != "RateLimit" and not name.startswith("x-ratelimit-reset-")
     }
 
 

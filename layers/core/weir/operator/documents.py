@@ -83,13 +83,11 @@ def _allowable(names: list[str]) -> list[str]:
 
 
 Pid = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
-Alias = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^([A-Za-z0-9][A-Za-z0-9._:-]{0,127}|fc:[a-z0-9-]{1,32}/[A-Za-z0-9._:/-]{1,128})$"
-    ),
-]
+# Parts between slashes, none of them empty, `.` or `..`: it stands in the path of a URL.
+_MODEL_NAME = "[A-Za-z0-9][A-Za-z0-9._:-]*(/[A-Za-z0-9][A-Za-z0-9._:-]*)*"
+_REFERENCE = "fc:[a-z0-9-]{1,32}/[A-Za-z0-9._:/-]{1,128}"
+ModelName = Annotated[str, StringConstraints(max_length=128, pattern=f"^{_MODEL_NAME}$")]
+Alias = Annotated[str, StringConstraints(max_length=164, pattern=f"^({_MODEL_NAME}|{_REFERENCE})$")]
 UpstreamName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 TierName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 Origin = Annotated[
@@ -499,13 +497,12 @@ _PATTERNS = {
     "with a letter or digit",
     r"^[a-z][a-z0-9-]{0,31}$": "lower-case letters, digits and hyphens, at most 32, beginning "
     "with a letter",
-    r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$": "letters, digits and . _ : -, at most 128, beginning "
-    "with a letter or digit",
-    r"^([A-Za-z0-9][A-Za-z0-9._:-]{0,127}|fc:[a-z0-9-]{1,32}/[A-Za-z0-9._:/-]{1,128})$": "a "
-    "model's name (letters, digits and . _ : -, at most 128, beginning with a letter or digit), "
-    "or fc:provider/model",
     r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$": "a field's name: letters, digits and _ . -, at most 64, "
     "beginning with a letter or _",
+    f"^{_MODEL_NAME}$": "letters, digits and . _ : - /, at most 128, beginning with a letter or "
+    "digit, also after each /",
+    f"^({_MODEL_NAME}|{_REFERENCE})$": "a model's name (letters, digits and . _ : - /, beginning "
+    "with a letter or digit, also after each /), or fc:provider/model",
     r"^[!-~]{1,200}$": "1 to 200 printable characters without spaces",
     r"^[!-~]{8,1000}$": "8 to 1,000 printable characters without spaces",
     r"^https://[!-~]{1,490}$": "an address that begins with https://, of at most 498 characters",

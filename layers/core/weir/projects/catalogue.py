@@ -5,6 +5,7 @@ with the standard library only. What cannot be read is refused: a model without 
 free.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from weir.projects.allowed_fields import allowed_fields
 from weir.projects.extras import Extras
 from weir.projects.upstream_kinds import SETTINGS, extras_of
+
+_SLASH = re.compile("%2f", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,8 @@ class Catalogue:
             self._names.update(dict.fromkeys((name, *model.aliases), model))
 
     def find(self, name: str) -> Model | None:
-        return self._names.get(name)
+        """Return the model of this name or alias. Some clients encode its slash, as in a URL."""
+        return self._names.get(name) or self._names.get(_SLASH.sub("/", name))
 
 
 def _settings(told: Mapping[str, Any]) -> dict[str, str]:

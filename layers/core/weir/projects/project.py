@@ -94,11 +94,13 @@ class Project:
         found = catalogue.find(asked) if isinstance(asked, str) else None
         if found is None or not (self.models is None or found.name in self.models):
             allowed = ["default", *(model.name for model in self.offered(catalogue))]
+            # OpenAI answers 404; Behest's clients expect 400. The word is OpenAI's: clients look
+            # for it anywhere in the error.
             raise BadRequest(
                 "model must be absent, 'default' or a model that this project offers: "
                 f"{', '.join(allowed[1:21])}.",
                 param="model",
-                details={"reason": "unknown_model", "allowed": allowed[:101]},
+                details={"reason": "model_not_found", "allowed": allowed[:101]},
             )
         return _alive(found)
 

@@ -6,6 +6,9 @@ opt in to a pattern: one `*`, within the first label of the host, standing for l
 hyphens but never for a dot; and never directly under a public suffix, where a stranger could
 register the very name that matches.
 
+Native apps and browser extensions send an origin with a scheme of their own. It is listed exactly,
+like any other; `null` and `file://` never are, because they name no page in particular.
+
 Standard library only: the preflight function has nothing else.
 """
 
@@ -24,6 +27,25 @@ _WILD_LABEL = re.compile(r"[a-z0-9-]{0,62}\*[a-z0-9-]{0,62}")
 _MATCHED = re.compile(r"[a-z0-9-]{1,63}")
 _NUMERIC = re.compile(r"(^|\.)(0x[0-9a-f]*|[0-9]+)$")  # the last label of an IPv4 address
 _DEFAULT_PORT = {"http": 80, "https": 443}
+_NO_PORT = 0  # of a native origin
+
+# What may follow `scheme://`, by scheme. A closed list, so that a misspelt https is not taken for
+# an app. Chromium sends hosts in lower case; Safari sends an extension's UUID in upper case, and
+# WebKit does not change the case of a host whose scheme it does not know.
+_UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_APP_HOST = r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
+_NATIVE = {
+    "tauri": (_APP_HOST, "tauri://localhost"),
+    "capacitor": (_APP_HOST, "capacitor://localhost"),
+    "ionic": (_APP_HOST, "ionic://localhost"),
+    "app": (rf"[.-]|{_APP_HOST}", "app://bundle"),  # Electron: what the app has registered
+    "chrome-extension": ("[a-p]{32}", "chrome-extension:// and 32 letters from a to p"),
+    "moz-extension": (_UUID, "moz-extension:// and a UUID"),
+    "safari-web-extension": (
+        rf"{_UUID}|{_UUID.replace('a-f', 'A-F')}",
+        "safari-web-extension:// and a UUID",
+    ),
+}
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -33,7 +55,7 @@ class Address(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        if self.port == _DEFAULT_PORT[self.scheme]:
+        if _usual(self):
             return f"{self.scheme}://{self.host}"
         return f"{self.scheme}://{self.host}:{self.port}"
 
@@ -81,8 +103,9 @@ def _matches(pattern: str, origin: str) -> bool:
 
 
 def parse_origin(text: str) -> str:
-    """As a browser will send it: lower case, no default port, no trailing slash. Raises ValueError
-    with a sentence that says what is wrong.
+    """Return the origin as a browser or an app will send it: lower case (but for Safari's
+    extensions), no default port, no trailing slash. Raise ValueError with a sentence that says
+    what is wrong.
     """
     if "*" in text:
         raise ValueError(
@@ -134,6 +157,14 @@ def _address(text: str, *, star: str = "*") -> Address:
         )
     if "://" not in lowered:
         raise ValueError(f"{_told(text)} has no scheme: write https://{lowered[:MOST_TOLD]}.")
+    scheme = lowered.partition("://")[0]
+    if scheme in _NATIVE:
+        return _native(text, scheme)
+    if scheme == "file":
+        raise ValueError(
+            f"{_told(text)} is not an origin that can be listed: local files send null or file://, "
+            "whoever wrote them. Serve the page from an address."
+        )
     lowered = lowered.removesuffix("/")
     if not lowered.isascii():
         raise ValueError(f"{_told(text)}: write the host as browsers send it, in punycode (xn--…).")
@@ -141,7 +172,7 @@ def _address(text: str, *, star: str = "*") -> Address:
     if found is None:
         raise ValueError(
             f"{_told(text)} is not an origin: scheme, host, and a port if it is not the usual one; "
-            "no path, no query, no user."
+            f"no path, no query, no user. Schemes: https, http, {', '.join(_NATIVE)}."
         )
     host = found["host"]
     if not _is_host(host):
@@ -150,6 +181,17 @@ def _address(text: str, *, star: str = "*") -> Address:
     if not 1 <= port <= 65535:
         raise ValueError(f"{_told(text)}: a port is from 1 to 65535.")
     return Address(found["scheme"], host, port)
+
+
+def _native(text: str, scheme: str) -> Address:
+    """Of an app or a browser extension: compared as a whole, and so without a port of its own."""
+    pattern, example = _NATIVE[scheme]
+    host = text.strip().partition("://")[2].removesuffix("/")
+    if scheme != "safari-web-extension":
+        host = host.lower()
+    if not re.fullmatch(pattern, host):
+        raise ValueError(f"{_told(text)} is not an origin: that scheme's look like {example}.")
+    return Address(scheme, host, _NO_PORT)
 
 
 def _is_host(host: str) -> bool:
@@ -292,4 +334,4 @@ _DIFFERENCES: tuple[tuple[Callable[[Address, Address], bool], str, str], ...] = 
 
 
 def _usual(address: Address) -> bool:
-    return address.port == _DEFAULT_PORT[address.scheme]
+    return address.port == _DEFAULT_PORT.get(address.scheme, _NO_PORT)
