@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from weir import identifiers
 from weir.errors import BadRequest, Forbidden
 from weir.usage import windows
 from weir.usage.pages import Cursor, Place
@@ -18,7 +19,6 @@ from weir.usage.times import DAY_MS, HOUR_MS, LAST_MS, MINUTE_MS, midnight, next
 
 BUCKETS = {"minute": MINUTE_MS, "hour": HOUR_MS, "day": DAY_MS}
 DEFAULT_LIMIT, MOST_LIMIT = 1_000, 10_000
-MOST_ID = 255  # characters, as at mint
 
 FILTERS = ("session_id", "thread_id", "model", "tag")
 # What usage may be grouped by, and the attribute of a sum that has it.
@@ -39,7 +39,6 @@ OF_USAGE = (*OF_BILLING, *FILTERS, "granularity", "group_by", "limit", "cursor",
 
 # `re` compiles a pattern when it is first used.
 _LIMIT = r"(?a)[1-9]\d{0,4}"
-_UNFIT = r"[\x00-\x1f\x7f\ud800-\udfff]"  # what no user's id contains
 _CUSTOMER = r"(?s)(?:cust?_|ext:).+"
 
 
@@ -169,10 +168,8 @@ def _subject(given: Mapping[str, str], only: str | None) -> tuple[str | None, st
     if user is not None and customer is not None:
         raise BadRequest("Ask for user_id or for customer_id, not for both.", param="customer_id")
     for name, value in (("user_id", user), ("customer_id", customer)):
-        if value is not None and (len(value) > MOST_ID or re.search(_UNFIT, value)):
-            raise BadRequest(
-                f"{name} has at most {MOST_ID} characters, and no control characters.", param=name
-            )
+        if value is not None and not identifiers.is_identifier(value):
+            raise BadRequest(f"{name} must have {identifiers.RULE}.", param=name)
     if customer is not None and not re.fullmatch(_CUSTOMER, customer):
         raise BadRequest("customer_id begins with cust_ or ext:.", param="customer_id")
     return user, customer
