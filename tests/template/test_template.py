@@ -426,7 +426,7 @@ MAY: dict[str, dict[str, list[str]]] = {
         "GetItem": ["APIKEY#*"],
         "Query": ["KEYRING", "ROLLUP#*", "USAGE#*"],
         "PutItem": ["REFUSED#*"],
-        "UpdateItem": ["APIKEY#*", "LEDGER#*"],
+        "UpdateItem": ["APIKEY#*", "ASKED#*", "LEDGER#*"],
     },
     # Everybody may call it: it reads what all projects share, and writes what was refused.
     "PreflightFunction": {"GetItem": ["TENANT"], "PutItem": ["REFUSED#*"]},
@@ -454,6 +454,7 @@ MAY: dict[str, dict[str, list[str]]] = {
 ATTRIBUTES = {
     ("TokenFunction", "APIKEY#*"): ["pk", "sk", "last_used_at"],
     ("AccountFunction", "APIKEY#*"): ["pk", "sk", "last_used_at"],
+    ("AccountFunction", "ASKED#*"): ["pk", "sk", "questions", "ttl"],
     ("AccountFunction", "LEDGER#*"): ["pk", "sk", "open", "cancelled"],
     ("AdminFunction", "APIKEY#*"): ["pk", "sk", "revoked_at"],
 }

@@ -12,13 +12,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from weir import identifiers
-from weir.errors import BadRequest, Forbidden
+from weir.errors import BadRequest, Forbidden, LimitReached
 from weir.usage import windows
 from weir.usage.pages import Cursor, Place
 from weir.usage.times import DAY_MS, HOUR_MS, LAST_MS, MINUTE_MS, midnight, next_midnight
 
 BUCKETS = {"minute": MINUTE_MS, "hour": HOUR_MS, "day": DAY_MS}
 DEFAULT_LIMIT, MOST_LIMIT = 1_000, 10_000
+
+# Questions that a caller may ask in a minute: each may read tens of thousands of sums. An API key
+# asks for all the users of a dashboard.
+MOST_OF_A_USER, MOST_OF_A_KEY = 30, 120
 
 FILTERS = ("session_id", "thread_id", "model", "tag")
 # What usage may be grouped by, and the attribute of a sum that has it.
@@ -106,6 +110,18 @@ def understand(
     if cursor and cursor.question != question.digest():
         raise BadRequest("The cursor belongs to another question.", param="cursor")
     return question if question.subject is not None else _of_a_project(question)
+
+
+def too_many_questions(most: int, now: int) -> LimitReached:
+    """Return the refusal of a caller who has asked `most` questions in the minute of `now`."""
+    return LimitReached(
+        f"At most {most} questions about usage may be asked in a minute. Keep answers for a while.",
+        retry_after_s=60 - now % 60,
+        details={
+            "limit_name": "usage_questions_per_minute",
+            "limit": {"usage_questions_per_minute": most},
+        },
+    )
 
 
 def _given(query: Mapping[str, Sequence[str]], names: Collection[str]) -> dict[str, str]:
