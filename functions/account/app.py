@@ -16,25 +16,35 @@ from weir.aws.edge import Edge
 from weir.aws.key_use import KeyUse
 from weir.aws.ledger import Ledger
 from weir.aws.public_keys import PublicKeys
+from weir.aws.questions import Questions
 from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshots
 from weir.aws.table import Table
 from weir.aws.usage import Usage
 from weir.errors import NotFound
 from weir.identity import api_keys, callers
+from weir.identity.api_keys import ApiKey
 from weir.identity.tokens import Claims
 from weir.ledger import rules
 from weir.projects.catalogue import Model
 from weir.projects.snapshot import Snapshot
 from weir.settings import Deployment
 from weir.usage import answers
-from weir.usage.question import OF_BILLING, OF_USAGE, Question, understand
+from weir.usage.question import (
+    MOST_OF_A_KEY,
+    MOST_OF_A_USER,
+    OF_BILLING,
+    OF_USAGE,
+    Question,
+    understand,
+)
 from weir.usage.reading import Found, find
 
 _deployment = Deployment.from_env(os.environ)
 _table = Table(lean.client("dynamodb"), _deployment.table_name)
 _ledger = Ledger(lean.client("dynamodb"), _deployment.table_name, time.time)
 _usage = Usage(lean.client("dynamodb"), _deployment.table_name)
+_questions = Questions(lean.client("dynamodb"), _deployment.table_name)
 _public_keys = PublicKeys(_table, time.time)
 _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
@@ -122,10 +132,13 @@ def _found(names: Collection[str], group_by: str | None = None) -> tuple[Questio
     """
     request, now_ms = edge.request, int(time.time() * 1000)
     if api_keys.looks_like(request.bearer()):
-        pid, only = _of_key(api_keys.READ).project.pid, None
+        key, snapshot = _key(api_keys.READ)
+        pid, only = snapshot.project.pid, None
+        caller, most = items.api_key(key.key_id), MOST_OF_A_KEY
     else:
         claims, _ = _user()
         pid, only = claims.pid, None if claims.role == "admin" else claims.uid
+        caller, most = items.user(claims.uid), MOST_OF_A_USER
     question = understand(
         request.query,
         now_ms,
@@ -134,22 +147,23 @@ def _found(names: Collection[str], group_by: str | None = None) -> tuple[Questio
         group_by=group_by,
         accept=request.headers.get("accept", ""),
     )
+    _questions.count(pid, caller, most, now_ms // 1000)
     return question, pid, find(question, pid, _usage, now_ms)
 
 
 def _believed() -> Snapshot:
     """Of the project whose user token, or whose API key (any scope), was sent."""
-    return _of_key() if api_keys.looks_like(edge.request.bearer()) else _user()[1]
+    return _key()[1] if api_keys.looks_like(edge.request.bearer()) else _user()[1]
 
 
-def _of_key(scope: str | None = None) -> Snapshot:
-    """Of the project whose API key was sent. None: whatever its scopes."""
+def _key(scope: str | None = None) -> tuple[ApiKey, Snapshot]:
+    """Return the API key that was sent, and its project. None: whatever its scopes."""
     request, now = edge.request, int(time.time())
     request.refuse_browser()
     key_hash = api_keys.unverified_hash(request.bearer())
     key = api_keys.believe(_table.api_key(key_hash), key_hash, scope)
     _key_use.note(key, now)
-    return _snapshots.of(key.pid)
+    return key, _snapshots.of(key.pid)
 
 
 def _user() -> tuple[Claims, Snapshot]:

@@ -5,13 +5,14 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from weir.aws import lean
+from weir.aws import lean, logs
 from weir.aws.items import Key
 from weir.aws.usage import Unreadable, Usage, kept, row_of
 from weir.settings import MeterSettings
 from weir.usage.sums import Row
 
-logger = Logger(service="meter")
+logs.escape_root()
+logger = Logger(service="meter", json_serializer=logs.line)
 
 _settings = MeterSettings.from_env(os.environ)
 _usage = Usage(lean.client("dynamodb"), _settings.deployment.table_name)

@@ -8,7 +8,7 @@ import os
 import time
 from typing import Any
 
-from weir.aws import lean
+from weir.aws import lean, logs
 from weir.aws.lean import AwsError
 from weir.aws.shared_origins import SharedOrigins
 from weir.errors import Internal, OriginNotAllowed, Refusal, store_unavailable
@@ -16,6 +16,7 @@ from weir.web import cors, routes
 from weir.web.origins import MOST_TOLD, Origins, diagnose
 from weir.web.request import Request, answer_headers, refusal_answer
 
+logs.escape_root()
 log = logging.getLogger("preflight")
 
 # Verdicts that name a host which the caller has not named.

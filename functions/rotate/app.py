@@ -7,12 +7,13 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from weir.aws import clients
+from weir.aws import clients, logs
 from weir.aws.rotation import Rotation, RotationError
 from weir.aws.table import Table
 from weir.settings import RotateSettings
 
-logger = Logger(service="rotate")
+logs.escape_root()
+logger = Logger(service="rotate", json_serializer=logs.line)
 
 _settings = RotateSettings.from_env(os.environ)
 _rotation = Rotation(

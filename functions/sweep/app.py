@@ -6,7 +6,7 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from weir.aws import lean
+from weir.aws import lean, logs
 from weir.aws.ledger import Ledger
 from weir.metrics import COUNT, NO_UNIT, SECONDS, emf
 from weir.projects.limits import NANO
@@ -15,7 +15,8 @@ from weir.settings import SweepSettings
 # So long may the last reservation take that was begun: conflicts and time-outs are tried again.
 LAST_ONE_MS = 20_000
 
-logger = Logger(service="sweep")
+logs.escape_root()
+logger = Logger(service="sweep", json_serializer=logs.line)
 
 _settings = SweepSettings.from_env(os.environ)
 _deployment = _settings.deployment

@@ -10,6 +10,7 @@ from aws_lambda_powertools.event_handler import Response
 from weir.aws import lean
 from weir.aws.edge import Edge
 from weir.aws.key_use import KeyUse
+from weir.aws.public_keys import PublicKeys
 from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshots
 from weir.aws.table import Table
@@ -21,10 +22,12 @@ from weir.identity.keyring import KeyRing, SigningKey, jwks
 from weir.projects.limits import Tier
 from weir.projects.project import Project
 from weir.settings import MAX_MINT_BODY_BYTES, TokenSettings
+from weir.web.request import no_name_twice
 
 _settings = TokenSettings.from_env(os.environ)
 _deployment = _settings.deployment
 _table = Table(lean.client("dynamodb"), _deployment.table_name)
+_public_keys = PublicKeys(_table, time.time)
 _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
 _key_use = KeyUse(_table)
@@ -48,7 +51,7 @@ def mint() -> dict[str, Any]:
         raise TooLarge(f"The body may have at most {MAX_MINT_BODY_BYTES} bytes.")
     key_hash = api_keys.unverified_hash(request.bearer())
     key = api_keys.believe(_table.api_key(key_hash), key_hash, api_keys.MINT)
-    wish = tokens.MintRequest.parse(request.json_object())
+    wish = tokens.MintRequest.parse(request.json_object(object_pairs_hook=no_name_twice))
     project = _snapshots.of(key.pid, wish.user_id).project
     tier = project.tiers.parse(wish.tier)
     role = tokens.granted_role(wish.role, key.role)
@@ -88,7 +91,7 @@ def _session_project(pid: str, sub: str) -> Project:
 
 @app.get("/.well-known/jwks.json")
 def published_keys() -> Response[Any]:
-    keys = jwks(_table.public_keys(), int(time.time()))
+    keys = jwks(_public_keys.listed(), int(time.time()))
     cached = {"Cache-Control": "public, max-age=300"}
     return Response(200, "application/json", keys, cached)
 

@@ -468,7 +468,7 @@ class OneLine(logging.Formatter):
             trace = "\n" + "".join(traceback.format_exception(error)).rstrip() if error else ""
             head = f"[{record.levelname}]\t{timestamp}\t{self.request_id}\t"
             # As RIC does: CloudWatch shows a carriage return as a line and keeps it one event.
-            return f"{head}{record.getMessage()}{trace}".replace("\n", "\r")
+            return f"{head}{visible(record.getMessage() + trace)}".replace("\n", "\r")
         line: dict[str, Any] = {"timestamp": timestamp, "level": record.levelname}
         line |= {
             "message": record.getMessage(),
@@ -479,7 +479,17 @@ class OneLine(logging.Formatter):
             told = describe(error)
             line |= {key: told[key] for key in ("errorType", "errorMessage", "stackTrace")}
         extra = {key: value for key, value in record.__dict__.items() if key not in self.known}
-        return json.dumps({**extra, **line}, default=str)
+        # ASCII but for DEL, so that no reader obeys a character of what was logged.
+        return json.dumps({**extra, **line}, default=str).replace("\x7f", "\\u007f")
+
+
+def visible(text: str) -> str:
+    """A text with escapes for controls and formats, but for line ends and tabs."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def configure_logging() -> OneLine:

@@ -1,7 +1,8 @@
 """Least privilege, enforced by the embedded AWS: each function's role tries what it must not.
 
-It does not know dynamodb:LeadingKeys, and so lets these roles write anywhere in the table; under
-which keys they may is asserted on the template.
+It does not know dynamodb:LeadingKeys and dynamodb:Attributes, and so lets these roles read and
+write anywhere in the table; under which keys they may is asserted on the template. So is the
+meter's right to the table's stream: here only a right to every stream counts.
 """
 
 from typing import Any
@@ -18,7 +19,23 @@ QUERY = {
 }
 
 
-def attempts(outputs: dict[str, str], kept: str) -> dict[str, tuple[str, str, dict[str, Any]]]:
+@pytest.fixture(scope="module")
+def other_stream(stack: Stack) -> str:
+    """The ARN of the stream of a table in the same account that is not the deployment's."""
+    made = stack.aws("dynamodb").create_table(
+        TableName="of-somebody-else",
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+        StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"},
+    )
+    arn: str = made["TableDescription"]["LatestStreamArn"]
+    return arn
+
+
+def attempts(
+    outputs: dict[str, str], kept: str, stream: str
+) -> dict[str, tuple[str, str, dict[str, Any]]]:
     table = {"TableName": outputs["TableName"]}
     signing = {"SecretId": outputs["SigningKeySecretArn"]}
     provider = {"SecretId": outputs["ProviderKeysSecretArn"]}
@@ -40,6 +57,16 @@ def attempts(outputs: dict[str, str], kept: str) -> dict[str, tuple[str, str, di
         ),
         "scan": ("dynamodb", "scan", table),
         "drop": ("dynamodb", "delete_table", table),
+        "read another table's stream": (
+            "dynamodbstreams",
+            "describe_stream",
+            {"StreamArn": stream},
+        ),
+        "get from another table": (
+            "dynamodb",
+            "get_item",
+            {"TableName": "of-somebody-else", "Key": {"pk": {"S": "x"}}},
+        ),
         "read signing keys": ("secretsmanager", "get_secret_value", signing),
         "describe signing keys": ("secretsmanager", "describe_secret", signing),
         "read provider keys": ("secretsmanager", "get_secret_value", provider),
@@ -91,7 +118,9 @@ MAY = {
 
 
 @pytest.mark.parametrize("function", MAY)
-def test_role_may_do_what_its_function_does_and_nothing_else(stack: Stack, function: str) -> None:
+def test_role_may_do_what_its_function_does_and_nothing_else(
+    stack: Stack, other_stream: str, function: str
+) -> None:
     resources = stack.aws("cloudformation").list_stack_resources(StackName="weir-local")
     names = {
         r["LogicalResourceId"]: r["PhysicalResourceId"] for r in resources["StackResourceSummaries"]
@@ -101,7 +130,9 @@ def test_role_may_do_what_its_function_does_and_nothing_else(stack: Stack, funct
     allowed = set()
     outputs = stack.outputs()
     kept = stack.aws("secretsmanager").get_secret_value(SecretId=outputs["ProviderKeysSecretArn"])
-    for name, (service, call, arguments) in attempts(outputs, kept["SecretString"]).items():
+    for name, (service, call, arguments) in attempts(
+        outputs, kept["SecretString"], other_stream
+    ).items():
         try:
             getattr(stack.aws(service, session), call)(**arguments)
             allowed.add(name)

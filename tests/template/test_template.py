@@ -108,14 +108,14 @@ def methods(resources: Resources) -> Iterator[tuple[str, str, dict[str, Any]]]:
             yield path, method, body
 
 
-def statements(resources: Resources, function: str) -> list[dict[str, Any]]:
+def statements(resources: Resources, function: str, effect: str = "Allow") -> list[dict[str, Any]]:
     role = resources[f"{function}Role"]["Properties"]
     found = []
     for policy in role.get("Policies", []):
         for statement in policy["PolicyDocument"]["Statement"]:
             # `!If [Bedrock, statement, NoValue]` counts as granted.
             found.append(statement["Fn::If"][1] if "Fn::If" in statement else statement)
-    return found
+    return [statement for statement in found if statement["Effect"] == effect]
 
 
 def actions(resources: Resources, function: str) -> set[str]:
@@ -412,6 +412,10 @@ RIGHTS = {
         "kms:GenerateDataKey",
     },
     "MeterFunction": {
+        "dynamodb:DescribeStream",
+        "dynamodb:GetRecords",
+        "dynamodb:GetShardIterator",
+        "dynamodb:ListStreams",
         "dynamodb:UpdateItem",
         "sqs:SendMessage",
         "kms:Decrypt",
@@ -428,81 +432,142 @@ def test_role_has_exactly_the_rights_the_function_uses(resources: Resources, fun
             assert statement["Action"] == "bedrock:CallWithBearerToken"
 
 
-WRITES = {"PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem"}
 OF_THE_LEDGER = ["LEDGER#*", "OPEN#*", "USAGE#*"]
-# What a role may write, by partition key.
-MAY_WRITE = {
-    "TokenFunction": {"PutItem": ["REFUSED#*"], "UpdateItem": ["APIKEY#*"]},
+CONFIGURATION = ["TENANT", "PROJECTS", "SUBJECT#*"]
+# Under which partition keys each function may do what. Not of the table: its stream.
+MAY: dict[str, dict[str, list[str]]] = {
+    "TokenFunction": {
+        "BatchGetItem": CONFIGURATION,
+        "GetItem": ["APIKEY#*"],
+        "Query": ["KEYRING"],
+        "PutItem": ["REFUSED#*"],
+        "UpdateItem": ["APIKEY#*"],
+    },
     "ChatFunction": {
+        "BatchGetItem": ["TENANT", "PROJECTS", "LEDGER#*"],
+        "GetItem": OF_THE_LEDGER,
+        "Query": ["KEYRING"],
         "PutItem": ["REFUSED#*", *OF_THE_LEDGER],
         "UpdateItem": OF_THE_LEDGER,
         "DeleteItem": OF_THE_LEDGER,
+        # Admission demands in its transaction that nobody has blocked the user.
+        "ConditionCheckItem": [*OF_THE_LEDGER, "SUBJECT#*"],
     },
-    "AccountFunction": {"PutItem": ["REFUSED#*"], "UpdateItem": ["APIKEY#*", "LEDGER#*"]},
-    "PreflightFunction": {"PutItem": ["REFUSED#*"]},
-    # Not the key ring, and nothing is taken away from the audit trail.
+    "AccountFunction": {
+        "BatchGetItem": [*CONFIGURATION, "LEDGER#*"],
+        "GetItem": ["APIKEY#*"],
+        "Query": ["KEYRING", "ROLLUP#*", "USAGE#*"],
+        "PutItem": ["REFUSED#*"],
+        "UpdateItem": ["APIKEY#*", "ASKED#*", "LEDGER#*"],
+    },
+    # Everybody may call it: it reads what all projects share, and writes what was refused.
+    "PreflightFunction": {"GetItem": ["TENANT"], "PutItem": ["REFUSED#*"]},
+    # Never the key ring, never the ledger; nothing in the audit trail is changed.
     "AdminFunction": {
+        "BatchGetItem": CONFIGURATION,
+        "GetItem": ["PROJECT#*", "APIKEY#*"],
+        "Query": [
+            *("PROJECTS", "PROJECT#*", "CONTENT#*", "REFUSED#*", "ROLLUP#*", "USAGE#*", "AUDIT")
+        ],
+        "ConditionCheckItem": ["TENANT", "PROJECTS"],
         "PutItem": ["TENANT", "PROJECTS", "PROJECT#*", "SUBJECT#*", "APIKEY#*", "AUDIT"],
         "UpdateItem": ["APIKEY#*"],
-        "DeleteItem": ["PROJECT#*", "SUBJECT#*", "CONTENT#*"],
-        "BatchWriteItem": ["PROJECT#*", "SUBJECT#*", "CONTENT#*"],
+        "DeleteItem": ["PROJECT#*", "SUBJECT#*"],
+        "BatchWriteItem": ["CONTENT#*"],
     },
-    "RotateFunction": {"PutItem": ["KEYRING"], "UpdateItem": ["KEYRING"]},
-    "SweepFunction": dict.fromkeys(("PutItem", "UpdateItem", "DeleteItem"), OF_THE_LEDGER),
+    "RotateFunction": {call: ["KEYRING"] for call in ("Query", "PutItem", "UpdateItem")},
+    "SweepFunction": {
+        "Query": ["OPEN#*"],
+        **dict.fromkeys(("PutItem", "UpdateItem", "DeleteItem"), OF_THE_LEDGER),
+    },
     "MeterFunction": {"UpdateItem": ["USAGE#*", "ROLLUP#*"]},
 }
+# Which attributes an update may name, by function and partition key; of others, every one.
+ATTRIBUTES = {
+    ("TokenFunction", "APIKEY#*"): ["pk", "sk", "last_used_at"],
+    ("AccountFunction", "APIKEY#*"): ["pk", "sk", "last_used_at"],
+    ("AccountFunction", "ASKED#*"): ["pk", "sk", "questions", "ttl"],
+    ("AccountFunction", "LEDGER#*"): ["pk", "sk", "open", "cancelled"],
+    ("AdminFunction", "APIKEY#*"): ["pk", "sk", "revoked_at"],
+}
+KEYS, NAMED = "dynamodb:LeadingKeys", "dynamodb:Attributes"
 
 
-def table_keys(resources: Resources, function: str, calls: set[str]) -> dict[str, list[str]]:
-    """Under which partition keys a function may make each of these calls. `*`: all of them."""
-    found: dict[str, list[str]] = {}
+def of_the_table(resources: Resources, function: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each call that a function may make to the table, with the statement's condition."""
     for statement in statements(resources, function):
-        asked = statement["Action"]
-        for action in [asked] if isinstance(asked, str) else asked:
-            service, _, call = action.partition(":")
-            if service == "dynamodb" and call in calls:
-                like = statement.get("Condition", {}).get("ForAllValues:StringLike", {})
-                found[call] = found.get(call, []) + like.get("dynamodb:LeadingKeys", ["*"])
-    return found
+        if statement["Resource"] == {"Fn::GetAtt": ["Table", "Arn"]}:
+            asked = statement["Action"]
+            for action in [asked] if isinstance(asked, str) else asked:
+                yield action.removeprefix("dynamodb:"), statement["Condition"]
 
 
-@pytest.mark.parametrize("function", MAY_WRITE)
-def test_function_that_callers_reach_writes_under_its_keys_only(
+def leading_keys(condition: dict[str, Any]) -> list[str]:
+    (keys,) = [
+        told[KEYS]
+        for operator, told in condition.items()
+        if KEYS in told and operator in ("ForAllValues:StringLike", "ForAllValues:StringEquals")
+    ]
+    assert isinstance(keys, list)
+    return keys
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_function_reads_and_writes_under_its_keys_only(resources: Resources, function: str) -> None:
+    """The embedded AWS does not judge dynamodb:LeadingKeys; AWS does."""
+    found: dict[str, list[str]] = {}
+    for call, condition in of_the_table(resources, function):
+        found[call] = found.get(call, []) + leading_keys(condition)
+    assert found == MAY[function]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_update_names_its_attributes_only_where_it_has_few(
     resources: Resources, function: str
 ) -> None:
-    """The embedded AWS does not judge dynamodb:LeadingKeys; AWS does."""
-    assert table_keys(resources, function, WRITES) == MAY_WRITE[function]
-    for statement in statements(resources, function):
-        if "Condition" in statement and "dynamodb:" in json.dumps(statement["Action"]):
-            (condition,) = statement["Condition"].items()
-            assert condition[0].startswith("ForAllValues:String")
-            assert set(condition[1]) == {"dynamodb:LeadingKeys"}
+    """The embedded AWS does not judge dynamodb:Attributes; AWS does. An update that could return
+    all of an item would read what it may not write (AWS: "Using IAM policy conditions for
+    fine-grained access control").
+    """
+    found = {}
+    for call, condition in of_the_table(resources, function):
+        named = condition.get("ForAllValues:StringEquals", {}).get(NAMED)
+        if named is not None:
+            assert call == "UpdateItem"
+            assert condition["StringEqualsIfExists"] == {"dynamodb:ReturnValues": "NONE"}
+            (key,) = leading_keys(condition)
+            found[function, key] = named
+    assert found == {each: named for each, named in ATTRIBUTES.items() if each[0] == function}
 
 
-def test_chat_makes_sure_in_its_transaction_that_nobody_has_blocked_the_user(
+def test_nothing_that_the_admin_api_is_ever_granted_changes_the_audit_trail(
     resources: Resources,
 ) -> None:
-    checked = table_keys(resources, "ChatFunction", {"ConditionCheckItem"})
-    assert checked == {"ConditionCheckItem": [*OF_THE_LEDGER, "SUBJECT#*"]}
+    (denied,) = statements(resources, "AdminFunction", "Deny")
+    assert set(denied["Action"]) == {
+        *("dynamodb:BatchWriteItem", "dynamodb:DeleteItem", "dynamodb:UpdateItem")
+    }
+    assert denied["Condition"] == {"ForAnyValue:StringEquals": {KEYS: ["AUDIT"]}}
+    assert denied["Resource"] == {"Fn::GetAtt": ["Table", "Arn"]}
 
 
-def test_sweeper_reads_open_reservations_and_nothing_else(resources: Resources) -> None:
-    reads = {"BatchGetItem", "GetItem", "Query", "Scan"}
-    assert table_keys(resources, "SweepFunction", reads) == {"Query": ["OPEN#*"]}
-
-
-def test_account_lists_public_keys_and_usage_and_nothing_else(resources: Resources) -> None:
-    asked = table_keys(resources, "AccountFunction", {"Query", "Scan"})
-    assert asked == {"Query": ["KEYRING", "ROLLUP#*", "USAGE#*"]}
-
-
-def test_preflight_which_everybody_may_call_reads_what_all_projects_share(
-    resources: Resources,
-) -> None:
-    (read,) = [
-        s for s in statements(resources, "PreflightFunction") if s["Action"] == "dynamodb:GetItem"
+def test_meter_reads_this_tables_stream_and_no_other(resources: Resources) -> None:
+    (stream,) = [
+        s for s in statements(resources, "MeterFunction") if "dynamodb:GetRecords" in s["Action"]
     ]
-    assert read["Condition"] == {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": ["TENANT"]}}
+    assert stream["Resource"] == {"Fn::Sub": "${Table.Arn}/stream/*"}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_no_role_has_rights_of_amazons_making_but_to_log_and_to_trace(
+    resources: Resources, function: str
+) -> None:
+    arns = json.dumps(resources[f"{function}Role"]["Properties"]["ManagedPolicyArns"])
+    names = {name.lower() for name in re.findall(r"policy/(?:service-role/)?(\w+)", arns)}
+    logs, traces = sorted(names)  # SAM's choice of the two for tracing depends on the region
+    assert logs == "awslambdabasicexecutionrole"
+    assert traces in ("awsxraydaemonwriteaccess", "awsxraywriteonlyaccess")
+    assert resources[function]["Properties"]["Role"] == {"Fn::GetAtt": [f"{function}Role", "Arn"]}
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -562,6 +627,7 @@ def test_permission_to_rotate_exists_before_the_schedule_does(resources: Resourc
     assert permission["Principal"] == "secretsmanager.amazonaws.com"
     assert permission["FunctionName"] == {"Fn::GetAtt": ["RotateFunction", "Arn"]}
     assert permission["SourceAccount"] == {"Ref": "AWS::AccountId"}
+    assert permission["SourceArn"] == {"Fn::GetAtt": ["SigningKeySecret", "Id"]}
 
 
 # ---------------------------------------------------------------- schedules, metrics and alarms

@@ -22,7 +22,7 @@ SHELL = {"aws", "upstreams"}
 
 # From the bottom up. A wing imports its own modules and those of lower floors.
 FLOORS = [
-    {""},  # the package's root: errors, settings, metrics, freshness
+    {""},  # the package's root: errors, settings, metrics, freshness, identifiers
     {"web"},
     {"projects"},
     {"identity", "ledger", "operator"},

@@ -119,6 +119,7 @@ def test_token_ends_on_the_second_it_names(
         {"tid": "tenant-2"},
         {"pid": ""},
         {"pid": 7},
+        {"pid": "\ud800"},
         {"uid": ""},
         {"uid": 42},
         {"role": "root"},
@@ -128,7 +129,9 @@ def test_token_ends_on_the_second_it_names(
         {"tier": True},
         {"tier": 1.0},
         {"tier": ["max"]},
+        {"tier": "pro\x1b[31m"},
         {"sid": 1},
+        {"jti": "\ud800"},
         {"unknown": 1},
         *({name: ...} for name in claims()),
     ],
@@ -140,6 +143,66 @@ def test_claim_that_is_missing_wrong_or_unknown_is_refused(
     with pytest.raises(Unauthenticated) as refused:
         believe(sign(signing_key, claims(**changes)))
     assert refused.value.reason.startswith("bad_")
+
+
+# What no name that a caller chooses may have, in the middle of one that is fine otherwise.
+UNFIT = {
+    "C0": "a\x00b",
+    "a line break": "a\nb",
+    "an escape": "a\x1b[31mb",
+    "DEL": "a\x7fb",
+    "the first C1": "a\x80b",
+    "the last C1": "a\x9fb",
+    "a bidi override": "a\u202eb",
+    "a bidi embedding": "a\u202ab",
+    "a bidi isolate": "a\u2066b",
+    "the end of an isolate": "a\u2069b",
+    "a bidi mark": "a\u200fb",
+    "the Arabic letter mark": "a\u061cb",
+    "a line separator": "a\u2028b",
+    "a paragraph separator": "a\u2029b",
+    "a lone high surrogate": "a\ud800b",
+    "a lone low surrogate": "a\udfffb",
+    "too much": "x" * 256,
+    "nothing": "",
+}
+NOT_OF_A_USER = {**UNFIT, "a reserved name": "admin", "another": "Dashboard-Service"}
+
+
+@pytest.mark.parametrize("value", NOT_OF_A_USER.values(), ids=NOT_OF_A_USER)
+def test_user_that_could_not_be_minted_for_is_not_believed_either(
+    signing_key: SigningKey, believe: Callable[..., tokens.Claims], value: str
+) -> None:
+    with pytest.raises(BadRequest) as at_mint:
+        tokens.MintRequest.parse({"user_id": value})
+    assert at_mint.value.param == "user_id"
+    with pytest.raises(Unauthenticated) as in_a_token:
+        believe(sign(signing_key, claims(uid=value)))
+    assert in_a_token.value.reason == "bad_uid"
+
+
+@pytest.mark.parametrize("value", UNFIT.values(), ids=UNFIT)
+def test_session_that_could_not_be_minted_is_not_believed_either(
+    signing_key: SigningKey, believe: Callable[..., tokens.Claims], value: str
+) -> None:
+    with pytest.raises(BadRequest) as at_mint:
+        tokens.MintRequest.parse({"user_id": "u", "session_id": value})
+    assert at_mint.value.param == "session_id"
+    with pytest.raises(Unauthenticated) as in_a_token:
+        believe(sign(signing_key, claims(sid=value)))
+    assert in_a_token.value.reason == "bad_sid"
+
+
+@pytest.mark.parametrize("header", ["X-Session-Id", "X-Thread-Id"])
+@pytest.mark.parametrize("value", UNFIT.values(), ids=UNFIT)
+def test_session_or_thread_in_a_header_obeys_the_same_rule(header: str, value: str) -> None:
+    request = Request("req-1", "POST", "/", {header.lower(): value})
+    if not value:  # as good as none
+        assert request.label(header) is None
+        return
+    with pytest.raises(BadRequest) as refused:
+        request.label(header)
+    assert refused.value.param == header
 
 
 @pytest.mark.parametrize(
@@ -302,13 +365,19 @@ SEEN_USER_IDS = [
     "f3b0c442-98fc-4c1c-9afb-f4c8996fb924",
     "jo@example.com",
     "Jürgen 🌊",
+    "\u0645\u0631\u062d\u0628\u0627",  # Arabic: written from right to left without a mark
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467",  # a family, held together by joiners
+    "administrator",
     "x" * 255,
 ]
 
 
 @pytest.mark.parametrize("user_id", SEEN_USER_IDS)
-def test_user_ids_seen_in_the_field_are_accepted(user_id: str) -> None:
+def test_user_ids_seen_in_the_field_are_accepted_and_believed(
+    signing_key: SigningKey, believe: Callable[..., tokens.Claims], user_id: str
+) -> None:
     assert tokens.MintRequest.parse({"user_id": user_id}).user_id == user_id
+    assert believe(sign(signing_key, claims(uid=user_id, sid=user_id))).uid == user_id
 
 
 @pytest.mark.parametrize(

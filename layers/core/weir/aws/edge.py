@@ -12,6 +12,7 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 
+from weir.aws import logs
 from weir.aws.lean import AwsError
 from weir.errors import Internal, NotFound, Refusal, TooLarge, store_unavailable
 from weir.web.origins import Origins
@@ -39,7 +40,8 @@ class Edge:
         types of a route, with pydantic. What follows `models_under` in a path is one model's name,
         slashes included: its route gets them as %2F, because a parameter of Powertools ends at one.
         """
-        self.logger = Logger(service=service)
+        logs.escape_root()
+        self.logger = Logger(service=service, json_serializer=logs.line)
         self.app = APIGatewayRestResolver(enable_validation=validate)
         self._readable_by = readable_by
         self._store_errors = store_errors

@@ -21,13 +21,14 @@ signing keys and audit entries in `codecs`. Standard library only: the preflight
     ROLLUP#<pid>          <day>#<m>    … days, by model
     ROLLUP#<pid>#<month>  <h>          … users
     ROLLUP#<pid>#<day>#M  <HHMM>#<m>   … minutes, by model
+    ASKED#<pid>#<c>       MINUTE#…     how many questions about usage a caller has asked in a minute
     REFUSED#<pid>         <slot>       a page's origin that was refused; no pid: at a preflight
     AUDIT                 <ms>#<id>    who changed what
 
-`<s>` is a subject's key: u#<uid>; `<h>` its hash, for a sort key has at most 1,024 bytes. A record
-is a JSON document with a version, which every change states and raises by one. What a ledger's
-item holds: `weir/aws/ledger/`. Times are Unix seconds. `ttl` lets DynamoDB tidy up; it may be
-days late, so no rule leans on it.
+`<s>` is a subject's key: u#<uid>; `<c>` that, or of an API key k#<key id>; `<h>` its hash, for a
+sort key has at most 1,024 bytes. A record is a JSON document with a version, which every change
+states and raises by one. What a ledger's item holds: `weir/aws/ledger/`. Times are Unix seconds.
+`ttl` lets DynamoDB tidy up; it may be days late, so no rule leans on it.
 """
 
 import hashlib
@@ -77,6 +78,11 @@ PROVIDER_KEYS = Key("TENANT", "KEYS")
 def user(uid: str) -> str:
     """An end user's subject key."""
     return f"u#{uid}"
+
+
+def api_key(key_id: str) -> str:
+    """An API key, where it is counted beside subjects."""
+    return f"k#{key_id}"
 
 
 def project(pid: str) -> Key:
@@ -141,6 +147,10 @@ def rollup(kind: str, pid: str, period: str, name: str = "") -> Key:
     if kind == DAYS:
         return Key(f"ROLLUP#{pid}", f"{period}#{name}")
     return Key(f"ROLLUP#{pid}#{period}{'#M' if kind == MINUTES else ''}", name)
+
+
+def asked(pid: str, caller: str, at: int) -> Key:
+    return Key(f"ASKED#{pid}#{caller}", minute(at))
 
 
 # ---------------------------------------------------------------- origins that were refused

@@ -18,7 +18,9 @@ from typing import Any, NewType
 
 import jwt
 
+from weir import identifiers
 from weir.errors import BadRequest, TokenExpired, Unauthenticated
+from weir.identifiers import is_identifier
 from weir.identity.keyring import Kid, PublicKey, SigningKey
 from weir.projects.limits import Tier
 
@@ -44,8 +46,6 @@ _ROLES = {
 }
 
 _COMPACT_JWS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-# What no id may have: control characters; surrogates, which JSON can spell but no text contains.
-_UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,8 +267,8 @@ def _is_time(value: object) -> bool:
 
 _CLAIM_TABLE: dict[str, Callable[[object], bool]] = {
     "tid": _is_text,
-    "pid": _is_text,
-    "uid": _is_text,
+    "pid": is_identifier,
+    "uid": lambda value: is_user_id(value),
     "role": lambda value: value in ("user", "admin"),
     "scp": lambda value: value == [],
     "iss": _is_text,
@@ -276,8 +276,8 @@ _CLAIM_TABLE: dict[str, Callable[[object], bool]] = {
     "iat": _is_time,
     "nbf": _is_time,
     "exp": _is_time,
-    "jti": _is_text,
-    "sid": _is_text,
+    "jti": is_identifier,
+    "sid": is_identifier,
     "tier": lambda value: _is_tier(value),
 }
 
@@ -290,7 +290,14 @@ def _is_tier(value: object) -> bool:
     """Only its form: which tiers there are is the project's to say, and changes."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         return value is None
-    return 1 <= len(str(value)) <= 64
+    return 1 <= len(str(value)) <= 64 and identifiers.is_plain(str(value))
+
+
+def is_user_id(value: object) -> bool:
+    """Return whether a token may be made for this user, and is believed if it names them."""
+    return (
+        isinstance(value, str) and is_identifier(value) and value.lower() not in RESERVED_USER_IDS
+    )
 
 
 def granted_role(asked: str, key_role: str) -> str:
@@ -299,12 +306,9 @@ def granted_role(asked: str, key_role: str) -> str:
 
 
 def _user_id(value: object) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= 255 or _UNFIT.search(value):
-        raise BadRequest(
-            "user_id is required: a string of 1 to 255 characters without control characters.",
-            param="user_id",
-        )
-    if value.lower() in RESERVED_USER_IDS:
+    if not isinstance(value, str) or not is_identifier(value):
+        raise BadRequest(f"user_id is required: a string of {identifiers.RULE}.", param="user_id")
+    if not is_user_id(value):
         raise BadRequest(f"user_id {value!r} is reserved.", param="user_id")
     return value
 
@@ -330,9 +334,6 @@ def _ttl(value: object) -> int:
 def _session_id(value: object) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or not 1 <= len(value) <= 255 or _UNFIT.search(value):
-        raise BadRequest(
-            "session_id must be a string of 1 to 255 characters without control characters.",
-            param="session_id",
-        )
+    if not isinstance(value, str) or not is_identifier(value):
+        raise BadRequest(f"session_id must be a string of {identifiers.RULE}.", param="session_id")
     return value

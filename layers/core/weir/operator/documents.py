@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from weir import identifiers
 from weir.errors import BadRequest
 from weir.projects.allowed_fields import MOST_ALLOWED_FIELDS, reason_not_allowed
 from weir.projects.limits import ALL_FIELDS, BUILT_IN
@@ -69,6 +70,12 @@ def _line(text: str) -> str:
     return text
 
 
+def _identifier(text: str) -> str:
+    if not identifiers.is_identifier(text):
+        raise ValueError(f"must have {identifiers.RULE}")
+    return text
+
+
 def _lines(text: str) -> str:
     """With the line ends of Unix, and tabs."""
     text = text.replace("\r\n", "\n")
@@ -103,7 +110,11 @@ PreviewOrigin = Annotated[
 Text = Annotated[str, AfterValidator(_line)]
 Name = Annotated[Text, Field(min_length=1, max_length=100)]
 Reason = Annotated[Text, Field(max_length=300)]
-UserId = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_line)]
+UserId = Annotated[
+    str,
+    Field(min_length=1, max_length=identifiers.MAX_IDENTIFIER),
+    AfterValidator(_identifier),
+]
 Price = Annotated[int, Field(ge=0, le=10**9, description="nano-USD for one token")]
 Shards = Annotated[int, Field(ge=1, le=16)]
 AllowedFields = Annotated[

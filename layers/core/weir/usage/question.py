@@ -11,14 +11,18 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from weir.errors import BadRequest, Forbidden
+from weir import identifiers
+from weir.errors import BadRequest, Forbidden, LimitReached
 from weir.usage import windows
 from weir.usage.pages import Cursor, Place
 from weir.usage.times import DAY_MS, HOUR_MS, LAST_MS, MINUTE_MS, midnight, next_midnight
 
 BUCKETS = {"minute": MINUTE_MS, "hour": HOUR_MS, "day": DAY_MS}
 DEFAULT_LIMIT, MOST_LIMIT = 1_000, 10_000
-MOST_ID = 255  # characters, as at mint
+
+# Questions that a caller may ask in a minute: each may read tens of thousands of sums. An API key
+# asks for all the users of a dashboard.
+MOST_OF_A_USER, MOST_OF_A_KEY = 30, 120
 
 FILTERS = ("session_id", "thread_id", "model", "tag")
 # What usage may be grouped by, and the attribute of a sum that has it.
@@ -39,7 +43,6 @@ OF_USAGE = (*OF_BILLING, *FILTERS, "granularity", "group_by", "limit", "cursor",
 
 # `re` compiles a pattern when it is first used.
 _LIMIT = r"(?a)[1-9]\d{0,4}"
-_UNFIT = r"[\x00-\x1f\x7f\ud800-\udfff]"  # what no user's id contains
 _CUSTOMER = r"(?s)(?:cust?_|ext:).+"
 
 
@@ -109,6 +112,18 @@ def understand(
     return question if question.subject is not None else _of_a_project(question)
 
 
+def too_many_questions(most: int, now: int) -> LimitReached:
+    """Return the refusal of a caller who has asked `most` questions in the minute of `now`."""
+    return LimitReached(
+        f"At most {most} questions about usage may be asked in a minute. Keep answers for a while.",
+        retry_after_s=60 - now % 60,
+        details={
+            "limit_name": "usage_questions_per_minute",
+            "limit": {"usage_questions_per_minute": most},
+        },
+    )
+
+
 def _given(query: Mapping[str, Sequence[str]], names: Collection[str]) -> dict[str, str]:
     """Return one value for each name, without those that are empty."""
     given, stray = {}, []
@@ -169,10 +184,8 @@ def _subject(given: Mapping[str, str], only: str | None) -> tuple[str | None, st
     if user is not None and customer is not None:
         raise BadRequest("Ask for user_id or for customer_id, not for both.", param="customer_id")
     for name, value in (("user_id", user), ("customer_id", customer)):
-        if value is not None and (len(value) > MOST_ID or re.search(_UNFIT, value)):
-            raise BadRequest(
-                f"{name} has at most {MOST_ID} characters, and no control characters.", param=name
-            )
+        if value is not None and not identifiers.is_identifier(value):
+            raise BadRequest(f"{name} must have {identifiers.RULE}.", param=name)
     if customer is not None and not re.fullmatch(_CUSTOMER, customer):
         raise BadRequest("customer_id begins with cust_ or ext:.", param="customer_id")
     return user, customer

@@ -25,7 +25,9 @@ from weir.usage.times import (
     next_midnight,
 )
 
-MOST_READ = 50_000  # rows or sums for one answer: seconds, and a function has 25
+# Rows or sums for one answer: seconds, and a function has 25. The operator must still be answered
+# where one caller's new session or thread with each request makes a day long.
+MOST_READ, MOST_READ_BY_THE_OPERATOR = 50_000, 200_000
 
 # When it began, exact to the bucket (None: it counts for the groups only); what it is grouped and
 # filtered by (None: it counts for the buckets only); how much it was.
@@ -87,7 +89,7 @@ def _bounded(pieces: Iterator[_Piece], most_read: int | None) -> Iterator[_Piece
         if read == most_read:
             raise BadRequest(
                 "There is more usage in this window than one answer can add up. Ask for a shorter "
-                "one.",
+                "one; the operator's `weir usage` adds up any amount.",
                 param="from",
             )
         yield piece

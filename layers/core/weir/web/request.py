@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from weir import identifiers
 from weir.errors import BadRequest, Forbidden, OriginNotAllowed, Refusal, Unauthenticated
 from weir.web import cors
 from weir.web.origins import Origins
-
-MAX_LABEL = 255  # characters of the id of a session or thread, as at mint
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +86,19 @@ class Request:
     def label(self, name: str) -> str | None:
         """Return the id of a session or thread that a header names; None without one.
 
-        Raise BadRequest for one that is too long: the answer repeats it, and API Gateway reads at
-        most 16 KB of status and headers.
+        Raise BadRequest for one that a token could not name: logs and usage repeat it, and so does
+        the answer, of which API Gateway reads at most 16 KB of status and headers.
         """
         value = self.headers.get(name.lower())
-        if value and len(value) > MAX_LABEL:
-            raise BadRequest(f"{name} must have at most {MAX_LABEL} characters.", param=name)
+        if value and not identifiers.is_identifier(value):
+            raise BadRequest(f"{name} must have {identifiers.RULE}.", param=name)
         return value or None
 
-    def json_object(self) -> dict[str, Any]:
-        """The body as a JSON object. Its media type is not looked at: documented calls omit it."""
-        value = parse_json(self.body)
+    def json_object(self, **hooks: Any) -> dict[str, Any]:
+        """Return the body as a JSON object. Its media type is not looked at: documented calls omit
+        it. `hooks` are those of `parse_json`.
+        """
+        value = parse_json(self.body, **hooks)
         if not isinstance(value, dict):
             raise BadRequest("The body must be a JSON object.", details={"reason": "invalid_json"})
         return value
@@ -146,7 +147,9 @@ def no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """For `object_pairs_hook`: of two members with one name Python takes the last."""
     members = dict(pairs)
     if len(members) < len(pairs):
-        raise ValueError("a name stands twice in one object")
+        raise BadRequest(
+            "A name stands twice in one object of the body.", details={"reason": "invalid_json"}
+        )
     return members
 
 
