@@ -22,8 +22,9 @@ lock requirements dev "$@"
 lock requirements sam "$@"
 lock benchmarks requirements "$@"
 lock local requirements-aws "$@"
+lock tests/tokenizers requirements --no-deps "$@"
 
-for directory in layers/compiler examples/react-vite; do
+for directory in layers/compiler examples/react-vite tests/tokenizers; do
     (cd "$directory" &&
         npm install --package-lock-only --omit-lockfile-registry-resolved --silent --no-audit --no-fund)
     echo "$directory/package-lock.json"
