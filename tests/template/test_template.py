@@ -403,7 +403,7 @@ MAY_WRITE = {
     "TokenFunction": {"PutItem": ["REFUSED#*"], "UpdateItem": ["APIKEY#*"]},
     "ChatFunction": {
         "PutItem": ["REFUSED#*", *OF_THE_LEDGER],
-        "UpdateItem": OF_THE_LEDGER,
+        "UpdateItem": [*OF_THE_LEDGER, "OVERRUNS"],
         "DeleteItem": OF_THE_LEDGER,
     },
     "AccountFunction": {"PutItem": ["REFUSED#*"], "UpdateItem": ["APIKEY#*", "LEDGER#*"]},
@@ -411,7 +411,7 @@ MAY_WRITE = {
     # Not the key ring, and nothing is taken away from the audit trail.
     "AdminFunction": {
         "PutItem": ["TENANT", "PROJECTS", "PROJECT#*", "SUBJECT#*", "APIKEY#*", "AUDIT"],
-        "UpdateItem": ["APIKEY#*"],
+        "UpdateItem": ["APIKEY#*", "OVERRUNS"],
         "DeleteItem": ["PROJECT#*", "SUBJECT#*", "CONTENT#*"],
         "BatchWriteItem": ["PROJECT#*", "SUBJECT#*", "CONTENT#*"],
     },

@@ -5,6 +5,7 @@ when the provider is stopped, and what is charged.
 import json
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -121,6 +122,32 @@ def test_usage_that_is_reported_at_the_end_only_is_charged_and_the_excess_stands
     assert (ends(chunks), last) == ([(0, "stop")], "data: [DONE]")
     assert charge.row["nano_usd"] == 20 * INPUT + 5 * CAP * OUTPUT
     assert charge.row["excess_nano_usd"] == charge.excess_nano_usd > 0
+
+
+def test_excess_raises_the_candidates_worst_case_and_none_below_what_is_known() -> None:
+    def frames() -> Iterator[bytes]:
+        yield frame()
+        yield frame(finish="stop", **reported(5 * CAP))
+        yield b"data: [DONE]\n\n"
+
+    _, _, _, running, charge = run(frames())
+    # The input was below its bound, so a little less than five times the output was needed.
+    assert 400 < charge.overrun <= 500
+    name = running.candidate.name
+    known = replace(running.chat.snapshot.shared, overruns={name: charge.overrun})
+    snapshot = replace(running.chat.snapshot, shared=known)
+    again = replace(running.chat, snapshot=snapshot)
+    held = completion.asked_of_the_ledger(again, 300).price(CAP).nano_usd
+    assert held >= charge.row["nano_usd"]
+    # What was admitted before the ratio was known ends after it: in flight, and told already.
+    running.chat = again
+    assert completion.charge(running).overrun == 0
+
+
+def test_answer_within_its_worst_case_raises_nothing() -> None:
+    done = b"data: [DONE]\n\n"
+    _, _, _, _, charge = run(iter([frame(), frame(finish="stop", **reported(CAP)), done]))
+    assert (charge.excess_nano_usd, charge.overrun) == (0, 0)
 
 
 def test_each_choice_that_is_not_finished_gets_its_end() -> None:

@@ -90,15 +90,17 @@ def asked_of_the_ledger(chat: Chat, max_stream_s: int) -> Ask:
     """What a request wants to be admitted with: its worst case, at every limit that it has."""
     claims, project, model = chat.claims, chat.snapshot.project, chat.model
     bound, estimate = chat.input_bound, chat.input_estimate
+    overruns = chat.snapshot.overruns
 
     def price(output_tokens: int) -> Amounts:
         return Amounts(
-            estimate + output_tokens, costs.worst_case(model.candidates, bound, output_tokens)
+            estimate + output_tokens,
+            costs.worst_case(model.candidates, bound, output_tokens, overruns),
         )
 
     def afford(limit: Field, left: int) -> int:
         if limit.unit == "nano_usd":
-            return costs.affordable_output(model.candidates, bound, left)
+            return costs.affordable_output(model.candidates, bound, left, overruns)
         return left - estimate if limit.unit == "tokens" else 0
 
     return Ask(
@@ -308,6 +310,7 @@ class Charge:
     settlement: Settlement
     row: dict[str, Any]
     excess_nano_usd: int  # above what was held
+    overrun: int  # of the candidate, in percent, if it is above what was known; else 0
 
 
 def charge(running: Running) -> Charge:
@@ -330,7 +333,14 @@ def charge(running: Running) -> Charge:
         "total_ms": _ms(outcome.total_s),
         **({"excess_nano_usd": excess} if excess else {}),
     }
-    return Charge(Settlement(taken.total, nano_usd, answered=answered), row, excess)
+    overrun = _overrun(running, nano_usd) if excess else 0
+    return Charge(Settlement(taken.total, nano_usd, answered=answered), row, excess, overrun)
+
+
+def _overrun(running: Running, nano_usd: int) -> int:
+    chat, candidate = running.chat, running.candidate
+    seen = costs.overrun(candidate, chat.input_bound, running.reservation.output_tokens, nano_usd)
+    return seen if seen > chat.snapshot.overruns.get(candidate.name, 100) else 0
 
 
 def _ms(seconds: float | None) -> int | None:

@@ -12,6 +12,8 @@ from weir.projects.catalogue import Candidate, Model
 from weir.projects.limits import NANO
 
 MOST_TOKENS = 10**9  # of one request: no provider says more, and no money buys more
+MOST_OVERRUN = 1_600  # percent: beyond that a model is better taken out of service
+NO_OVERRUNS: Mapping[str, int] = {}
 BYTES_OF_A_TOKEN = 3  # of text, about: low for prose in English, high for other scripts
 
 
@@ -53,17 +55,44 @@ def input_estimate(model: Model, text_bytes: int, images: int) -> int:
     return max(1, min(likely, input_bound(model, text_bytes, images)))
 
 
-def worst_case(candidates: Sequence[Candidate], input_tokens: int, output_tokens: int) -> int:
-    """The most, in nano-USD, that so many tokens cost with whichever candidate answers."""
+def worst_case(
+    candidates: Sequence[Candidate],
+    input_tokens: int,
+    output_tokens: int,
+    overruns: Mapping[str, int] = NO_OVERRUNS,
+) -> int:
+    """Return the most, in nano-USD, that so many tokens cost with whichever candidate answers.
+
+    `overruns` says, by the name of a candidate, how much of its output must be reserved, in percent
+    of the cap: see `overrun`.
+    """
     return max(
-        input_tokens * _dearest_input(each) + output_tokens * each.output_nano_usd
+        input_tokens * _dearest_input(each)
+        + -(-output_tokens * each.output_nano_usd * overruns.get(each.name, 100) // 100)
         for each in candidates
     )
 
 
-def affordable_output(candidates: Sequence[Candidate], input_tokens: int, nano_usd: int) -> int:
-    """The most output tokens whose worst case is within `nano_usd`: 0 if the input alone is dearer,
-    MOST_TOKENS where output costs nothing.
+def overrun(candidate: Candidate, input_tokens: int, output_tokens: int, nano_usd: int) -> int:
+    """Return how much of the output cap had to be reserved, in percent, for a worst case of what an
+    answer cost: 100 if the worst case was enough, at most MOST_OVERRUN. Input that was above its
+    bound raises it, too. It says nothing (100) of output that is free.
+    """
+    cap = output_tokens * candidate.output_nano_usd
+    if not cap:
+        return 100
+    above_input = nano_usd - input_tokens * _dearest_input(candidate)
+    return min(max(100, -(-above_input * 100 // cap)), MOST_OVERRUN)
+
+
+def affordable_output(
+    candidates: Sequence[Candidate],
+    input_tokens: int,
+    nano_usd: int,
+    overruns: Mapping[str, int] = NO_OVERRUNS,
+) -> int:
+    """Return the most output tokens whose worst case is within `nano_usd`: 0 if the input alone
+    costs more, MOST_TOKENS where output costs nothing.
     """
     most = MOST_TOKENS
     for each in candidates:
@@ -71,7 +100,8 @@ def affordable_output(candidates: Sequence[Candidate], input_tokens: int, nano_u
         if left < 0:
             return 0
         if each.output_nano_usd:
-            most = min(most, left // each.output_nano_usd)
+            a_token = each.output_nano_usd * overruns.get(each.name, 100)
+            most = min(most, left * 100 // a_token)
     return most
 
 

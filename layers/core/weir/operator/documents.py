@@ -396,6 +396,12 @@ class KillSwitch(Document):
         return self
 
 
+class ResetOverrun(Document):
+    """`candidate`: the name of an upstream, a slash, and the model's name there."""
+
+    candidate: Annotated[str, StringConstraints(min_length=3, max_length=600)]
+
+
 class EraseUser(Document):
     user_id: UserId
 

@@ -34,6 +34,11 @@ class Candidate:
     output_nano_usd: int
     output_cap_parameter: str
 
+    @property
+    def name(self) -> str:
+        """As overruns and the operator name it."""
+        return f"{self.upstream.name}/{self.model}"
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
