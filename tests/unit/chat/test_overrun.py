@@ -16,6 +16,7 @@ from weir.chat.completion import Charge, Running
 from weir.chat.masking import NOTHING_MASKED
 from weir.chat.outcome import Ending
 from weir.errors import UpstreamFailed
+from weir.ledger.rules import FIELDS
 
 CAP, CHUNKS = 1_000, 20_000
 INPUT, OUTPUT = 100, 400  # nano-USD a token, as in the catalogue of `chat`
@@ -142,6 +143,33 @@ def test_excess_raises_the_candidates_worst_case_and_none_below_what_is_known() 
     # What was admitted before the ratio was known ends after it: in flight, and told already.
     running.chat = again
     assert completion.charge(running).overrun == 0
+
+
+def test_thinking_that_the_cap_does_not_bound_is_bounded_reserved_and_admitted() -> None:
+    running = admitted(chat(thinking=400, n=2, max_tokens=100, thinking_budget=20_000))
+    one = running.chat
+    (candidate,) = one.model.candidates
+    sent = one.asked.body_for(candidate, running.output_cap)
+    assert sent.count(b"thinking_budget") == 1
+    assert json.loads(sent)["thinking_budget"] == 400
+    assert json.loads(sent)["max_tokens"] == 100
+    held = running.reservation.amounts
+    assert held.nano_usd == one.input_bound * INPUT + (200 + 2 * 400) * OUTPUT
+    assert held.tokens == one.input_estimate + 200 + 2 * 400
+    assert running.most_output == 1_000
+    ask = completion.asked_of_the_ledger(one, 300)
+    (money,) = [field for field in FIELDS if field.unit == "nano_usd"]
+    room = ask.afford(money, held.nano_usd)
+    assert room == 200, "what the money buys beside the thinking"
+
+
+@pytest.mark.parametrize(("thinking", "cut"), [(None, True), (1_000, False)])
+def test_relay_admits_what_may_be_thought(thinking: int | None, cut: bool) -> None:
+    done = b"data: [DONE]\n\n"
+    frames = [frame(**reported(CAP + 500)), frame(finish="stop", **reported(CAP + 500)), done]
+    chunks, _, _, _, charge = run(iter(frames), thinking=thinking)
+    assert ends(chunks) == [(0, "length" if cut else "stop")]
+    assert (charge.excess_nano_usd > 0) is cut
 
 
 def test_answer_within_its_worst_case_raises_nothing() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from weir.errors import BadRequest
 from weir.ledger import costs
-from weir.projects.catalogue import Candidate, Model
+from weir.projects.catalogue import THINKING_PARAMETERS, Candidate, Model
 
 # Client libraries' own arguments that stray into the body (contract sections 8 and 21.3).
 STRAY_FIELDS = ("session_id", "token", "user_id", "tier", "signal", "headers")
@@ -60,7 +60,7 @@ COSTLY_FIELDS = frozenset(
 )
 
 _CAP_FIELDS = ("max_tokens", "max_completion_tokens")
-_NOT_PASSED = COSTLY_FIELDS.union(STRAY_FIELDS, _CAP_FIELDS, ("model",))
+_NOT_PASSED = COSTLY_FIELDS.union(STRAY_FIELDS, _CAP_FIELDS, THINKING_PARAMETERS, ("model",))
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 # Only a member's name is written so: a quote within a text is escaped.
 _CACHE_MARK = '"cache_control":'
@@ -97,10 +97,10 @@ class ChatRequest:
 
     def body_for(self, candidate: Candidate, output_cap: int) -> bytes:
         """What this candidate gets; `output_cap` is for each choice."""
-        owned = (
-            f',"model":{_json(candidate.model)},"{candidate.output_cap_parameter}":{output_cap}}}'
-        )
-        return b"".join((memoryview(self.common)[:-1], owned.encode()))
+        owned = f',"model":{_json(candidate.model)},"{candidate.output_cap_parameter}":{output_cap}'
+        if candidate.thinking_parameter is not None:
+            owned += f',"{candidate.thinking_parameter}":{candidate.thinking_tokens}'
+        return b"".join((memoryview(self.common)[:-1], owned.encode(), b"}"))
 
     def output_tokens(self, output_cap: int) -> int:
         """Of all choices together."""

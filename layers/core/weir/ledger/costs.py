@@ -60,17 +60,25 @@ def worst_case(
     input_tokens: int,
     output_tokens: int,
     overruns: Mapping[str, int] = NO_OVERRUNS,
+    *,
+    choices: int = 1,
 ) -> int:
     """Return the most, in nano-USD, that so many tokens cost with whichever candidate answers.
 
     `overruns` says, by the name of a candidate, how much of its output must be reserved, in percent
-    of the cap: see `overrun`.
+    of the cap: see `overrun`. What a candidate may think beyond its cap comes on top, for each of
+    `choices`.
     """
     return max(
         input_tokens * _dearest_input(each)
-        + -(-output_tokens * each.output_nano_usd * overruns.get(each.name, 100) // 100)
+        + -(-most_output(each, output_tokens, choices) * _percent_of_a_token(each, overruns) // 100)
         for each in candidates
     )
+
+
+def most_output(candidate: Candidate, output_tokens: int, choices: int) -> int:
+    """Return the output that a candidate may produce under a cap, what it may think included."""
+    return output_tokens + choices * candidate.thinking_tokens
 
 
 def overrun(candidate: Candidate, input_tokens: int, output_tokens: int, nano_usd: int) -> int:
@@ -90,6 +98,8 @@ def affordable_output(
     input_tokens: int,
     nano_usd: int,
     overruns: Mapping[str, int] = NO_OVERRUNS,
+    *,
+    choices: int = 1,
 ) -> int:
     """Return the most output tokens whose worst case is within `nano_usd`: 0 if the input alone
     costs more, MOST_TOKENS where output costs nothing.
@@ -100,8 +110,8 @@ def affordable_output(
         if left < 0:
             return 0
         if each.output_nano_usd:
-            a_token = each.output_nano_usd * overruns.get(each.name, 100)
-            most = min(most, left * 100 // a_token)
+            fit = left * 100 // _percent_of_a_token(each, overruns)
+            most = min(most, max(0, fit - choices * each.thinking_tokens))
     return most
 
 
@@ -167,6 +177,11 @@ def usage_object(usage: Usage, nano_usd: int, told: Mapping[str, Any] | None) ->
             "estimated": True,
         }
     return {**told, "cost_usd": nano_usd / NANO}
+
+
+def _percent_of_a_token(candidate: Candidate, overruns: Mapping[str, int]) -> int:
+    """nano-USD, times 100."""
+    return candidate.output_nano_usd * overruns.get(candidate.name, 100)
 
 
 def _dearest_input(candidate: Candidate) -> int:
