@@ -52,8 +52,20 @@ def add_to(commands: Commands) -> None:
         help="the document, - for stdin; `weir models known --json` shows what one looks like, "
         "docs/configuration.md how prices are written",
     )
+    reset = group.command(
+        "reset-worst-case",
+        reset_worst_case,
+        "reserve no more than the output cap again, for what `weir status` shows as above it",
+    )
+    reset.add_argument("candidate", metavar="UPSTREAM/MODEL")
     remove = group.command("remove", remove_model, "remove a model no project names", asks=True)
     remove.add_argument("name", metavar="NAME")
+
+
+def reset_worst_case(console: Console, asked: argparse.Namespace) -> None:
+    console.operator.reset_overrun(asked.candidate)
+    told = f"The worst case of {asked.candidate} is its output cap again, within 5 seconds."
+    console.show({"candidate": asked.candidate}, told)
 
 
 def list_models(console: Console, _asked: argparse.Namespace) -> None:

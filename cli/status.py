@@ -37,6 +37,7 @@ def show_status(console: Console, _asked: argparse.Namespace) -> int:
     except NotFound:
         project, keys = None, []
     switches, wrong = operator.switches(), _wrong(deployment.url)
+    overruns = operator.overruns()
     told = {
         "address": deployment.url,
         "stack_status": deployment.stack_status,
@@ -46,6 +47,7 @@ def show_status(console: Console, _asked: argparse.Namespace) -> int:
         "project": project,
         "keys": [key.document() for key in keys],
         "kill_switches": switches,
+        "overruns": overruns,
     }
     if listed:
         newest = text.day(max(key.created_at for key in listed))
@@ -59,6 +61,7 @@ def show_status(console: Console, _asked: argparse.Namespace) -> int:
         ("Answers", "yes" if wrong is None else f"no ({wrong})"),
         ("Signing keys", signing),
         ("Switched off", ", ".join(off) or "nothing"),
+        *(("Above worst case", _overrun(console, each)) for each in overruns),
         ("Projects", len(projects)),
         *_project_rows(console, project, keys),
     ]
@@ -67,6 +70,12 @@ def show_status(console: Console, _asked: argparse.Namespace) -> int:
 
 
 _NAMES = ("scope", "project", "model", "user_id")
+
+
+def _overrun(console: Console, overrun: dict[str, Any]) -> str:
+    name, times = overrun["candidate"], overrun["percent"] / 100
+    reset = console.command("models", "reset-worst-case", name)
+    return f"{name}: {times:g} times its output cap is reserved ({reset})"
 
 
 def _project_rows(

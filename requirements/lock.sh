@@ -24,8 +24,9 @@ lock benchmarks requirements "$@"
 lock local requirements-aws "$@"
 lock tests/clients/newest requirements "$@"
 lock tests/clients/older requirements "$@"
+lock tests/tokenizers requirements --no-deps "$@"
 
-for directory in layers/compiler examples/react-vite tests/clients/newest tests/clients/older; do
+for directory in layers/compiler examples/react-vite tests/clients/newest tests/clients/older tests/tokenizers; do
     (cd "$directory" &&
         npm install --package-lock-only --omit-lockfile-registry-resolved --silent --no-audit --no-fund)
     echo "$directory/package-lock.json"

@@ -254,6 +254,19 @@ def remove_model(name: ModelName) -> Response[None]:
     return _nothing()
 
 
+@app.get("/admin/v1/overruns", tags=["models"])
+def list_overruns() -> views.Overruns:
+    """Candidates that have cost more than their worst case, with what is reserved for them now."""
+    return _view(views.Overruns, data=_operator().overruns())
+
+
+@app.post("/admin/v1/overruns/reset", status_code=204, tags=["models"])
+def reset_overrun(which: documents.ResetOverrun) -> Response[None]:
+    """Reserve no more than the output cap for a candidate again. Counts within 5 seconds."""
+    _operator().reset_overrun(which.candidate)
+    return _nothing()
+
+
 @app.get("/admin/v1/upstreams", tags=["upstreams"])
 def list_upstreams() -> views.Upstreams:
     """Providers, by name."""

@@ -150,11 +150,24 @@ def _settle(running: Running) -> None:
         settled = True
     except Exception:
         log.exception("not settled", extra=named)
+    if charge.overrun:
+        _note_overrun(running.candidate, charge.overrun)
     stack, at_ms = _deployment.stack_name, int(time.time() * 1000)
     line = records.of_request(running, charge, settled=settled, stack=stack, at_ms=at_ms)
     log.info("chat", extra=line)
     for failed in records.of_failed_upstreams(running, stack=stack, at_ms=at_ms):
         log.warning("upstream failed", extra=failed)
+
+
+def _note_overrun(candidate: Candidate, percent: int) -> None:
+    """Reserve more for the next request, in every process within 5 s. Never raises."""
+    noted = {"candidate": candidate.name, "percent": percent}
+    try:
+        _table.raise_overrun(candidate.name, percent)
+    except Exception:
+        log.exception("the worst case is not raised", extra=noted)
+    else:
+        log.warning("the worst case is raised", extra=noted)
 
 
 def _headers(running: Running) -> dict[str, str]:

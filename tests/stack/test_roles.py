@@ -38,6 +38,7 @@ BODIES: dict[Operation, Any] = {
     ("PUT", "/admin/v1/upstreams/{name}"): {"kind": "openai", "base_url": "https://x.example"},
     ("PUT", "/admin/v1/upstreams/{name}/key"): {"key": "stolen-key-1234"},
     ("PUT", "/admin/v1/kill-switches"): {"scope": "project", "project": PID, "off": True},
+    ("POST", "/admin/v1/overruns/reset"): {"candidate": f"{PID}/theirs"},
     ("PATCH", "/admin/v1/tenant"): {"limits": {"rpm": 7777}},
     ("PUT", "/admin/v1/configuration"): {
         "format": "weir-configuration/1",

@@ -433,7 +433,7 @@ def test_role_has_exactly_the_rights_the_function_uses(resources: Resources, fun
 
 
 OF_THE_LEDGER = ["LEDGER#*", "OPEN#*", "USAGE#*"]
-CONFIGURATION = ["TENANT", "PROJECTS", "SUBJECT#*"]
+CONFIGURATION = ["TENANT", "OVERRUNS", "PROJECTS", "SUBJECT#*"]
 # Under which partition keys each function may do what. Not of the table: its stream.
 MAY: dict[str, dict[str, list[str]]] = {
     "TokenFunction": {
@@ -444,11 +444,11 @@ MAY: dict[str, dict[str, list[str]]] = {
         "UpdateItem": ["APIKEY#*"],
     },
     "ChatFunction": {
-        "BatchGetItem": ["TENANT", "PROJECTS", "LEDGER#*"],
+        "BatchGetItem": ["TENANT", "OVERRUNS", "PROJECTS", "LEDGER#*"],
         "GetItem": OF_THE_LEDGER,
         "Query": ["KEYRING"],
         "PutItem": ["REFUSED#*", *OF_THE_LEDGER],
-        "UpdateItem": OF_THE_LEDGER,
+        "UpdateItem": [*OF_THE_LEDGER, "OVERRUNS"],
         "DeleteItem": OF_THE_LEDGER,
         # Admission demands in its transaction that nobody has blocked the user.
         "ConditionCheckItem": [*OF_THE_LEDGER, "SUBJECT#*"],
@@ -471,7 +471,7 @@ MAY: dict[str, dict[str, list[str]]] = {
         ],
         "ConditionCheckItem": ["TENANT", "PROJECTS"],
         "PutItem": ["TENANT", "PROJECTS", "PROJECT#*", "SUBJECT#*", "APIKEY#*", "AUDIT"],
-        "UpdateItem": ["APIKEY#*"],
+        "UpdateItem": ["APIKEY#*", "OVERRUNS"],
         "DeleteItem": ["PROJECT#*", "SUBJECT#*"],
         "BatchWriteItem": ["CONTENT#*"],
     },

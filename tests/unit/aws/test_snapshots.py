@@ -14,7 +14,7 @@ from weir.aws.operator import Operator
 from weir.aws.refused_origins import NOTED_EVERY_S, RefusedOrigins
 from weir.aws.snapshots import CACHED_FOR_S, MOST_PROJECTS, Snapshots
 from weir.aws.table import Table
-from weir.errors import Killed, OriginNotAllowed, Refusal, Unauthenticated
+from weir.errors import Killed, NotFound, OriginNotAllowed, Refusal, Unauthenticated
 from weir.operator.documents import NewProject, ProjectChange, TenantDocument, parsed
 from weir.projects.catalogue import Catalogue
 from weir.projects.limits import NANO, PROJECT, Limits, Pool
@@ -58,7 +58,7 @@ def shown(configured: Operator, table: Watched) -> Snapshots:
     return Snapshots(table, table.clock)
 
 
-SHARED = [items.TENANT, items.CATALOGUE, items.ORIGINS]
+SHARED = [items.TENANT, items.CATALOGUE, items.ORIGINS, items.OVERRUNS]
 JO = items.subject("default", "u#jo")
 
 
@@ -421,3 +421,26 @@ def test_what_was_forgotten_is_read_on_the_next_request_and_not_on_every_one(
     shop = items.subject("shop", "u#jo")
     shown.of("shop", "jo")
     assert table.asked == [[JO, *SHARED, items.project("default")], [JO], [shop]]
+
+
+def test_overrun_counts_within_seconds_in_every_process_and_is_never_lowered_but_by_an_operator(
+    shown: Snapshots, table: Watched, configured: Operator
+) -> None:
+    assert shown.of("default").overruns == {}
+    for percent in (250, 320, 180):
+        table.raise_overrun("main/m/x", percent)
+    table.raise_overrun("other/m", 110)
+    assert shown.of("default").overruns == {}
+    table.now += CACHED_FOR_S
+    assert shown.of("default").overruns == {"main/m/x": 320, "other/m": 110}
+    assert configured.overruns() == [
+        {"candidate": "main/m/x", "percent": 320},
+        {"candidate": "other/m", "percent": 110},
+    ]
+    configured.reset_overrun("main/m/x")
+    table.now += CACHED_FOR_S
+    assert shown.of("default").overruns == {"other/m": 110}
+    entries, _ = configured.audit_trail(100)
+    assert ("overrun.reset", "main/m/x") in {(each.action, each.target) for each in entries}
+    with pytest.raises(NotFound):
+        configured.reset_overrun("main/m/x")

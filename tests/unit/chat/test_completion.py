@@ -32,9 +32,11 @@ USAGE = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
 AT_MS, MAX_STREAM_S = 1_795_000_000_123, 300
 
 
-def chat(*upstreams: str, hidden: bool = False, **body: Any) -> Chat:
+def chat(*upstreams: str, hidden: bool = False, thinking: int | None = None, **body: Any) -> Chat:
     names = upstreams or ("main",)
     allowed = body.pop("allowed", {})
+    cap = {"parameter": "thinking_budget", "max_tokens": thinking}
+    own = {**CANDIDATE, **({"thinking_cap": cap} if thinking else {})}
     document = {
         "upstreams": {
             name: {
@@ -46,7 +48,7 @@ def chat(*upstreams: str, hidden: bool = False, **body: Any) -> Chat:
         },
         "models": {
             "m-large": {
-                "candidates": [{**CANDIDATE, "upstream": name} for name in names],
+                "candidates": [{**own, "upstream": name} for name in names],
                 "context_tokens": 10_000,
                 "max_output_tokens": 1_000,
                 "overhead_tokens": 50,

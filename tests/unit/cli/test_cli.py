@@ -19,6 +19,8 @@ import cli.main
 from cli import text
 from cli.deployment import Deployment
 from tests.unit.conftest import NOW, UPSTREAM_OF, make_table
+from weir.aws.clients import client
+from weir.aws.table import Table
 from weir.operator.audit import Entry
 
 ROOT = Path(__file__).parents[3]
@@ -912,6 +914,19 @@ def test_status_names_what_is_switched_off(configured: Weir) -> None:
     configured("revive", "model", "large")
     configured("revive", "user", "u_1")
     assert configured("switches").out == "Nothing is switched off.\n"
+
+
+def test_status_names_what_costs_more_than_its_worst_case_and_how_to_reset_it(
+    configured: Weir,
+) -> None:
+    assert "worst case" not in configured("status").out
+    Table(client("dynamodb"), "t").raise_overrun("main/m-1", 320)
+    told = configured("status").out
+    assert "main/m-1: 3.2 times its output cap is reserved" in told
+    assert "models reset-worst-case main/m-1" in told
+    assert "within 5 seconds" in configured("models", "reset-worst-case", "main/m-1").out
+    assert "worst case" not in configured("status").out
+    assert configured("models", "reset-worst-case", "main/m-1").code == 1
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from tests.unit.conftest import (
     UPSTREAM_OF,
     minted,
 )
-from weir.aws import contention, lean
+from weir.aws import contention, items, lean
 from weir.aws.clients import client
 from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
@@ -45,6 +45,7 @@ from weir.errors import (
 from weir.identity import tokens
 from weir.identity.keyring import SigningKey
 from weir.ledger.admission import Reservation, StaleConfiguration
+from weir.ledger.costs import MOST_OVERRUN
 from weir.operator.documents import (
     LimitsDocument,
     ModelDocument,
@@ -609,6 +610,33 @@ def test_upstream_that_breaks_off_its_answer_is_counted_and_one_that_answers_is_
     failure = chat_line(heard, "upstream failed")
     assert (failure["Upstream"], failure["code"]) == ("main", "upstream_error")
     assert [vars(r)["Fallbacks"] for r in heard.records if r.msg == "chat"] == [0, 0]
+
+
+@pytest.mark.parametrize("store_fails", [False, True])
+def test_answer_above_its_worst_case_raises_the_worst_case_of_its_candidate(
+    load: Load,
+    signing_key: SigningKey,
+    monkeypatch: pytest.MonkeyPatch,
+    heard: pytest.LogCaptureFixture,
+    store_fails: bool,
+) -> None:
+    door = load("chat", **CHAT_DOOR)
+    usage = {"prompt_tokens": 1, "completion_tokens": 10_000_000}
+    choice = {"index": 0, "delta": {"content": WORDS}, "finish_reason": "stop"}
+    frame = b"data: " + json.dumps({"choices": [choice], "usage": usage}).encode() + b"\n\n"
+    asks(door, monkeypatch, {"main": lambda: Scripted(frame + b"data: [DONE]\n\n")})
+    if store_fails:
+        monkeypatch.setattr(door._table, "raise_overrun", lambda *_: 1 / 0)
+    *_, rest = say(door, signing_key, stream=True)
+    list(rest)
+    assert int(rows("USAGE#")[0]["excess_nano_usd"]) > 0
+    (noted,) = Table(client("dynamodb"), "t").records([items.OVERRUNS])
+    if store_fails:
+        assert noted.version == 0
+        assert chat_line(heard, "the worst case is not raised")
+    else:
+        assert list(noted.document.values()) == [MOST_OVERRUN]
+        assert chat_line(heard, "the worst case is raised")["percent"] == MOST_OVERRUN
 
 
 def test_word_that_a_provider_refuses_with_is_no_dimension_of_a_metric(

@@ -52,6 +52,43 @@ def test_worst_case_is_reached_by_some_candidate(
     }
 
 
+OVERRUNS = st.fixed_dictionaries({"main/m": st.integers(100, costs.MOST_OVERRUN)})
+
+
+def test_overrun_multiplies_the_output_of_its_candidate_alone() -> None:
+    other = Candidate(UPSTREAM, "other", 100, 10, 400, "max_tokens")
+    assert worst_case([other], 10, 100, {"main/m": 250}) == 10 * 100 + 100 * 400
+    assert worst_case([other, candidate()], 10, 100, {"main/m": 250}) == 10 * 100 + 250 * 400
+
+
+@given(PRICE, PRICE, TOKENS, st.integers(1, 10**6), st.integers(0, 10**15))
+def test_after_an_overrun_the_worst_case_would_have_been_enough(
+    price: int, output_price: int, input_: int, cap: int, nano_usd: int
+) -> None:
+    one = candidate(price, price, output_price)
+    percent = costs.overrun(one, input_, cap, nano_usd)
+    assert 100 <= percent <= costs.MOST_OVERRUN
+    if output_price and percent < costs.MOST_OVERRUN:
+        assert worst_case([one], input_, cap, {one.name: percent}) >= nano_usd
+
+
+def test_overrun_is_bounded_and_says_nothing_of_free_output() -> None:
+    assert costs.overrun(candidate(), 10, 100, 10 * 100 + 320 * 400) == 320
+    assert costs.overrun(candidate(), 10, 100, 10**12) == costs.MOST_OVERRUN
+    assert costs.overrun(candidate(output=0), 10, 100, 10**12) == 100
+
+
+@given(CANDIDATES, TOKENS, st.integers(0, 10**13), OVERRUNS)
+def test_money_buys_what_its_worst_case_with_an_overrun_allows(
+    candidates: list[Candidate], input_: int, money: int, overruns: dict[str, int]
+) -> None:
+    assume(worst_case(candidates, input_, 0, overruns) <= money)
+    output = affordable_output(candidates, input_, money, overruns)
+    assert worst_case(candidates, input_, output, overruns) <= money
+    if output < costs.MOST_TOKENS:
+        assert worst_case(candidates, input_, output + 1, overruns) > money
+
+
 @given(CANDIDATES, TOKENS, st.integers(0, 10**13))
 def test_money_buys_all_the_output_it_can_and_not_a_token_more(
     candidates: list[Candidate], input_: int, money: int

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -26,13 +26,14 @@ from weir.operator.documents import (
     ProjectDocument,
     ProviderKey,
     TenantDocument,
+    ThinkingCap,
     TierDocument,
     UpstreamDocument,
     check_catalogue,
     check_project,
     parsed,
 )
-from weir.projects.allowed_fields import NEVER_ALLOWED
+from weir.projects.allowed_fields import NEVER_ALLOWED, THINKING_PARAMETERS
 from weir.projects.catalogue import Catalogue
 from weir.projects.limits import NANO, Limits
 from weir.projects.project import Project
@@ -843,3 +844,8 @@ def test_shipped_models_fit_into_one_catalogue() -> None:
     }
     check_catalogue(catalogue)
     assert Catalogue(catalogue).models.keys() == known.models.keys()
+
+
+def test_thinking_cap_has_a_name_that_no_caller_can_send() -> None:
+    names = get_args(ThinkingCap.model_fields["parameter"].annotation)
+    assert set(names) == set(THINKING_PARAMETERS)

@@ -49,6 +49,12 @@ class Expression:
         # Where nothing is used yet there is no counter, and a comparison with it fails.
         self.require(f"(attribute_not_exists({name}) OR {fits})" if most >= value else fits)
 
+    def raise_to(self, attribute: str, value: int) -> None:
+        """Set a number, only if that makes it larger or it is not there yet."""
+        name, placeholder = self._name(attribute), self._value(value)
+        self._clause("SET", f"{name} = {placeholder}")
+        self.require(f"(attribute_not_exists({name}) OR {name} < {placeholder})")
+
     def delete(self, attribute: str, members: list[str]) -> None:
         """Take members out of a set; a set without members is no longer there."""
         self._clause("DELETE", f"{self._name(attribute)} {self._value(members)}")
@@ -59,6 +65,10 @@ class Expression:
         """
         for attribute in attributes:
             self._clause("REMOVE", attribute)
+
+    def remove_named(self, attribute: str) -> None:
+        """Remove one attribute, whatever its name."""
+        self._clause("REMOVE", self._name(attribute))
 
     # ------------------------------------------------------------ the condition
 

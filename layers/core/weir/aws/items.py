@@ -10,6 +10,7 @@ signing keys and audit entries in `codecs`. Standard library only: the preflight
     TENANT                CATALOGUE    record: upstreams and models
     TENANT                ORIGINS      record: the union of all projects' origins, for preflights
     TENANT                KEYS         record: until when one operator alone writes providers' keys
+    OVERRUNS              OVERRUNS     by candidate, the percent of its output cap to reserve
     PROJECTS              <pid>        record: a project
     SUBJECT#<pid>#<s>     SUBJECT      record: the subject is blocked, and why; else there is none
     CONTENT#<pid>#<s>     <kind>#…     what a subject has said and been told; none is kept yet
@@ -73,6 +74,8 @@ TENANT = Key("TENANT", "TENANT")
 CATALOGUE = Key("TENANT", "CATALOGUE")
 ORIGINS = Key("TENANT", "ORIGINS")
 PROVIDER_KEYS = Key("TENANT", "KEYS")
+# With a partition of its own, which is all of the configuration that the chat function may write.
+OVERRUNS = Key("OVERRUNS", "OVERRUNS")
 
 
 def user(uid: str) -> str:
@@ -110,6 +113,10 @@ def record_item(key: Key, document: Mapping[str, Any], version: int) -> Item:
 def record_of(item: Item | None) -> Record:
     if item is None:
         return NO_RECORD
+    if "doc" not in item:  # OVERRUNS: its attributes are its document
+        numbers = {name: int(value["N"]) for name, value in item.items() if "N" in value}
+        version = numbers.pop("version")
+        return Record(numbers, version)
     return Record(json.loads(item["doc"]["S"]), int(item["version"]["N"]))
 
 

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 CACHED_FOR_S = 5
 MOST_PROJECTS = 100  # kept by one process
 
-_SHARED = [items.TENANT, items.CATALOGUE, items.ORIGINS]
+_SHARED = [items.TENANT, items.CATALOGUE, items.ORIGINS, items.OVERRUNS]
 _NEVER = (float("-inf"), 0, None)
 
 
@@ -97,7 +97,9 @@ class Snapshots:
             del self._projects[next(iter(self._projects))]
         self._projects[pid] = (now, record.version, project)
 
-    def _renewed(self, tenant: Record, catalogue: Record, origins: Record) -> Shared:
+    def _renewed(
+        self, tenant: Record, catalogue: Record, origins: Record, overruns: Record
+    ) -> Shared:
         return Shared(
             tenant.document.get("killed") is not None,
             Pool(
@@ -107,6 +109,7 @@ class Snapshots:
             ),
             Origins.from_document(origins.document),
             self._catalogue(catalogue),
+            overruns.document,
         )
 
     def _catalogue(self, record: Record) -> Catalogue | None:

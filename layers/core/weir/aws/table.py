@@ -157,6 +157,29 @@ class Table:
             ]
         )
 
+    def raise_overrun(self, candidate: str, percent: int) -> None:
+        """Reserve so many percent of a candidate's output cap, unless it is more already."""
+        note = Expression()
+        note.raise_to(candidate, percent)
+        note.add("version", 1)
+        try:
+            self._client.update_item(
+                TableName=self._name, Key=items.OVERRUNS.item(), **note.built()
+            )
+        except Exception as error:
+            if not contention.condition_failed(error):
+                raise
+
+    def reset_overrun(self, candidate: str, percent: int, entry: Entry) -> None:
+        """Raises Stale if it is no longer `percent`."""
+        reset = Expression()
+        reset.require_equal(candidate, percent)
+        reset.remove_named(candidate)
+        reset.add("version", 1)
+        self._transact(
+            [expressions.update(self._name, items.OVERRUNS, reset), *self._audited(entry)]
+        )
+
     def blocked_subjects(self, pid: str) -> list[dict[str, Any]]:
         return [
             items.record_of(item).document

@@ -102,16 +102,19 @@ def asked_of_the_ledger(chat: Chat, max_stream_s: int) -> Ask:
     """What a request wants to be admitted with: its worst case, at every limit that it has."""
     claims, project, model = chat.claims, chat.snapshot.project, chat.model
     bound, estimate = chat.input_bound, chat.input_estimate
+    overruns, choices = chat.snapshot.overruns, chat.asked.choices
+    thinking = choices * max(each.thinking_tokens for each in model.candidates)
 
     def price(output_tokens: int) -> Amounts:
         return Amounts(
-            estimate + output_tokens, costs.worst_case(model.candidates, bound, output_tokens)
+            estimate + output_tokens + thinking,
+            costs.worst_case(model.candidates, bound, output_tokens, overruns, choices=choices),
         )
 
     def afford(limit: Field, left: int) -> int:
         if limit.unit == "nano_usd":
-            return costs.affordable_output(model.candidates, bound, left)
-        return left - estimate if limit.unit == "tokens" else 0
+            return costs.affordable_output(model.candidates, bound, left, overruns, choices=choices)
+        return left - estimate - thinking if limit.unit == "tokens" else 0
 
     return Ask(
         pid=claims.pid,
@@ -176,6 +179,12 @@ class Running:
         """For each choice."""
         return self.reservation.output_tokens // self.chat.asked.choices
 
+    @property
+    def most_output(self) -> int:
+        """Return what was admitted for all choices of this candidate, with what it may think."""
+        admitted, choices = self.reservation.output_tokens, self.chat.asked.choices
+        return costs.most_output(self.candidate, admitted, choices)
+
 
 Open = Callable[[Candidate, bytes], relay.Upstream]
 
@@ -193,21 +202,12 @@ def relayed(
     What fails before the first `next` has returned is a plain refusal.
     """
     chat, candidates = running.chat, running.chat.model.candidates
-    answering = relay.Answering(
-        chat.completion_id,
-        chat.at_ms // 1000,
-        running.reservation.output_tokens,
-        choices=chat.asked.choices,
-        usage_wanted=chat.asked.usage_wanted,
-        logprobs=chat.asked.logprobs,
-        receipt=lambda outcome: receipt(running, outcome),
-        cancelled=cancelled,
-    )
     try:
         for candidate in candidates:
             running.candidate, running.outcome = candidate, Outcome()
             running.attempts.append(f"{candidate.upstream.name}=ok")
             try:
+                answering = _answering(running, cancelled)
                 body = chat.asked.body_for(candidate, running.output_cap)
                 upstream = open_upstream(candidate, body)
                 if chat.asked.stream:
@@ -226,6 +226,20 @@ def relayed(
         if running.outcome.evidence:  # of a stream that failed after it had begun
             running.evidence[running.candidate.upstream.name] = running.outcome.evidence
         settle(running)
+
+
+def _answering(running: Running, cancelled: Callable[[], bool]) -> relay.Answering:
+    chat = running.chat
+    return relay.Answering(
+        chat.completion_id,
+        chat.at_ms // 1000,
+        running.most_output,
+        choices=chat.asked.choices,
+        usage_wanted=chat.asked.usage_wanted,
+        logprobs=chat.asked.logprobs,
+        receipt=lambda outcome: receipt(running, outcome),
+        cancelled=cancelled,
+    )
 
 
 def _ending(outcome: Outcome) -> Ending:
@@ -290,7 +304,7 @@ def usage(running: Running, outcome: Outcome) -> costs.Usage:
 
 def _counted(running: Running, outcome: Outcome, how: Billed) -> costs.Usage:
     """Our own count, of a provider that has not told, or not at the end."""
-    chat, most = running.chat, running.reservation.output_tokens
+    chat, most = running.chat, running.most_output
     seen = (outcome.content_bytes, outcome.content_chunks)
     if how is Billed.AS_REPORTED:
         return costs.estimated(chat.input_estimate, *seen, most)
@@ -320,6 +334,7 @@ class Charge:
     settlement: Settlement
     row: dict[str, Any]
     excess_nano_usd: int  # above what was held
+    overrun: int  # of the candidate, in percent, if it is above what was known; else 0
 
 
 def charge(running: Running) -> Charge:
@@ -342,7 +357,14 @@ def charge(running: Running) -> Charge:
         "total_ms": _ms(outcome.total_s),
         **({"excess_nano_usd": excess} if excess else {}),
     }
-    return Charge(Settlement(taken.total, nano_usd, answered=answered), row, excess)
+    overrun = _overrun(running, nano_usd) if excess else 0
+    return Charge(Settlement(taken.total, nano_usd, answered=answered), row, excess, overrun)
+
+
+def _overrun(running: Running, nano_usd: int) -> int:
+    chat, candidate = running.chat, running.candidate
+    seen = costs.overrun(candidate, chat.input_bound, running.most_output, nano_usd)
+    return seen if seen > chat.snapshot.overruns.get(candidate.name, 100) else 0
 
 
 def _ms(seconds: float | None) -> int | None:

@@ -58,7 +58,9 @@ class Normaliser:
         self._begun: set[int] = set()
         self._finished: set[int] = set()
         self._calls: dict[int, _ToolCalls] = {}
-        self.texts: list[str] = []  # what the last chunk or completion said
+        # What the last chunk or completion said, and where: the choice, and the path from its delta
+        # or message (`content`, `tool_calls.0.function.arguments`).
+        self.texts: list[tuple[tuple[int, str], str]] = []
 
     @property
     def unfinished(self) -> list[int]:
@@ -95,7 +97,7 @@ class Normaliser:
             if "tool_calls" in delta:
                 calls = self._calls.setdefault(index, _ToolCalls(self._id, index))
                 calls.normalise(delta)
-            self.texts += _texts(delta)
+            self.texts += _texts(index, delta)
             self._begun.add(index)
             reason = _respell_finish_reason(choice)
             if reason in BROKEN_OFF:
@@ -128,7 +130,7 @@ class Normaliser:
             message = _message(choice)
             if "tool_calls" in message:
                 _ToolCalls(self._id, index).normalise(message, whole=True)
-            texts = list(_texts(message))
+            texts = _texts(index, message)
             self.texts += texts
             self._outcome.content_chunks += any(texts)
             self._begun.add(index)
@@ -137,7 +139,7 @@ class Normaliser:
                 raise UpstreamFailed("The provider broke off its answer.")
             choice["finish_reason"] = reason or "stop"
             self._finished.add(index)
-        self._outcome.content_bytes += sum(map(_utf8, self.texts))
+        self._outcome.content_bytes += sum(_utf8(text) for _, text in self.texts)
         self._outcome.state = State.FINISHED
         self._outcome.usage_is_final = self._outcome.usage is not None
         answer["choices"] = choices
@@ -165,7 +167,9 @@ class Normaliser:
 
     def _count(self, usage: dict[str, Any] | None) -> None:
         outcome = self._outcome
-        said = sum(map(_utf8, self.texts))
+        said = 0
+        for _, text in self.texts:
+            said += _utf8(text)
         if said:
             outcome.content_bytes += said
             outcome.content_chunks += 1
@@ -345,24 +349,31 @@ def _respell_finish_reason(choice: dict[str, Any]) -> str | None:
     return respelt
 
 
-def _texts(said: dict[str, Any]) -> list[str]:
+def _texts(index: int, said: dict[str, Any]) -> list[tuple[tuple[int, str], str]]:
     content = said.get("content")
     if isinstance(content, str) and (len(said) == 1 or (len(said) == 2 and "role" in said)):
-        return [content] if content else []
-    return [text for text in _strings(said) if text]
+        return [((index, "content"), content)] if content else []
+    return [((index, path), text) for path, text in _placed(said) if text]
 
 
-def _strings(value: Any, depth: int = 8) -> Iterator[str]:
-    """Every text within a delta or message, whatever its name."""
+def _placed(value: Any, path: str = "", depth: int = 8) -> Iterator[tuple[str, str]]:
+    """Yield every text within a delta or message, whatever its name, with the path to it: names,
+    and in lists the `index` that an element has, or its place.
+    """
     if isinstance(value, str):
-        yield value
+        yield path, value
     elif isinstance(value, dict) and depth:
         for name, each in value.items():
             if name not in _NO_TEXT:
-                yield from _strings(each, depth - 1)
+                yield from _placed(each, f"{path}.{name}" if path else name, depth - 1)
     elif isinstance(value, list) and depth:
-        for each in value:
-            yield from _strings(each, depth - 1)
+        for place, each in enumerate(value):
+            index = each.get("index", place) if isinstance(each, dict) else place
+            yield from _placed(each, f"{path}.{index}", depth - 1)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    return (text for _, text in _placed(value))
 
 
 def _utf8(text: str) -> int:

@@ -138,8 +138,9 @@ def stream(
                 outcome.ending = Ending.BROKEN
                 raise failure
             if frames.done:
-                with contextlib.suppress(Refusal):  # the answer is whole, whatever comes now
-                    upstream.receive(LET_END_S)
+                if outcome.ending is not Ending.CUT:
+                    with contextlib.suppress(Refusal):  # the answer is whole, whatever comes now
+                        upstream.receive(LET_END_S)
                 break
         else:
             yield frames.end()

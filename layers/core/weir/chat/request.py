@@ -81,6 +81,8 @@ class ChatRequest:
     def body_for(self, candidate: Candidate, output_cap: int) -> bytes:
         """Return what this candidate gets; `output_cap` is for each choice."""
         owned = f',"model":{_json(candidate.model)},"{candidate.output_cap_parameter}":{output_cap}'
+        if candidate.thinking_parameter is not None:
+            owned += f',"{candidate.thinking_parameter}":{candidate.thinking_tokens}'
         extras = candidate.upstream.extras
         if extras.identity and self.safety_identifier is not None:
             owned += f',"safety_identifier":{_json(self.safety_identifier)},"store":false'

@@ -12,6 +12,8 @@ from weir.projects.catalogue import Candidate, Model
 from weir.projects.limits import NANO
 
 MOST_TOKENS = 10**9  # of one request: no provider says more, and no money buys more
+MOST_OVERRUN = 1_600  # percent: beyond that a model is better taken out of service
+NO_OVERRUNS: Mapping[str, int] = {}
 BYTES_OF_A_TOKEN = 3  # of text, about: low for prose in English, high for other scripts
 
 
@@ -53,17 +55,54 @@ def input_estimate(model: Model, text_bytes: int, images: int) -> int:
     return max(1, min(likely, input_bound(model, text_bytes, images)))
 
 
-def worst_case(candidates: Sequence[Candidate], input_tokens: int, output_tokens: int) -> int:
-    """The most, in nano-USD, that so many tokens cost with whichever candidate answers."""
+def worst_case(
+    candidates: Sequence[Candidate],
+    input_tokens: int,
+    output_tokens: int,
+    overruns: Mapping[str, int] = NO_OVERRUNS,
+    *,
+    choices: int = 1,
+) -> int:
+    """Return the most, in nano-USD, that so many tokens cost with whichever candidate answers.
+
+    `overruns` says, by the name of a candidate, how much of its output must be reserved, in percent
+    of the cap: see `overrun`. What a candidate may think beyond its cap comes on top, for each of
+    `choices`.
+    """
     return max(
-        input_tokens * _dearest_input(each) + output_tokens * each.output_nano_usd
+        input_tokens * _dearest_input(each)
+        + -(-most_output(each, output_tokens, choices) * _percent_of_a_token(each, overruns) // 100)
         for each in candidates
     )
 
 
-def affordable_output(candidates: Sequence[Candidate], input_tokens: int, nano_usd: int) -> int:
-    """The most output tokens whose worst case is within `nano_usd`: 0 if the input alone is dearer,
-    MOST_TOKENS where output costs nothing.
+def most_output(candidate: Candidate, output_tokens: int, choices: int) -> int:
+    """Return the output that a candidate may produce under a cap, what it may think included."""
+    return output_tokens + choices * candidate.thinking_tokens
+
+
+def overrun(candidate: Candidate, input_tokens: int, output_tokens: int, nano_usd: int) -> int:
+    """Return how much of the output cap had to be reserved, in percent, for a worst case of what an
+    answer cost: 100 if the worst case was enough, at most MOST_OVERRUN. Input that was above its
+    bound raises it, too. It says nothing (100) of output that is free.
+    """
+    cap = output_tokens * candidate.output_nano_usd
+    if not cap:
+        return 100
+    above_input = nano_usd - input_tokens * _dearest_input(candidate)
+    return min(max(100, -(-above_input * 100 // cap)), MOST_OVERRUN)
+
+
+def affordable_output(
+    candidates: Sequence[Candidate],
+    input_tokens: int,
+    nano_usd: int,
+    overruns: Mapping[str, int] = NO_OVERRUNS,
+    *,
+    choices: int = 1,
+) -> int:
+    """Return the most output tokens whose worst case is within `nano_usd`: 0 if the input alone
+    costs more, MOST_TOKENS where output costs nothing.
     """
     most = MOST_TOKENS
     for each in candidates:
@@ -71,7 +110,8 @@ def affordable_output(candidates: Sequence[Candidate], input_tokens: int, nano_u
         if left < 0:
             return 0
         if each.output_nano_usd:
-            most = min(most, left // each.output_nano_usd)
+            fit = left * 100 // _percent_of_a_token(each, overruns)
+            most = min(most, max(0, fit - choices * each.thinking_tokens))
     return most
 
 
@@ -137,6 +177,11 @@ def usage_object(usage: Usage, nano_usd: int, told: Mapping[str, Any] | None) ->
             "estimated": True,
         }
     return {**told, "cost_usd": nano_usd / NANO}
+
+
+def _percent_of_a_token(candidate: Candidate, overruns: Mapping[str, int]) -> int:
+    """nano-USD, times 100."""
+    return candidate.output_nano_usd * overruns.get(candidate.name, 100)
 
 
 def _dearest_input(candidate: Candidate) -> int:

@@ -295,6 +295,15 @@ class UpstreamDocument(Document):
         return self
 
 
+class ThinkingCap(Document):
+    """A bound of its own for what a model thinks, where the output cap does not bound it."""
+
+    parameter: Literal[
+        "thinking_budget", "max_thinking_tokens", "max_reasoning_tokens", "reasoning_budget"
+    ] = Field(description="the upstream's own name of the bound")
+    max_tokens: Annotated[int, Field(ge=1, le=10**7)] = Field(description="for each choice")
+
+
 class CandidateDocument(Document):
     """One way to have a model answered, and its price."""
 
@@ -306,6 +315,11 @@ class CandidateDocument(Document):
     cached_input_nano_usd: Price
     output_nano_usd: Price
     output_cap_parameter: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    thinking_cap: ThinkingCap | None = Field(
+        default=None,
+        description="sent with each request and reserved beyond the output cap; null: the output "
+        "cap bounds what the model thinks, too",
+    )
 
 
 class ModelDocument(Document):
@@ -427,6 +441,12 @@ class KillSwitch(Document):
                 f"scope {self.scope!r} takes {' and '.join(sorted(needed)) or 'no name'}, exactly"
             )
         return self
+
+
+class ResetOverrun(Document):
+    """`candidate`: the name of an upstream, a slash, and the model's name there."""
+
+    candidate: Annotated[str, StringConstraints(min_length=3, max_length=600)]
 
 
 class EraseUser(Document):

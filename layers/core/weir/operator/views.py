@@ -153,6 +153,19 @@ class KillSwitches(View):
     data: list[SwitchedOff]
 
 
+class Overrun(View):
+    """A candidate that has cost more than its worst case: so many percent of its output cap are
+    reserved since then.
+    """
+
+    candidate: str
+    percent: int
+
+
+class Overruns(View):
+    data: list[Overrun]
+
+
 class Tenant(View):
     limits: LimitsDocument
     ledger_shards: int

@@ -9,6 +9,14 @@ here is not passed on, whatever an earlier release has stored.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+# Names under which providers take a bound for what a model thinks (`thinking_cap` of a candidate).
+THINKING_PARAMETERS = (
+    "thinking_budget",
+    "max_thinking_tokens",
+    "max_reasoning_tokens",
+    "reasoning_budget",
+)
+
 # Of these Weir itself decides what a provider gets, or checks each member because of its price.
 OWN_FIELDS = frozenset(
     {
@@ -26,6 +34,8 @@ OWN_FIELDS = frozenset(
         "user",
         "safety_identifier",
         "store",
+        # Names of a bound on what a model thinks, which is a part of what is reserved.
+        *THINKING_PARAMETERS,
     }
 )
 

@@ -35,7 +35,12 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One way to have a model answered. Prices are integer nano-USD per token."""
+    """One way to have a model answered. Prices are integer nano-USD per token.
+
+    `thinking_parameter` is for a provider whose output cap does not bound what the model thinks:
+    the name under which it takes a bound for that, `thinking_tokens` for each choice. None: the
+    output cap bounds it.
+    """
 
     upstream: Upstream
     model: str
@@ -43,6 +48,13 @@ class Candidate:
     cached_input_nano_usd: int
     output_nano_usd: int
     output_cap_parameter: str
+    thinking_parameter: str | None = None
+    thinking_tokens: int = 0
+
+    @property
+    def name(self) -> str:
+        """As overruns and the operator name it."""
+        return f"{self.upstream.name}/{self.model}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +128,7 @@ def _model(name: str, told: Mapping[str, Any], upstreams: Mapping[str, Upstream]
 
 
 def _candidate(told: Mapping[str, Any], upstreams: Mapping[str, Upstream]) -> Candidate:
+    thinking = told.get("thinking_cap")
     return Candidate(
         upstream=upstreams[told["upstream"]],
         model=told["model"],
@@ -123,6 +136,8 @@ def _candidate(told: Mapping[str, Any], upstreams: Mapping[str, Upstream]) -> Ca
         cached_input_nano_usd=_whole(told["cached_input_nano_usd"]),
         output_nano_usd=_whole(told["output_nano_usd"]),
         output_cap_parameter=told["output_cap_parameter"],
+        thinking_parameter=None if thinking is None else thinking["parameter"],
+        thinking_tokens=0 if thinking is None else _whole(thinking["max_tokens"]),
     )
 
 

@@ -2,7 +2,8 @@
 and kept by `weir/aws/snapshots.py`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from weir.projects.catalogue import Catalogue
 from weir.projects.limits import Pool
@@ -13,13 +14,14 @@ from weir.web.origins import Origins
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What all projects have in common. `origins` is the union over them; `catalogue` is None if
-    the stored one cannot be read.
+    the stored one cannot be read. `overruns`: weir/ledger/costs.py, by the name of a candidate.
     """
 
     killed: bool
     pool: Pool
     origins: Origins
     catalogue: Catalogue | None
+    overruns: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,10 @@ class Snapshot:
         if self.shared.catalogue is None:
             raise ValueError("the catalogue cannot be read")
         return self.shared.catalogue
+
+    @property
+    def overruns(self) -> Mapping[str, int]:
+        return self.shared.overruns
 
     @property
     def tenant_pool(self) -> Pool:

@@ -6,6 +6,7 @@ from weir.aws import items
 from weir.aws.items import Key, Record
 from weir.aws.operator.records import Document, Records, Touched, existing, merged_limits
 from weir.aws.table import Change
+from weir.errors import NotFound
 from weir.identity.cognito import ADMINS
 from weir.operator.documents import TenantDocument
 
@@ -86,6 +87,25 @@ class Switches(Records):
             "ledger_shards": document.get("ledger_shards", 1),
             "killed": document.get("killed"),
         }
+
+    def overruns(self) -> list[Document]:
+        """Return the candidates for which more than the output cap is reserved, since they have
+        cost more than their worst case: [{"candidate": "openai/gpt-5", "percent": 320}].
+        """
+        noted = sorted(self._read(items.OVERRUNS).document.items())
+        return [{"candidate": name, "percent": percent} for name, percent in noted]
+
+    def reset_overrun(self, candidate: str) -> None:
+        """Reserve no more than the output cap for a candidate again. Counts within 5 s."""
+
+        def change() -> None:
+            percent = self._read(items.OVERRUNS).document.get(candidate)
+            if percent is None:
+                raise NotFound(f"No more than the output cap is reserved for {candidate!r}.")
+            entry = self._entry("overrun.reset", candidate, {"percent": percent}, None)
+            self._table.reset_overrun(candidate, percent, entry)
+
+        self._until_current(change)
 
     def admin_is_added(self, email: str) -> None:
         """Leaves its entry: Cognito, where that happens, keeps none."""
