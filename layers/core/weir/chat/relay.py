@@ -164,8 +164,6 @@ def complete(answering: Answering, upstream: Upstream, timing: Timing, outcome: 
             watch.spoke = timing.monotonic()  # nobody waits for heartbeats
             if data is not None:
                 whole.feed(data)
-                if outcome.state is State.BEGUN:
-                    outcome.state = State.SPEAKING  # how much of it is done cannot be known
                 if whole.done:
                     break
         return whole.end()
@@ -219,7 +217,13 @@ def _arrivals(
         wait_until = min(
             watch.next_sign_of_life(), silent_at, timing.deadline, now + CANCEL_CHECK_S, let_go_at
         )
-        data = _received(upstream, max(0.0, wait_until - now), outcome)
+        try:
+            data = _received(upstream, max(0.0, wait_until - now), outcome)
+        except Refusal:
+            if let_go_after(timing) is None:
+                outcome.ending = Ending.BROKEN
+                raise
+            return  # a connection that breaks after the answer was over has ended
         now = timing.monotonic()
         if data == b"":
             return
@@ -228,7 +232,10 @@ def _arrivals(
             yield data
             now = timing.monotonic()
             let_go_s = let_go_after(timing)
-            let_go_at = float("inf") if let_go_s is None else min(let_go_at, now + let_go_s)
+            if let_go_s is None:
+                let_go_at = float("inf")
+            else:
+                let_go_at = min(let_go_at, now + let_go_s, timing.deadline)
         elif now >= silent_at:
             raise UpstreamTimeout("The provider fell silent.")
         if cancelled():  # after what has come: it is paid for
@@ -243,13 +250,10 @@ def _arrivals(
 
 
 def _received(upstream: Upstream, timeout_s: float, outcome: Outcome) -> bytes | None:
-    """As Upstream.receive. A connection that breaks after the answer was finished has ended."""
+    """As Upstream.receive."""
     try:
         data = upstream.receive(timeout_s)
     except Refusal:
-        if outcome.state is State.FINISHED:
-            return b""
-        outcome.ending = Ending.BROKEN
         if outcome.state is State.UNHEARD:
             outcome.state = State.REFUSED
         raise
@@ -265,7 +269,9 @@ class _Reading:
         self._answering = answering
         self._mask = mask
         self._outcome = outcome
-        self._normaliser = Normaliser(answering.completion_id, answering.created, mask, outcome)
+        self._normaliser = Normaliser(
+            answering.completion_id, answering.created, answering.choices, mask, outcome
+        )
         self._intake = Intake(
             self._normaliser,
             mask,
@@ -278,7 +284,7 @@ class _Reading:
 
     def let_go_after(self, timing: Timing) -> float | None:
         """Seconds for which a finished answer's stream is still listened to; None: it goes on."""
-        if self._normaliser.finished < self._answering.choices:
+        if not self._normaliser.is_over:
             return None
         final = self._outcome.usage_is_final
         return timing.let_say_done_s if final else timing.let_tell_usage_s
@@ -308,7 +314,8 @@ class _Frames(_Reading):
         out: list[bytes] = []
         try:
             for chunk in self._intake.feed(data):
-                out += self._frame(chunk)
+                if self._is_for_the_caller(chunk):
+                    out.append(self._line(chunk))
                 if self._is_used_up():
                     out += self._cut()
                     break
@@ -322,25 +329,27 @@ class _Frames(_Reading):
     def end(self) -> bytes:
         """The body ended without `[DONE]`: a stream that was whole gets it from us."""
         try:
-            out = [frame for chunk in self._intake.end() for frame in self._frame(chunk)]
+            chunks = [chunk for chunk in self._intake.end() if self._is_for_the_caller(chunk)]
         except Refusal:
             self._outcome.ending = Ending.BROKEN
             raise
-        return b"".join([*out, *self._end_well()])
+        return b"".join([*map(self._line, chunks), *self._end_well()])
 
-    def _frame(self, chunk: dict[str, Any]) -> Iterator[bytes]:
-        usage = chunk.get("usage")
+    def _is_for_the_caller(self, chunk: dict[str, Any]) -> bool:
+        """Put our receipt in the place of the provider's usage, or take it out."""
         if not self._answering.usage_wanted:
-            if not chunk["choices"]:
-                return  # clients that did not ask for it index choices[0] of every chunk
             chunk.pop("usage", None)
-        elif isinstance(usage, dict):
-            self._usage_told = True
+            # Clients that did not ask for it index choices[0] of every chunk.
+            has_more = bool(chunk["choices"])
+            self._outcome.chunks += has_more
+            return has_more
+        self._outcome.chunks += 1
+        if isinstance(chunk.get("usage"), dict):
+            self._usage_told = self._outcome.usage_is_final
             receipt = self._answering.receipt(self._outcome)
             if receipt is not None:
                 chunk["usage"] = receipt
-        self._outcome.chunks += 1
-        yield self._line(chunk)
+        return True
 
     def _end_well(self) -> list[bytes]:
         self._require_whole()
@@ -359,7 +368,8 @@ class _Frames(_Reading):
     def _last_frames(self) -> list[bytes]:
         self.done = True
         usage = None
-        if self._answering.usage_wanted and not self._usage_told:
+        is_told = self._usage_told and self._outcome.usage_is_final
+        if self._answering.usage_wanted and not is_told:
             usage = self._answering.receipt(self._outcome)
         told = [] if usage is None else [self._line(self._normaliser.usage_chunk(usage))]
         return [*told, sse.DONE]
@@ -386,6 +396,8 @@ class _Whole(_Reading):
                     self.done = True
                     return
             self.done = self._intake.done
+            if self._outcome.state is State.BEGUN and not self._intake.is_stream:
+                self._outcome.state = State.SPEAKING  # how much of it is done cannot be known
 
     def end(self) -> bytes:
         with self._breaking():
@@ -421,9 +433,17 @@ def _masked(value: dict[str, Any], mask: Mask) -> bytes:
 
 
 def _compact(value: dict[str, Any]) -> bytes:
+    text = _ENCODER.encode(value)
+    if text.isascii():
+        return text.encode()
+    for mark, escaped in _LINE_ENDS:
+        text = text.replace(mark, escaped)
     # A lone surrogate cannot be UTF-8; its JSON escape can.
-    return _ENCODER.encode(value).encode("utf-8", "backslashreplace")
+    return text.encode("utf-8", "backslashreplace")
 
 
+# Characters at which some clients' readers end a line (Python's str.splitlines), beside those that
+# JSON escapes anyway.
+_LINE_ENDS = [(chr(code), f"\\u{code:04x}") for code in (0x85, 0x2028, 0x2029)]
 # Made once: json.dumps with arguments would make one for every chunk.
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))

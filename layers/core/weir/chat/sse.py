@@ -49,7 +49,9 @@ class EventReader:
             body = pending[: len(pending) - len(held)]
             pending = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n") + held
         *blocks, self._pending = pending.split(b"\n\n")
-        if len(self._pending) > MAX_EVENT_BYTES:
+        if len(pending) > MAX_EVENT_BYTES and (
+            max(map(len, [*blocks, self._pending])) > MAX_EVENT_BYTES
+        ):
             raise EventTooLarge(f"an event of more than {MAX_EVENT_BYTES} bytes")
         return [event for block in blocks if (event := _event(block))]
 
@@ -63,6 +65,8 @@ def frame(json_line: bytes) -> bytes:
 
 
 def _event(block: bytes) -> Event | None:
+    if block.startswith(b"data: ") and b"\n" not in block:  # as nearly all are
+        return Event("message", block[6:])
     name, lines = "message", []
     for line in block.split(b"\n"):
         field, _, value = line.partition(b":")
