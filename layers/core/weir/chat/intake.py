@@ -21,7 +21,7 @@ _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _BLANK = b" \t\r\n\xef\xbb\xbf"
 _SIGNS_OF_LIFE = frozenset({"ping", "heartbeat", "keepalive", "keep-alive"})  # names of events
 # Beyond this depth Python's recursion has an end, in places that differ by its version.
-MOST_NESTED = 100
+MOST_NESTED = 200
 
 # Made once: json.loads with arguments would make one for every chunk.
 _DECODER = json.JSONDecoder(parse_constant=refuse_constant, parse_float=finite, strict=False)
@@ -135,7 +135,7 @@ class Intake:
         if text == b"[DONE]":
             self.done = True
             return None
-        if event_is_failure(event.name):
+        if event.name != "message" and event_is_failure(event.name):
             silent = self._outcome.content_chunks == 0
             raise refusal_in_answer(_failure(text), self._mask, before_any_word=silent)
         return self._normaliser.chunk(_parsed(text))
@@ -255,12 +255,14 @@ def _parsed(data: bytes) -> object:
         raise unreadable("it is not JSON") from None
     if end != len(text):
         raise unreadable("it is not JSON")
-    if text.count("[") + text.count("{") > MOST_NESTED and _is_nested_deeply(value):
+    if len(text) > 2 * MOST_NESTED and _is_nested_deeply(value, text):
         raise unreadable("it is nested too deeply")
     return value
 
 
-def _is_nested_deeply(value: object) -> bool:
+def _is_nested_deeply(value: object, text: str) -> bool:
+    if text.count("[") + text.count("{") <= MOST_NESTED:
+        return False
     level = [value]
     for _ in range(MOST_NESTED):
         holders = [each for each in level if isinstance(each, dict | list)]

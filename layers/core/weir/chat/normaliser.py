@@ -88,7 +88,7 @@ class Normaliser:
         or cannot be read.
         """
         self.texts = []
-        usage = usage_of(value) if isinstance(value, dict) else None
+        usage = usage_of(value)
         if usage is not None:  # also beside a failure
             self._outcome.usage = usage
             self._outcome.usage_is_final = False
@@ -122,8 +122,7 @@ class Normaliser:
     def completion(self, value: object) -> dict[str, Any]:
         """Return a whole answer in normal form. Raises the same refusals."""
         self.texts = []
-        usage = usage_of(value) if isinstance(value, dict) else None
-        self._outcome.usage = usage
+        usage = self._outcome.usage = usage_of(value)
         try:
             answer = self._checked(value)
             if not answer.get("choices"):
@@ -152,7 +151,7 @@ class Normaliser:
                 raise unreadable("it is only a part of an answer")
             choice["finish_reason"] = reason or "stop"
             self._finished.add(index)
-        self._outcome.content_bytes += sum(map(_utf8, self.texts))
+        self._outcome.content_bytes += _utf8(self.texts)
         self._outcome.state = State.FINISHED
         self._outcome.usage_is_final = self._outcome.usage is not None
         answer["choices"] = choices
@@ -181,7 +180,7 @@ class Normaliser:
 
     def _count(self, usage: dict[str, Any] | None) -> None:
         outcome = self._outcome
-        said = sum(map(_utf8, self.texts))
+        said = _utf8(self.texts)
         if said:
             outcome.content_bytes += said
             outcome.content_chunks += 1
@@ -320,8 +319,10 @@ def _respell_function(call: dict[str, Any]) -> tuple[str, bool]:
     return "", bool(arguments)
 
 
-def usage_of(value: dict[str, Any]) -> dict[str, Any] | None:
+def usage_of(value: object) -> dict[str, Any] | None:
     """Return the usage that a chunk or completion has; None if there is no number in it."""
+    if not isinstance(value, dict):
+        return None
     usage = value.get("usage")
     if usage is None and "x_groq" in value:
         groq = value["x_groq"]
@@ -341,10 +342,12 @@ def _choices(value: dict[str, Any]) -> list[dict[str, Any]]:
     choices = value.get("choices")
     if not choices:
         return []
-    if not isinstance(choices, list) or not all(isinstance(each, dict) for each in choices):
+    if not isinstance(choices, list):
         raise unreadable("its choices are not a list of objects")
     for choice in choices:
-        choice.pop("error", None)  # as above
+        if not isinstance(choice, dict):
+            raise unreadable("its choices are not a list of objects")
+        choice.pop("error", None)  # as in `_checked`
     return choices
 
 
@@ -358,17 +361,17 @@ def _index(choice: dict[str, Any], place: int) -> int:
 def _delta(choice: dict[str, Any]) -> dict[str, Any]:
     """A `message` or `text` beside a `delta` is taken to repeat it."""
     delta = choice.get("delta")
-    repeated = [choice.pop(name) for name in ("message", "text") if name in choice]
+    message, text = choice.pop("message", None), choice.pop("text", None)
     if not isinstance(delta, dict):
-        said = next((each for each in (delta, *repeated) if each), None)
-        delta = choice["delta"] = _said(said)
-    _respell(delta)
+        delta = choice["delta"] = _said(delta or message or text)
+    if not _is_plain(delta):
+        _respell(delta)
     return delta
 
 
 def _message(choice: dict[str, Any]) -> dict[str, Any]:
-    found = [choice.pop(name) for name in ("message", "delta", "text") if name in choice]
-    message = choice["message"] = _said(next((each for each in found if each), None))
+    delta, text = choice.pop("delta", None), choice.pop("text", None)
+    message = choice["message"] = _said(choice.get("message") or delta or text)
     message.setdefault("role", "assistant")
     message.setdefault("content", None)
     _respell(message)
@@ -430,10 +433,14 @@ def _respell_finish_reason(choice: dict[str, Any]) -> str | None:
     return respelt
 
 
+def _is_plain(said: dict[str, Any]) -> bool:
+    """Whether it is a content and nothing else, as nearly all are."""
+    return len(said) == 1 and isinstance(said.get("content"), str)
+
+
 def _texts(said: dict[str, Any]) -> list[str]:
-    content = said.get("content")
-    if isinstance(content, str) and (len(said) == 1 or (len(said) == 2 and "role" in said)):
-        return [content] if content else []
+    if _is_plain(said):
+        return [said["content"]] if said["content"] else []
     return [text for text in _strings(said) if text]
 
 
@@ -450,5 +457,8 @@ def _strings(value: Any, depth: int = 8) -> Iterator[str]:
             yield from _strings(each, depth - 1)
 
 
-def _utf8(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+def _utf8(texts: list[str]) -> int:
+    size = 0
+    for text in texts:
+        size += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    return size

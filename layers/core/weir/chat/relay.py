@@ -129,10 +129,10 @@ def stream(
         for data in _arrivals(upstream, watch, outcome, answering.cancelled, frames.let_go_after):
             out, failure = (sse.HEARTBEAT, None) if data is None else frames.feed(data)
             if out:
-                watch.spoke = timing.monotonic()
-                if outcome.first_byte_s is None:
-                    outcome.first_byte_s = watch.spoke - watch.started
-                watch.committed = True
+                now = timing.monotonic()
+                if not watch.committed:
+                    outcome.first_byte_s = now - watch.started
+                watch.speak(now)
                 yield out
             if failure is not None:
                 outcome.ending = Ending.BROKEN
@@ -161,7 +161,7 @@ def complete(answering: Answering, upstream: Upstream, timing: Timing, outcome: 
     whole = _Whole(answering, upstream.mask, outcome)
     try:
         for data in _arrivals(upstream, watch, outcome, answering.cancelled, whole.let_go_after):
-            watch.spoke = timing.monotonic()  # nobody waits for heartbeats
+            watch.sign_of_life_at = float("inf")  # nobody waits for heartbeats
             if data is not None:
                 whole.feed(data)
                 if whole.done:
@@ -185,16 +185,17 @@ def error_chunk(refusal: Refusal) -> dict[str, Any]:
 
 
 class _Watch:
-    """When the upstream was last heard, and when the client last heard from us."""
+    """When the upstream was last heard, and when the client is to hear from us."""
 
     def __init__(self, timing: Timing) -> None:
         self.timing = timing
-        self.started = self.heard = self.spoke = timing.monotonic()
+        self.started = self.heard = timing.monotonic()
         self.committed = False
+        self.sign_of_life_at = self.started + timing.commit_after_s
 
-    def next_sign_of_life(self) -> float:
-        timing = self.timing
-        return self.spoke + (timing.heartbeat_every_s if self.committed else timing.commit_after_s)
+    def speak(self, now: float) -> None:
+        self.committed = True
+        self.sign_of_life_at = now + self.timing.heartbeat_every_s
 
 
 def _arrivals(
@@ -215,15 +216,9 @@ def _arrivals(
     while True:
         silent_at = watch.heard + timing.upstream_silence_s
         wait_until = min(
-            watch.next_sign_of_life(), silent_at, timing.deadline, now + CANCEL_CHECK_S, let_go_at
+            watch.sign_of_life_at, silent_at, timing.deadline, now + CANCEL_CHECK_S, let_go_at
         )
-        try:
-            data = _received(upstream, max(0.0, wait_until - now), outcome)
-        except Refusal:
-            if let_go_after(timing) is None:
-                outcome.ending = Ending.BROKEN
-                raise
-            return  # a connection that breaks after the answer was over has ended
+        data = _received(upstream, max(0.0, wait_until - now), outcome, let_go_after, timing)
         now = timing.monotonic()
         if data == b"":
             return
@@ -231,7 +226,7 @@ def _arrivals(
             watch.heard = now
             yield data
             now = timing.monotonic()
-            let_go_s = let_go_after(timing)
+            let_go_s = let_go_after(timing) if outcome.state is State.FINISHED else None
             if let_go_s is None:
                 let_go_at = float("inf")
             else:
@@ -244,20 +239,29 @@ def _arrivals(
             return
         if now >= timing.deadline:
             raise DeadlineExceeded("The answer took longer than this deployment allows.")
-        if now >= watch.next_sign_of_life():
+        if now >= watch.sign_of_life_at:
             yield None
             now = timing.monotonic()
 
 
-def _received(upstream: Upstream, timeout_s: float, outcome: Outcome) -> bytes | None:
-    """As Upstream.receive."""
+def _received(
+    upstream: Upstream,
+    timeout_s: float,
+    outcome: Outcome,
+    let_go_after: Callable[[Timing], float | None],
+    timing: Timing,
+) -> bytes | None:
+    """As Upstream.receive. A connection that breaks after the answer was over has ended."""
     try:
         data = upstream.receive(timeout_s)
     except Refusal:
+        if let_go_after(timing) is not None:
+            return b""
+        outcome.ending = Ending.BROKEN
         if outcome.state is State.UNHEARD:
             outcome.state = State.REFUSED
         raise
-    if data is not None and outcome.state is State.UNHEARD:
+    if outcome.state is State.UNHEARD and data is not None:
         outcome.state = State.BEGUN
     return data
 

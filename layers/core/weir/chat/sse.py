@@ -36,6 +36,8 @@ class EventReader:
         self._at_start = True
 
     def feed(self, data: bytes) -> list[Event]:
+        if not self._pending and not self._at_start and _is_one_plain_event(data):
+            return [Event("message", data[6:-2])]
         pending = self._pending + data
         if self._at_start:
             if len(pending) < len(_BOM) and _BOM.startswith(pending):
@@ -64,9 +66,18 @@ def frame(json_line: bytes) -> bytes:
     return b"data: " + json_line + b"\n\n"
 
 
+def _is_one_plain_event(data: bytes) -> bool:
+    """Whether it is what nearly all arrivals are: `data: …`, LF, LF."""
+    return (
+        data.startswith(b"data: ")
+        and data.endswith(b"\n\n")
+        and data.count(b"\n") == 2
+        and b"\r" not in data
+        and len(data) < MAX_EVENT_BYTES
+    )
+
+
 def _event(block: bytes) -> Event | None:
-    if block.startswith(b"data: ") and b"\n" not in block:  # as nearly all are
-        return Event("message", block[6:])
     name, lines = "message", []
     for line in block.split(b"\n"):
         field, _, value = line.partition(b":")
