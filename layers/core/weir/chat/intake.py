@@ -66,12 +66,7 @@ class Intake:
             self._outcome.state = State.SPEAKING  # so much was said, and is paid for
             raise unreadable("it is too large")
         if self._events is not None:
-            for event in self._read(self._events, data):
-                chunk = self._chunk(event)
-                if chunk is not None:
-                    yield chunk
-                elif self.done:
-                    return
+            yield from self._chunks(self._read(self._events, data))
         elif self._document is not None:
             self._document.append(data)
             if self._outcome.state is State.BEGUN:
@@ -87,14 +82,13 @@ class Intake:
         elif self._events is None:
             if self._head.strip(_BLANK):
                 raise unreadable("it is neither JSON nor an event stream")
-        elif (last := self._events.unfinished()) is not None:
-            chunk = self._chunk(last) if _is_whole(last) else self._after_a_cut()
-            if chunk is not None:
-                yield chunk
-
-    def _after_a_cut(self) -> None:
-        if not self._normaliser.is_over:
-            raise UpstreamFailed("The provider's stream was cut in the middle of a frame.")
+        else:
+            ended, last = self._events.end()
+            if last is not None and _is_whole(last):
+                ended.append(last)
+            elif last is not None and not self._normaliser.is_over:
+                raise UpstreamFailed("The provider's stream was cut in the middle of a frame.")
+            yield from self._chunks(ended)
 
     @property
     def is_document(self) -> bool:
@@ -127,6 +121,14 @@ class Intake:
         except sse.EventTooLarge:
             self._outcome.state = State.SPEAKING  # so much was said, and is paid for
             raise unreadable("one event is too large") from None
+
+    def _chunks(self, events: list[sse.Event]) -> Iterator[dict[str, Any]]:
+        for event in events:
+            chunk = self._chunk(event)
+            if chunk is not None:
+                yield chunk
+            elif self.done:
+                return
 
     def _chunk(self, event: sse.Event) -> dict[str, Any] | None:
         text = event.data.strip()
@@ -231,7 +233,7 @@ def _is_whole(event: sse.Event) -> bool:
     if text in (b"", b"[DONE]") or event_is_failure(event.name):
         return True
     try:
-        return isinstance(_parsed(text), dict)
+        return isinstance(_parsed(text), dict | list)
     except Refusal:
         return False
 

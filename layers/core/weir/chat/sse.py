@@ -57,9 +57,12 @@ class EventReader:
             raise EventTooLarge(f"an event of more than {MAX_EVENT_BYTES} bytes")
         return [event for block in blocks if (event := _event(block))]
 
-    def unfinished(self) -> Event | None:
-        """What stands there when the stream has ended: the standard says to discard it."""
-        return _event(self._pending.rstrip(b"\r"))
+    def end(self) -> tuple[list[Event], Event | None]:
+        """Return the events that the end of the stream completes (a CR that was held was a whole
+        line end), and what stands there unfinished: the standard says to discard it.
+        """
+        ended = self.feed(b"\n") if self._pending.endswith(b"\r") else []
+        return ended, _event(self._pending)
 
 
 def frame(json_line: bytes) -> bytes:
