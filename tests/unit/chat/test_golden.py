@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.chat.answers import Script, Step, checked_stream, checked_whole
+from tests.answers import checked_stream, checked_whole
+from tests.unit.chat.script import Script, Step
 from weir.chat import relay
 from weir.chat.outcome import Ending, Outcome, State
 from weir.chat.relay import Answering, Timing

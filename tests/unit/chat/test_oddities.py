@@ -8,8 +8,9 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.answers import checked_stream, checked_whole
 from tests.provider.oddities import Oddity, oddity
-from tests.unit.chat.answers import Script, Step, checked_stream, checked_whole
+from tests.unit.chat.script import Script, Step
 from weir.chat import relay
 from weir.chat.completion import Billed, billed
 from weir.chat.outcome import Ending, Outcome, State

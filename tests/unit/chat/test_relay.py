@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.chat.answers import Script, Step
+from tests.unit.chat.script import Script, Step
 from weir.chat import relay
 from weir.chat.failures import refusal_of_upstream
 from weir.chat.masking import Mask

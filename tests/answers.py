@@ -1,59 +1,12 @@
-"""An upstream that does as written, and what holds of every answer that a client gets."""
+"""What every published client relies on in an answer of ours."""
 
 import json
 from typing import Any
 
-from weir.chat.masking import Mask
-from weir.errors import Refusal
 
-Step = bytes | float | Refusal
-
-
-class Script:
-    """An upstream that does as written: bytes arrive, a number is seconds of silence."""
-
-    mask = Mask("sk-CANARY")
-
-    def __init__(self, *steps: Step) -> None:
-        self.steps = list(steps)
-        self.now = 1000.0
-        self.closed = 0
-        self.cancelled_at = float("inf")
-        self.asked = 0
-
-    def cancelled(self) -> bool:
-        self.asked += 1
-        return self.now >= self.cancelled_at
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def receive(self, timeout_s: float) -> bytes | None:
-        while self.steps:
-            step = self.steps[0]
-            if isinstance(step, float):
-                if step > timeout_s:
-                    self.steps[0] = step - timeout_s
-                    self.now += timeout_s
-                    return None
-                self.now += step
-                timeout_s -= step
-                self.steps.pop(0)
-                continue
-            self.steps.pop(0)
-            if isinstance(step, Refusal):
-                raise step
-            return step
-        return b""
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-# ---------------------------------------------------------------- what clients rely on
-
-
-def checked_stream(sent: bytes, *, usage_wanted: bool) -> tuple[bool, set[int]]:
+def checked_stream(
+    sent: bytes, *, usage_wanted: bool, completion_id: str = "ours"
+) -> tuple[bool, set[int]]:
     """Check the frames of a stream. Return whether it ended well, and its finished choices."""
     assert sent.endswith(b"\n\n")
     assert b"\r" not in sent
@@ -74,7 +27,7 @@ def checked_stream(sent: bytes, *, usage_wanted: bool) -> tuple[bool, set[int]]:
             assert isinstance(chunk["error"]["message"], str)
             assert chunk["error"]["code"]
             continue
-        _check_common(chunk, "chat.completion.chunk")
+        _check_common(chunk, "chat.completion.chunk", completion_id)
         assert chunk["choices"] or isinstance(chunk.get("usage"), dict)
         assert usage_wanted or "usage" not in chunk
         for choice in chunk["choices"]:
@@ -92,10 +45,10 @@ def checked_stream(sent: bytes, *, usage_wanted: bool) -> tuple[bool, set[int]]:
     return ended_well, finished
 
 
-def checked_whole(sent: bytes) -> set[int]:
+def checked_whole(sent: bytes, *, completion_id: str = "ours") -> set[int]:
     """Check a whole answer. Return its choices, which are all finished."""
     answer = json.loads(sent, parse_constant=_no_json)
-    _check_common(answer, "chat.completion")
+    _check_common(answer, "chat.completion", completion_id)
     assert answer["choices"]
     for choice in answer["choices"]:
         assert choice["message"]["role"] == "assistant"
@@ -109,9 +62,9 @@ def checked_whole(sent: bytes) -> set[int]:
     return {choice["index"] for choice in answer["choices"]}
 
 
-def _check_common(answer: dict[str, Any], kind: str) -> None:
+def _check_common(answer: dict[str, Any], kind: str, completion_id: str) -> None:
     assert answer["object"] == kind
-    assert answer["id"] == "ours"
+    assert answer["id"] == completion_id
     assert type(answer["created"]) is int
     assert isinstance(answer["model"], str)
     assert isinstance(answer["choices"], list)
