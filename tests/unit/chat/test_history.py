@@ -29,7 +29,7 @@ def upstream(address: str, kind: str = "openai") -> Upstream:
 
 def answered(message: dict[str, Any]) -> dict[str, Any]:
     """The message as the caller sees it."""
-    normaliser = Normaliser("chatcmpl-0", 0, NOTHING_MASKED, Outcome())
+    normaliser = Normaliser("chatcmpl-0", 0, 1, NOTHING_MASKED, Outcome())
     answer = {"choices": [{"message": message, "finish_reason": "tool_calls"}]}
     said = normaliser.completion(answer)["choices"][0]["message"]
     assert isinstance(said, dict)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.chat.script import Script, Step
 from weir.chat import relay
 from weir.chat.failures import refusal_of_upstream
 from weir.chat.masking import Mask
@@ -25,49 +26,6 @@ from weir.errors import (
 )
 
 MANY = 100_000  # output tokens: more than any of these answers has
-
-Step = bytes | float | Refusal
-
-
-class Script:
-    """An upstream that does as written: bytes arrive, a number is seconds of silence."""
-
-    mask = Mask("sk-CANARY")
-
-    def __init__(self, *steps: Step) -> None:
-        self.steps = list(steps)
-        self.now = 1000.0
-        self.closed = 0
-        self.cancelled_at = float("inf")
-        self.asked = 0
-
-    def cancelled(self) -> bool:
-        self.asked += 1
-        return self.now >= self.cancelled_at
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def receive(self, timeout_s: float) -> bytes | None:
-        while self.steps:
-            step = self.steps[0]
-            if isinstance(step, float):
-                if step > timeout_s:
-                    self.steps[0] = step - timeout_s
-                    self.now += timeout_s
-                    return None
-                self.now += step
-                timeout_s -= step
-                self.steps.pop(0)
-                continue
-            self.steps.pop(0)
-            if isinstance(step, Refusal):
-                raise step
-            return step
-        return b""
-
-    def close(self) -> None:
-        self.closed += 1
 
 
 def chunk(content: str | None = None, finish: str | None = None, **more: object) -> bytes:
@@ -174,6 +132,29 @@ def test_bare_end_after_a_finish_reason_is_completed() -> None:
     assert outcome.outcome == "completed"
 
 
+@pytest.mark.parametrize("end", [[], [UpstreamUnavailable("reset")], [1e9]], ids=str)
+@pytest.mark.parametrize("more", [b"", USAGE_CHUNK[:20], b"data: [DON"], ids=str)
+def test_finished_answer_is_whole_wherever_its_connection_breaks(
+    more: bytes, end: list[Step]
+) -> None:
+    outcome = Outcome()
+    writes = run(Script(chunk("a", "stop") + more, *end), outcome=outcome)
+    assert text(writes).endswith("data: [DONE]\n\n")
+    assert outcome.outcome == "completed"
+    assert whole(chunk("a", "stop") + more, *end)["choices"][0]["message"]["content"] == "a"
+
+
+def test_connection_that_breaks_before_the_second_choice_has_begun_is_a_failure() -> None:
+    steps: list[Step] = [chunk("a", "stop"), UpstreamUnavailable("reset")]
+    script, outcome = Script(*steps), Outcome()
+    timing = Timing(script.monotonic, deadline=script.now + 300)
+    writes = list(relay.stream(answering(script, choices=2), script, timing, outcome))
+    assert "[DONE]" not in text(writes)
+    assert outcome.outcome == "upstream_unavailable"
+    with pytest.raises(UpstreamUnavailable):
+        relay.complete(answering(script := Script(*steps), choices=2), script, timing, Outcome())
+
+
 def test_done_without_its_blank_line_counts() -> None:
     assert text(run(Script(chunk("a", "stop"), b"data: [DONE]"))).endswith("data: [DONE]\n\n")
 
@@ -182,7 +163,6 @@ BROKEN_ENDS = {
     "bare end": [chunk("a")],
     "done without a finish reason": [chunk("a"), DONE],
     "half a frame": [chunk("a"), chunk("b")[:20]],
-    "half a frame after the finish": [chunk("a", "stop"), chunk("b")[:20]],
     "garbage": [chunk("a"), b"data: {not json}\n\n"],
     "not an object": [chunk("a"), b"data: 42\n\n"],
     "choices are no list": [chunk("a"), b'data: {"choices":{"x":1}}\n\n'],

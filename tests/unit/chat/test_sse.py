@@ -89,7 +89,7 @@ def test_any_cuts_of_any_lines_give_the_same_events(
 def test_event_without_its_blank_line_is_not_delivered() -> None:
     reader = EventReader()
     assert reader.feed(b"data: half") == []
-    assert reader.unfinished() == Event("message", b"half")
+    assert reader.end() == ([], Event("message", b"half"))
 
 
 def test_endless_event_is_refused() -> None:

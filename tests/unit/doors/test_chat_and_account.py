@@ -765,12 +765,14 @@ def test_refusal_by_a_limit_says_which_and_when_to_come_again_and_logs_no_word(
     monkeypatch: pytest.MonkeyPatch,
     heard: pytest.LogCaptureFixture,
 ) -> None:
-    configured.update_project("default", parsed(ProjectChange, {"user_limits": {"rpm": 0}}))
+    configured.update_project("default", parsed(ProjectChange, {"user_limits": {"rpm": 1}}))
     door = load("chat", **CHAT_DOOR)
     opened = asks(door, monkeypatch, {"main": whole})
+    assert say(door, signing_key)[0] == 200
+    heard.clear()
     status, headers, body, _ = say(door, signing_key)
     error = json.loads(body)["error"]
-    assert (status, error["code"], opened) == (429, "rate_limited", [])
+    assert (status, error["code"], opened) == (429, "rate_limited", ["main"])
     assert error["details"]["limit_name"] == "rpm"
     assert 1 <= int(headers["Retry-After"]) <= 60
     assert headers["RateLimit"] == f'"rpm";r=0;t={headers["Retry-After"]}'

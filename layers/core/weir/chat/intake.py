@@ -19,9 +19,12 @@ from weir.web.request import finite, refuse_constant
 
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _BLANK = b" \t\r\n\xef\xbb\xbf"
+_SIGNS_OF_LIFE = frozenset({"ping", "heartbeat", "keepalive", "keep-alive"})  # names of events
+# Beyond this depth Python's recursion has an end, in places that differ by its version.
+MOST_NESTED = 200
 
 # Made once: json.loads with arguments would make one for every chunk.
-_DECODER = json.JSONDecoder(parse_constant=refuse_constant, parse_float=finite)
+_DECODER = json.JSONDecoder(parse_constant=refuse_constant, parse_float=finite, strict=False)
 
 
 class Intake:
@@ -52,24 +55,27 @@ class Intake:
         read; what was yielded before stays right.
         """
         self._size += len(data)
+        if self._events is None and self._document is None:
+            self._head += data
+            self._decide()
+            data = self._head
+            if self._events is not None or self._document is not None:
+                self._head = b""
         streams = self._events is not None
         if self._size > (self._most_stream_bytes if streams else self._most_document_bytes):
             self._outcome.state = State.SPEAKING  # so much was said, and is paid for
             raise unreadable("it is too large")
         if self._events is not None:
-            yield from self._chunks(self._events, data)
+            yield from self._chunks(self._read(self._events, data))
         elif self._document is not None:
             self._document.append(data)
-        else:
-            self._head += data
-            self._decide()
-            if self._events is not None:
-                data, self._head = self._head, b""
-                yield from self._chunks(self._events, data)
+            if self._outcome.state is State.BEGUN:
+                self._outcome.state = State.SPEAKING  # how much of it is done cannot be known
 
     def end(self) -> Iterator[dict[str, Any]]:
-        """Yield what the end of the body completes: the chunks of a whole answer. A stream that is
-        cut in the middle of an event raises UpstreamFailed.
+        """Yield what the end of the body completes: the chunks of a whole answer, or the last event
+        of a stream whose blank line is missing. One that is cut in the middle raises
+        UpstreamFailed, unless the answer was finished before it.
         """
         if self._document is not None:
             yield from split(self.completion())
@@ -77,20 +83,25 @@ class Intake:
             if self._head.strip(_BLANK):
                 raise unreadable("it is neither JSON nor an event stream")
         else:
-            last = self._events.unfinished()
-            if last is not None and last.data.strip() == b"[DONE]":
-                self.done = True
-            elif last is not None and last.data.strip():
+            ended, last = self._events.end()
+            if last is not None and _is_whole(last):
+                ended.append(last)
+            elif last is not None and not self._normaliser.is_over:
                 raise UpstreamFailed("The provider's stream was cut in the middle of a frame.")
+            yield from self._chunks(ended)
 
     @property
     def is_document(self) -> bool:
         return self._document is not None
 
+    @property
+    def is_stream(self) -> bool:
+        return self._events is not None
+
     def completion(self) -> dict[str, Any]:
         """Return the whole answer of a body that is one JSON document."""
         assert self._document is not None
-        return self._normaliser.completion(_parsed(b"".join(self._document)))
+        return self._normaliser.completion(_parsed(b"".join(self._document).strip(_BLANK)))
 
     def _decide(self) -> None:
         """By the first bytes; undecided until there are enough of them."""
@@ -98,31 +109,38 @@ class Intake:
         if not head:
             return
         if head[:1] in (b"{", b"["):
-            self._document, self._head = [self._head.lstrip(_BLANK)], b""
+            self._document = []
         elif head.startswith(_FIELDS):
             self._events = sse.EventReader()
         elif not any(field.startswith(head) for field in _FIELDS):
             raise unreadable("it is neither JSON nor an event stream")
 
-    def _chunks(self, events: sse.EventReader, data: bytes) -> Iterator[dict[str, Any]]:
+    def _read(self, events: sse.EventReader, data: bytes) -> list[sse.Event]:
         try:
-            found = events.feed(data)
+            return events.feed(data)
         except sse.EventTooLarge:
             self._outcome.state = State.SPEAKING  # so much was said, and is paid for
             raise unreadable("one event is too large") from None
-        for event in found:
-            text = event.data.strip()
-            if not text:
-                continue  # a sign of life
-            if text == b"[DONE]":
-                self.done = True
-                return
-            if event_is_failure(event.name):
-                silent = self._outcome.content_chunks == 0
-                raise refusal_in_answer(_failure(event), self._mask, before_any_word=silent)
-            chunk = self._normaliser.chunk(_parsed(event.data))
+
+    def _chunks(self, events: list[sse.Event]) -> Iterator[dict[str, Any]]:
+        for event in events:
+            chunk = self._chunk(event)
             if chunk is not None:
                 yield chunk
+            elif self.done:
+                return
+
+    def _chunk(self, event: sse.Event) -> dict[str, Any] | None:
+        text = event.data.strip()
+        if not text or event.name in _SIGNS_OF_LIFE:
+            return None
+        if text == b"[DONE]":
+            self.done = True
+            return None
+        if event.name != "message" and event_is_failure(event.name):
+            silent = self._outcome.content_chunks == 0
+            raise refusal_in_answer(_failure(text), self._mask, before_any_word=silent)
+        return self._normaliser.chunk(_parsed(text))
 
 
 def split(completion: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -152,11 +170,13 @@ class Accumulator:
 
     def __init__(self) -> None:
         self._first: dict[str, Any] = {}
+        self._model = ""
         self._choices: dict[int, dict[str, Any]] = {}
         self._usage: dict[str, Any] | None = None
 
     def add(self, chunk: dict[str, Any]) -> None:
         self._first = self._first or chunk
+        self._model = chunk["model"]  # not every provider says it in the first chunk
         if isinstance(chunk.get("usage"), dict):
             self._usage = chunk["usage"]
         for choice in chunk["choices"]:
@@ -176,10 +196,11 @@ class Accumulator:
                     whole[name] = value
 
     def completion(self) -> dict[str, Any]:
-        kept = {n: v for n, v in self._first.items() if n not in ("choices", "usage", "object")}
+        kept = {n: v for n, v in self._first.items() if n not in ("choices", "usage")}
+        kept |= {"object": "chat.completion", "model": self._model}
         usage = {} if self._usage is None else {"usage": self._usage}
         choices = [self._choices[index] for index in sorted(self._choices)]
-        return {**kept, "object": "chat.completion", "choices": choices, **usage}
+        return {**kept, "choices": choices, **usage}
 
 
 def _merge(whole: dict[str, Any], delta: dict[str, Any]) -> None:
@@ -193,8 +214,8 @@ def _merge(whole: dict[str, Any], delta: dict[str, Any]) -> None:
                 while len(calls) <= call["index"]:
                     calls.append({})
                 _merge(calls[call["index"]], {n: v for n, v in call.items() if n != "index"})
-        elif isinstance(there, str) and isinstance(value, str) and name not in _SAID_ONCE:
-            whole[name] = there + value
+        elif isinstance(there, str) and isinstance(value, str):
+            whole[name] = (value or there) if name in _SAID_ONCE else there + value
         elif isinstance(there, dict) and isinstance(value, dict):
             _merge(there, value)
         elif isinstance(there, list) and isinstance(value, list):
@@ -203,19 +224,53 @@ def _merge(whole: dict[str, Any], delta: dict[str, Any]) -> None:
             whole[name] = dict(value) if isinstance(value, dict) else value
 
 
-_SAID_ONCE = frozenset({"role", "id", "type", "name"})
+_SAID_ONCE = frozenset({"role", "id", "type"})
 
 
-def _failure(event: sse.Event) -> object:
+def _is_whole(event: sse.Event) -> bool:
+    """Whether an event at the end of a stream is all there, though its blank line is not."""
+    text = event.data.strip()
+    if text in (b"", b"[DONE]") or event_is_failure(event.name):
+        return True
+    try:
+        return isinstance(_parsed(text), dict | list)
+    except Refusal:
+        return False
+
+
+def _failure(text: bytes) -> object:
     """What an `event: error` says; some say it as plain text."""
     try:
-        return _parsed(event.data)
+        return _parsed(text)
     except Refusal:
-        return event.data.decode("utf-8", "replace")
+        return text.decode("utf-8", "replace")
 
 
 def _parsed(data: bytes) -> object:
+    """Read one JSON document without blanks around it. A byte that is no UTF-8 is replaced, as the
+    standard of event streams says.
+    """
+    text = data.decode("utf-8", "replace")
     try:
-        return _DECODER.decode(data.decode())
+        value, end = _DECODER.raw_decode(text)
     except (ValueError, RecursionError):
         raise unreadable("it is not JSON") from None
+    if end != len(text):
+        raise unreadable("it is not JSON")
+    if len(text) > 2 * MOST_NESTED and _is_nested_deeply(value, text):
+        raise unreadable("it is nested too deeply")
+    return value
+
+
+def _is_nested_deeply(value: object, text: str) -> bool:
+    if text.count("[") + text.count("{") <= MOST_NESTED:
+        return False
+    level = [value]
+    for _ in range(MOST_NESTED):
+        holders = [each for each in level if isinstance(each, dict | list)]
+        level = [
+            each
+            for holder in holders
+            for each in (holder.values() if isinstance(holder, dict) else holder)
+        ]
+    return bool(level)

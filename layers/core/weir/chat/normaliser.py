@@ -12,6 +12,7 @@ Rules of this file
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from weir.chat.failures import failure_in, refusal_in_answer
@@ -42,14 +43,21 @@ BROKEN_OFF = frozenset(
 )  # fmt: skip
 UNFINISHED = frozenset({"", "null", "none"})
 
+# Members of a delta or message that clients read as strings, beside its `content`.
+_TEXTS = ("reasoning_content", "reasoning", "refusal")
 # Members of a delta or message whose strings are no text of the answer.
 _NO_TEXT = frozenset({"role", "id", "type", "index", "object", "status", "format", "signature"})
 
 
 class Normaliser:
-    """Of one answer. `created` (Unix seconds) is for providers that do not say when."""
+    """Of one answer. `created` (Unix seconds) is for providers that do not say when; `choices` is
+    how many answers were asked for.
+    """
 
-    def __init__(self, completion_id: str, created: int, mask: Mask, outcome: Outcome) -> None:
+    def __init__(
+        self, completion_id: str, created: int, choices: int, mask: Mask, outcome: Outcome
+    ) -> None:
+        self._choices_asked = choices
         self._id = completion_id
         self._created = created
         self._model = ""
@@ -70,9 +78,10 @@ class Normaliser:
         return sorted(self._begun - self._finished)
 
     @property
-    def finished(self) -> int:
-        """How many answers are finished, if all that have begun are; else 0."""
-        return len(self._finished) if self._outcome.state is State.FINISHED else 0
+    def is_over(self) -> bool:
+        """Whether all the answers that were asked for are finished."""
+        is_finished = self._outcome.state is State.FINISHED
+        return is_finished and len(self._finished) >= self._choices_asked
 
     def chunk(self, value: object) -> dict[str, Any] | None:
         """Return a chunk of a stream in normal form; None for one that says nothing.
@@ -81,7 +90,7 @@ class Normaliser:
         or cannot be read.
         """
         self.texts = []
-        usage = usage_of(value) if isinstance(value, dict) else None
+        usage = usage_of(value)
         if usage is not None:  # also beside a failure
             self._outcome.usage = usage
             self._outcome.usage_is_final = False
@@ -110,23 +119,28 @@ class Normaliser:
         if not choices and usage is None:
             return None
         chunk["choices"] = choices
+        if usage is not None or "usage" in chunk:
+            chunk["usage"] = usage
         return self._named(chunk, CHUNK)
 
     def completion(self, value: object) -> dict[str, Any]:
         """Return a whole answer in normal form. Raises the same refusals."""
         self.texts = []
-        self._outcome.usage = usage_of(value) if isinstance(value, dict) else None
+        usage = self._outcome.usage = usage_of(value)
         try:
             answer = self._checked(value)
+            if not answer.get("choices"):
+                raise unreadable("it has no choices")
         except Refusal:
-            if self._outcome.usage is None:
-                self._outcome.state = State.REFUSED  # it says so itself: it has done nothing
+            if usage is None:
+                self._outcome.state = State.REFUSED  # it says itself that it has done nothing
             raise
         choices = _choices(answer)
-        if not choices:
-            raise unreadable("it has no choices")
+        if usage is not None or "usage" in answer:
+            answer["usage"] = usage
         for place, choice in enumerate(choices):
             index = _index(choice, place)
+            is_part = "delta" in choice
             message = _message(choice)
             if "tool_calls" in message:
                 _ToolCalls(self._id, index).normalise(message, whole=True)
@@ -137,9 +151,11 @@ class Normaliser:
             reason = _respell_finish_reason(choice)
             if reason in BROKEN_OFF:
                 raise UpstreamFailed("The provider broke off its answer.")
+            if reason is None and is_part:
+                raise unreadable("it is only a part of an answer")
             choice["finish_reason"] = reason or "stop"
             self._finished.add(index)
-        self._outcome.content_bytes += sum(_utf8(text) for _, text in self.texts)
+        self._outcome.content_bytes += _utf8(self.texts)
         self._outcome.state = State.FINISHED
         self._outcome.usage_is_final = self._outcome.usage is not None
         answer["choices"] = choices
@@ -163,13 +179,12 @@ class Normaliser:
             raise refusal_in_answer(failure, self._mask, before_any_word=silent)
         if not isinstance(value, dict):
             raise unreadable("it is not an object")
+        value.pop("error", None)  # it says nothing, but clients take any for a failure
         return value
 
     def _count(self, usage: dict[str, Any] | None) -> None:
         outcome = self._outcome
-        said = 0
-        for _, text in self.texts:
-            said += _utf8(text)
+        said = _utf8(self.texts)
         if said:
             outcome.content_bytes += said
             outcome.content_chunks += 1
@@ -180,8 +195,8 @@ class Normaliser:
         is_finished = outcome.state is State.FINISHED
         if usage is not None:
             outcome.usage_is_final = is_finished
-        else:  # another answer may begin after the first
-            outcome.usage_is_final &= is_finished
+        else:  # another answer may begin after the first, or this one go on
+            outcome.usage_is_final &= is_finished and not said
 
     def _named(self, value: dict[str, Any], kind: str) -> dict[str, Any]:
         model, created = value.get("model"), value.get("created")
@@ -198,60 +213,120 @@ class Normaliser:
         return value
 
 
+@dataclass(slots=True)
+class _Call:
+    """A tool call that has begun: what is known of it, "" for what is not."""
+
+    id: str
+    name: str
+    arguments_begun: bool
+
+
 class _ToolCalls:
     """The tool calls of one answer. Some providers send them without an index, or number all of
-    them 0; every client puts them together by it.
+    them 0; every client puts them together by it. Some repeat the id and the name with every piece;
+    some clients add up names, and take an id for a new call.
     """
 
     def __init__(self, completion_id: str, choice: int) -> None:
         self._prefix = f"call_{completion_id[-24:]}_{choice}"
-        self._ids: list[str] = []  # by our index; "" for what has no id of its own
-        self._ours: dict[int, int] = {}  # by the provider's index
+        self._calls: list[_Call] = []  # by our index
+        self._ours: dict[int, int] = {}  # our index by the provider's
+        self._by_id: dict[str, int] = {}
 
-    def normalise(self, delta: dict[str, Any], *, whole: bool = False) -> None:
-        calls = delta["tool_calls"]
+    def normalise(self, said: dict[str, Any], *, whole: bool = False) -> None:
+        """Respell the calls in a delta, or in a `whole` message."""
+        calls = said["tool_calls"]
         calls = [calls] if isinstance(calls, dict) else calls
-        found = [call for call in calls if isinstance(call, dict)] if calls else []
-        if not isinstance(calls, list) or not found:
-            del delta["tool_calls"]
+        found = (
+            [each for each in calls if isinstance(each, dict)] if isinstance(calls, list) else []
+        )
+        if not found:
+            del said["tool_calls"]
             return
-        delta["tool_calls"] = found
+        said["tool_calls"] = found
+        begun = len(self._calls)  # before this chunk
         for call in found:
-            function = call.get("function")
-            if isinstance(function, dict) and not isinstance(function.get("arguments"), str | None):
-                function["arguments"] = json.dumps(function["arguments"], separators=(",", ":"))
-            index, begins = self._place(call)
-            if begins and not call.get("id"):
-                call["id"] = f"{self._prefix}_{index}"
-            if begins and not call.get("type"):
-                call["type"] = "custom" if "custom" in call else "function"
+            piece = _Call(_id_of(call), *_respell_function(call))
+            index = self._place(call.get("index"), piece, begun)
+            if index == len(self._calls):
+                self._begin(call, piece)
+            else:
+                self._go_on(call, self._calls[index], piece)
             if whole:
                 call.pop("index", None)
             else:
                 call["index"] = index
 
-    def _place(self, call: dict[str, Any]) -> tuple[int, bool]:
-        """Return our index of it, and whether it begins here."""
-        theirs, id_ = call.get("index"), call.get("id")
-        id_ = id_ if isinstance(id_, str) else ""
-        function = call.get("function")
-        named = "custom" in call or (isinstance(function, dict) and bool(function.get("name")))
-        if id_ and id_ in self._ids:
-            return self._ids.index(id_), False
+    def _place(self, theirs: object, piece: _Call, begun: int) -> int:
+        """Return our index of it: the next one if it begins here."""
+        new = len(self._calls)
+        if piece.id in self._by_id:
+            return self._by_id[piece.id]
         if type(theirs) is int and 0 <= theirs < MOST_CHOICES:
             ours = self._ours.get(theirs)
-            # The same index again is the same call, unless another id and name say otherwise.
-            if ours is not None and not (named and id_ and self._ids[ours]):
-                return ours, False
-            self._ours[theirs] = len(self._ids)
-        elif self._ids and not named:
-            return len(self._ids) - 1, False
-        self._ids.append(id_)
-        return len(self._ids) - 1, True
+            if ours is None or _is_another(self._calls[ours], piece, same_chunk=ours >= begun):
+                self._ours[theirs] = ours = new
+            return ours
+        return new if piece.name or not new else new - 1
+
+    def _begin(self, call: dict[str, Any], piece: _Call) -> None:
+        call["id"] = piece.id or f"{self._prefix}_{len(self._calls)}"
+        if call.get("type") not in ("function", "custom"):
+            call["type"] = "custom" if "custom" in call else "function"
+        if piece.id:
+            self._by_id[piece.id] = len(self._calls)
+        self._calls.append(piece)
+
+    def _go_on(self, call: dict[str, Any], known: _Call, piece: _Call) -> None:
+        call.pop("id", None)
+        call.pop("type", None)
+        if piece.name == known.name:
+            call.get("function", {}).pop("name", None)
+        else:
+            known.name += piece.name
+        known.arguments_begun |= piece.arguments_begun
 
 
-def usage_of(value: dict[str, Any]) -> dict[str, Any] | None:
+def _is_another(known: _Call, piece: _Call, *, same_chunk: bool) -> bool:
+    """Whether a piece with the same index is of another call. Only one with a name can be."""
+    if not piece.name or not known.name:
+        return False
+    if piece.id and known.id:
+        return True
+    return same_chunk or (piece.name != known.name and known.arguments_begun)
+
+
+def _id_of(call: dict[str, Any]) -> str:
+    id_ = call.get("id")
+    return str(id_) if isinstance(id_, str) or type(id_) is int else ""
+
+
+def _respell_function(call: dict[str, Any]) -> tuple[str, bool]:
+    """Return its name, or "" if it is not said here, and whether arguments are."""
+    function = call.get("function")
+    if "custom" in call and function is None:
+        custom = call["custom"] if isinstance(call["custom"], dict) else {}
+        return str(custom.get("name") or ""), bool(custom.get("input"))
+    if not isinstance(function, dict):
+        function = call["function"] = {"name": function}
+    arguments = function.get("arguments")
+    if arguments is None:
+        arguments = function["arguments"] = ""
+    elif not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
+        function["arguments"] = arguments
+    name = function.get("name")
+    if isinstance(name, str) and name:
+        return name, bool(arguments)
+    function.pop("name", None)
+    return "", bool(arguments)
+
+
+def usage_of(value: object) -> dict[str, Any] | None:
     """Return the usage that a chunk or completion has; None if there is no number in it."""
+    if not isinstance(value, dict):
+        return None
     usage = value.get("usage")
     if usage is None and "x_groq" in value:
         groq = value["x_groq"]
@@ -271,8 +346,12 @@ def _choices(value: dict[str, Any]) -> list[dict[str, Any]]:
     choices = value.get("choices")
     if not choices:
         return []
-    if not isinstance(choices, list) or not all(isinstance(each, dict) for each in choices):
+    if not isinstance(choices, list):
         raise unreadable("its choices are not a list of objects")
+    for choice in choices:
+        if not isinstance(choice, dict):
+            raise unreadable("its choices are not a list of objects")
+        choice.pop("error", None)  # as in `_checked`
     return choices
 
 
@@ -284,25 +363,34 @@ def _index(choice: dict[str, Any], place: int) -> int:
 
 
 def _delta(choice: dict[str, Any]) -> dict[str, Any]:
-    """A `message` beside a `delta` is taken to repeat it."""
+    """A `message` or `text` beside a `delta` is taken to repeat it."""
     delta = choice.get("delta")
+    message, text = choice.pop("message", None), choice.pop("text", None)
     if not isinstance(delta, dict):
-        said = delta if delta is not None else choice.pop("message", choice.pop("text", None))
-        delta = choice["delta"] = _said(said)
-    if "content" in delta and not isinstance(delta["content"], str | None):
-        _flatten(delta)
+        delta = choice["delta"] = _said(delta or message or text)
+    if not _is_plain(delta):
+        _respell(delta)
     return delta
 
 
 def _message(choice: dict[str, Any]) -> dict[str, Any]:
-    message = choice.get("message")
-    if not isinstance(message, dict):
-        message = choice["message"] = _said(message if message else choice.pop("text", None))
+    delta, text = choice.pop("delta", None), choice.pop("text", None)
+    message = choice["message"] = _said(choice.get("message") or delta or text)
     message.setdefault("role", "assistant")
     message.setdefault("content", None)
-    if not isinstance(message["content"], str | None):
-        _flatten(message)
+    _respell(message)
     return message
+
+
+def _respell(said: dict[str, Any]) -> None:
+    """What clients read as strings is one, or null."""
+    if "content" in said and not isinstance(said["content"], str | None):
+        _flatten(said)
+    if "role" in said and said["role"] != "assistant":
+        said["role"] = "assistant"
+    for name in _TEXTS:
+        if name in said and not isinstance(said[name], str | None):
+            said[name] = "".join(_strings(said[name]))
 
 
 def _said(value: object) -> dict[str, Any]:
@@ -349,10 +437,14 @@ def _respell_finish_reason(choice: dict[str, Any]) -> str | None:
     return respelt
 
 
+def _is_plain(said: dict[str, Any]) -> bool:
+    """Whether it is a content and nothing else, as nearly all are."""
+    return len(said) == 1 and isinstance(said.get("content"), str)
+
+
 def _texts(index: int, said: dict[str, Any]) -> list[tuple[tuple[int, str], str]]:
-    content = said.get("content")
-    if isinstance(content, str) and (len(said) == 1 or (len(said) == 2 and "role" in said)):
-        return [((index, "content"), content)] if content else []
+    if _is_plain(said):
+        return [((index, "content"), said["content"])] if said["content"] else []
     return [((index, path), text) for path, text in _placed(said) if text]
 
 
@@ -376,5 +468,8 @@ def _strings(value: Any) -> Iterator[str]:
     return (text for _, text in _placed(value))
 
 
-def _utf8(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+def _utf8(texts: list[tuple[tuple[int, str], str]]) -> int:
+    size = 0
+    for _, text in texts:
+        size += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    return size

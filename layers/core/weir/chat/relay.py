@@ -129,10 +129,10 @@ def stream(
         for data in _arrivals(upstream, watch, outcome, answering.cancelled, frames.let_go_after):
             out, failure = (sse.HEARTBEAT, None) if data is None else frames.feed(data)
             if out:
-                watch.spoke = timing.monotonic()
-                if outcome.first_byte_s is None:
-                    outcome.first_byte_s = watch.spoke - watch.started
-                watch.committed = True
+                now = timing.monotonic()
+                if not watch.committed:
+                    outcome.first_byte_s = now - watch.started
+                watch.speak(now)
                 yield out
             if failure is not None:
                 outcome.ending = Ending.BROKEN
@@ -162,11 +162,9 @@ def complete(answering: Answering, upstream: Upstream, timing: Timing, outcome: 
     whole = _Whole(answering, upstream.mask, outcome)
     try:
         for data in _arrivals(upstream, watch, outcome, answering.cancelled, whole.let_go_after):
-            watch.spoke = timing.monotonic()  # nobody waits for heartbeats
+            watch.sign_of_life_at = float("inf")  # nobody waits for heartbeats
             if data is not None:
                 whole.feed(data)
-                if outcome.state is State.BEGUN:
-                    outcome.state = State.SPEAKING  # how much of it is done cannot be known
                 if whole.done:
                     break
         return whole.end()
@@ -188,16 +186,17 @@ def error_chunk(refusal: Refusal) -> dict[str, Any]:
 
 
 class _Watch:
-    """When the upstream was last heard, and when the client last heard from us."""
+    """When the upstream was last heard, and when the client is to hear from us."""
 
     def __init__(self, timing: Timing) -> None:
         self.timing = timing
-        self.started = self.heard = self.spoke = timing.monotonic()
+        self.started = self.heard = timing.monotonic()
         self.committed = False
+        self.sign_of_life_at = self.started + timing.commit_after_s
 
-    def next_sign_of_life(self) -> float:
-        timing = self.timing
-        return self.spoke + (timing.heartbeat_every_s if self.committed else timing.commit_after_s)
+    def speak(self, now: float) -> None:
+        self.committed = True
+        self.sign_of_life_at = now + self.timing.heartbeat_every_s
 
 
 def _arrivals(
@@ -218,9 +217,9 @@ def _arrivals(
     while True:
         silent_at = watch.heard + timing.upstream_silence_s
         wait_until = min(
-            watch.next_sign_of_life(), silent_at, timing.deadline, now + CANCEL_CHECK_S, let_go_at
+            watch.sign_of_life_at, silent_at, timing.deadline, now + CANCEL_CHECK_S, let_go_at
         )
-        data = _received(upstream, max(0.0, wait_until - now), outcome)
+        data = _received(upstream, max(0.0, wait_until - now), outcome, let_go_after, timing)
         now = timing.monotonic()
         if data == b"":
             return
@@ -228,8 +227,11 @@ def _arrivals(
             watch.heard = now
             yield data
             now = timing.monotonic()
-            let_go_s = let_go_after(timing)
-            let_go_at = float("inf") if let_go_s is None else min(let_go_at, now + let_go_s)
+            let_go_s = let_go_after(timing) if outcome.state is State.FINISHED else None
+            if let_go_s is None:
+                let_go_at = float("inf")
+            else:
+                let_go_at = min(let_go_at, now + let_go_s, timing.deadline)
         elif now >= silent_at:
             raise UpstreamTimeout("The provider fell silent.")
         if cancelled():  # after what has come: it is paid for
@@ -238,23 +240,29 @@ def _arrivals(
             return
         if now >= timing.deadline:
             raise DeadlineExceeded("The answer took longer than this deployment allows.")
-        if now >= watch.next_sign_of_life():
+        if now >= watch.sign_of_life_at:
             yield None
             now = timing.monotonic()
 
 
-def _received(upstream: Upstream, timeout_s: float, outcome: Outcome) -> bytes | None:
-    """As Upstream.receive. A connection that breaks after the answer was finished has ended."""
+def _received(
+    upstream: Upstream,
+    timeout_s: float,
+    outcome: Outcome,
+    let_go_after: Callable[[Timing], float | None],
+    timing: Timing,
+) -> bytes | None:
+    """As Upstream.receive. A connection that breaks after the answer was over has ended."""
     try:
         data = upstream.receive(timeout_s)
     except Refusal:
-        if outcome.state is State.FINISHED:
+        if let_go_after(timing) is not None:
             return b""
         outcome.ending = Ending.BROKEN
         if outcome.state is State.UNHEARD:
             outcome.state = State.REFUSED
         raise
-    if data is not None and outcome.state is State.UNHEARD:
+    if outcome.state is State.UNHEARD and data is not None:
         outcome.state = State.BEGUN
     return data
 
@@ -266,7 +274,9 @@ class _Reading:
         self._answering = answering
         self._mask = mask
         self._outcome = outcome
-        self._normaliser = Normaliser(answering.completion_id, answering.created, mask, outcome)
+        self._normaliser = Normaliser(
+            answering.completion_id, answering.created, answering.choices, mask, outcome
+        )
         self._intake = Intake(
             self._normaliser,
             mask,
@@ -279,7 +289,7 @@ class _Reading:
 
     def let_go_after(self, timing: Timing) -> float | None:
         """Seconds for which a finished answer's stream is still listened to; None: it goes on."""
-        if self._normaliser.finished < self._answering.choices:
+        if not self._normaliser.is_over:
             return None
         final = self._outcome.usage_is_final
         return timing.let_say_done_s if final else timing.let_tell_usage_s
@@ -309,7 +319,8 @@ class _Frames(_Reading):
         out: list[bytes] = []
         try:
             for chunk in self._intake.feed(data):
-                out += self._frame(chunk)
+                if self._is_for_the_caller(chunk):
+                    out.append(self._line(chunk))
                 if self._is_used_up():
                     out += self._cut()
                     break
@@ -323,25 +334,27 @@ class _Frames(_Reading):
     def end(self) -> bytes:
         """The body ended without `[DONE]`: a stream that was whole gets it from us."""
         try:
-            out = [frame for chunk in self._intake.end() for frame in self._frame(chunk)]
+            chunks = [chunk for chunk in self._intake.end() if self._is_for_the_caller(chunk)]
         except Refusal:
             self._outcome.ending = Ending.BROKEN
             raise
-        return b"".join([*out, *self._end_well()])
+        return b"".join([*map(self._line, chunks), *self._end_well()])
 
-    def _frame(self, chunk: dict[str, Any]) -> Iterator[bytes]:
-        usage = chunk.get("usage")
+    def _is_for_the_caller(self, chunk: dict[str, Any]) -> bool:
+        """Put our receipt in the place of the provider's usage, or take it out."""
         if not self._answering.usage_wanted:
-            if not chunk["choices"]:
-                return  # clients that did not ask for it index choices[0] of every chunk
             chunk.pop("usage", None)
-        elif isinstance(usage, dict):
-            self._usage_told = True
+            # Clients that did not ask for it index choices[0] of every chunk.
+            has_more = bool(chunk["choices"])
+            self._outcome.chunks += has_more
+            return has_more
+        self._outcome.chunks += 1
+        if isinstance(chunk.get("usage"), dict):
+            self._usage_told = self._outcome.usage_is_final
             receipt = self._answering.receipt(self._outcome)
             if receipt is not None:
                 chunk["usage"] = receipt
-        self._outcome.chunks += 1
-        yield self._line(chunk)
+        return True
 
     def _end_well(self) -> list[bytes]:
         self._require_whole()
@@ -360,7 +373,8 @@ class _Frames(_Reading):
     def _last_frames(self) -> list[bytes]:
         self.done = True
         usage = None
-        if self._answering.usage_wanted and not self._usage_told:
+        is_told = self._usage_told and self._outcome.usage_is_final
+        if self._answering.usage_wanted and not is_told:
             usage = self._answering.receipt(self._outcome)
         told = [] if usage is None else [self._line(self._normaliser.usage_chunk(usage))]
         return [*told, sse.DONE]
@@ -387,6 +401,8 @@ class _Whole(_Reading):
                     self.done = True
                     return
             self.done = self._intake.done
+            if self._outcome.state is State.BEGUN and not self._intake.is_stream:
+                self._outcome.state = State.SPEAKING  # how much of it is done cannot be known
 
     def end(self) -> bytes:
         with self._breaking():
@@ -422,9 +438,17 @@ def _masked(value: dict[str, Any], mask: Mask) -> bytes:
 
 
 def _compact(value: dict[str, Any]) -> bytes:
+    text = _ENCODER.encode(value)
+    if text.isascii():
+        return text.encode()
+    for mark, escaped in _LINE_ENDS:
+        text = text.replace(mark, escaped)
     # A lone surrogate cannot be UTF-8; its JSON escape can.
-    return _ENCODER.encode(value).encode("utf-8", "backslashreplace")
+    return text.encode("utf-8", "backslashreplace")
 
 
+# Characters at which some clients' readers end a line (Python's str.splitlines), beside those that
+# JSON escapes anyway.
+_LINE_ENDS = [(chr(code), f"\\u{code:04x}") for code in (0x85, 0x2028, 0x2029)]
 # Made once: json.dumps with arguments would make one for every chunk.
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))

@@ -36,6 +36,8 @@ class EventReader:
         self._at_start = True
 
     def feed(self, data: bytes) -> list[Event]:
+        if not self._pending and not self._at_start and _is_one_plain_event(data):
+            return [Event("message", data[6:-2])]
         pending = self._pending + data
         if self._at_start:
             if len(pending) < len(_BOM) and _BOM.startswith(pending):
@@ -49,17 +51,33 @@ class EventReader:
             body = pending[: len(pending) - len(held)]
             pending = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n") + held
         *blocks, self._pending = pending.split(b"\n\n")
-        if len(self._pending) > MAX_EVENT_BYTES:
+        if len(pending) > MAX_EVENT_BYTES and (
+            max(map(len, [*blocks, self._pending])) > MAX_EVENT_BYTES
+        ):
             raise EventTooLarge(f"an event of more than {MAX_EVENT_BYTES} bytes")
         return [event for block in blocks if (event := _event(block))]
 
-    def unfinished(self) -> Event | None:
-        """What stands there when the stream has ended: the standard says to discard it."""
-        return _event(self._pending.rstrip(b"\r"))
+    def end(self) -> tuple[list[Event], Event | None]:
+        """Return the events that the end of the stream completes (a CR that was held was a whole
+        line end), and what stands there unfinished: the standard says to discard it.
+        """
+        ended = self.feed(b"\n") if self._pending.endswith(b"\r") else []
+        return ended, _event(self._pending)
 
 
 def frame(json_line: bytes) -> bytes:
     return b"data: " + json_line + b"\n\n"
+
+
+def _is_one_plain_event(data: bytes) -> bool:
+    """Whether it is what nearly all arrivals are: `data: …`, LF, LF."""
+    return (
+        data.startswith(b"data: ")
+        and data.endswith(b"\n\n")
+        and data.count(b"\n") == 2
+        and b"\r" not in data
+        and len(data) < MAX_EVENT_BYTES
+    )
 
 
 def _event(block: bytes) -> Event | None:
