@@ -142,15 +142,16 @@ def test_gateway_stays_readable_honest_and_settled_whatever_providers_send(
         sent[reply.headers["X-Request-Id"]] = (number, odd, succeeded)
         counted["succeeded" if succeeded else f"failed with {reply.status_code}"] += 1
         number += 1
-    check_books(stack, f"u_fuzz_{SEED}", sent)
+    counted["above what was held"] = check_books(stack, f"u_fuzz_{SEED}", sent)
     print(f"{number} requests: {dict(counted)}")  # noqa: T201
     assert counted["succeeded"] > number / 4
 
 
-def check_books(stack: Stack, uid: str, sent: dict[str, tuple[int, Oddity, bool]]) -> None:
+def check_books(stack: Stack, uid: str, sent: dict[str, tuple[int, Oddity, bool]]) -> int:
+    """Return how many were charged more than was held, because the provider told more."""
     books: Books = balanced(stack)  # nothing is held, and the counters are what the rows add up to
     rows = [row for row in books.of("USAGE#") if row["pk"].endswith(f"#u#{uid}")]
-    assert Counter(row["request_id"] for row in rows) == Counter(sent)
+    assert Counter(row["request_id"] for row in rows) == Counter(sent.keys())
     for row in rows:
         number, odd, succeeded = sent[row["request_id"]]
         try:
@@ -162,3 +163,4 @@ def check_books(stack: Stack, uid: str, sent: dict[str, tuple[int, Oddity, bool]
     ]
     above = {line["request_id"] for line in lines if line.get("AboveWorstCase")}
     assert above == {row["request_id"] for row in rows if "excess_nano_usd" in row}
+    return len(above)
