@@ -62,15 +62,27 @@ MATRIX: dict[str, tuple[str, dict[str, Any], int, str | None]] = {
     ),
     "error inside a 200": (
         "pass",
-        {"do": "frames", "frames": [BEGUN, 'data: {"error":{"message":"overloaded"}}\n\n']},
+        {"do": "frames", "frames": [BEGUN, 'data: {"error":{"message":"boom"}}\n\n']},
         200,
         "upstream_error",
     ),
+    "overload inside a 200": (
+        "pass",
+        {"do": "frames", "frames": [BEGUN, 'data: {"error":{"message":"overloaded"}}\n\n']},
+        200,
+        "upstream_rate_limited",
+    ),
     "error as a 200's first event": (
         "pass",
-        {"do": "frames", "frames": ['data: {"error":{"message":"overloaded"}}\n\n']},
+        {"do": "frames", "frames": ['data: {"error":{"message":"boom"}}\n\n']},
         502,
         "upstream_error",
+    ),
+    "overload as a 200's first event": (
+        "pass",
+        {"do": "frames", "frames": ['data: {"error":{"message":"overloaded"}}\n\n']},
+        503,
+        "upstream_rate_limited",
     ),
     "401": ("pass", {"do": "fail", "status": 401}, 502, "upstream_credentials_refused"),
     "429": ("pass", {"do": "fail", "status": 429}, 503, "upstream_rate_limited"),
@@ -135,7 +147,13 @@ def test_storm_of_500s_passes_without_a_trace(client: OpenAI, provider: FakeProv
 
 
 def test_five_megabytes_stream_through_whole(client: OpenAI, provider: FakeProvider) -> None:
-    how = {"do": "stream", "chunks": 80, "text": "x" * 65_536, "gap_s": 0}
-    status, code, text = outcome_of(client, how)
-    assert (status, code, len(text)) == (200, None, 80 * 65_536)
+    """They lie beside the words, of which there are no more than the output cap allows."""
+    beside = chunk("w ", obfuscation="x" * 65_536).decode()
+    ends = [chunk(None, "stop").decode(), "data: [DONE]\n\n"]
+    provider.does = {"do": "frames", "frames": [beside] * 80 + ends}
+    try:
+        status, code, text = outcome_of(client, {})
+    finally:
+        provider.does = {}
+    assert (status, code, text) == (200, None, "w " * 80)
     wait_until_let_go(provider)
