@@ -32,7 +32,7 @@ MODULES = {
     "web/origins": [f"{UNIT}/web/test_origins.py"],
 }
 TIMEOUT_S = 120
-COUNT = os.environ.get("MUTANTS", "25")
+COUNT = os.environ.get("MUTANTS", "10")
 SEED = int(os.environ.get("MUTATION_SEED", "1"))
 
 

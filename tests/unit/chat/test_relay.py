@@ -63,7 +63,8 @@ def run(
 
 
 def answering(script: Script, **how: Any) -> Answering:
-    return Answering("ours", 1, MANY, **{"cancelled": script.cancelled, **how})
+    most = how.pop("output_tokens", MANY)
+    return Answering("ours", 1, most, **{"cancelled": script.cancelled, **how})
 
 
 def may_bill(outcome: Outcome) -> tuple[bool, bool]:
@@ -718,3 +719,16 @@ def test_used_up_quota_is_a_402_that_no_retry_helps() -> None:
 def test_busy_ledger_asks_to_come_again_in_a_second() -> None:
     assert LedgerBusy().headers == {"Retry-After": "1"}
     assert (LedgerBusy().status, LedgerBusy().code) == (503, "ledger_busy")
+
+
+def test_stream_that_says_nothing_for_ever_has_a_bound_of_size() -> None:
+    comment = b":" + b"." * 999_997 + b"\n\n"
+    script = Script(chunk("a"), *[comment] * 40)
+    timing = Timing(script.monotonic, deadline=script.now + 300)
+    writes = list(relay.stream(answering(script, output_tokens=1), script, timing, Outcome()))
+    assert objects(writes)[-1]["error"]["code"] == "upstream_invalid_response"  # type: ignore[index]
+    assert script.steps, "it was not read to its end"
+    within = Script(chunk("a"), *[comment] * 31, chunk(None, "stop"), DONE)
+    timing = Timing(within.monotonic, deadline=within.now + 300)
+    writes = list(relay.stream(answering(within, output_tokens=1), within, timing, Outcome()))
+    assert text(writes).endswith("data: [DONE]\n\n")

@@ -444,6 +444,21 @@ def test_id_that_the_answer_could_not_repeat_is_refused_before_anything_is_paid(
     assert (status, headers[name], list(rest)) == (200, '"' * 255, [])
 
 
+def test_body_of_four_million_bytes_is_the_longest(
+    load: Load, signing_key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = load("chat", **CHAT_DOOR)
+    opened = asks(door, monkeypatch, {"main": whole})
+    asked = chat_event(door, signing_key)
+    body = json.dumps({"messages": [{"role": "user", "content": "hi"}]})
+    asked["body"] = body + " " * (4_000_001 - len(body))
+    status, _, answer, _ = door.handler(asked, CONTEXT)
+    assert (status, json.loads(answer)["error"]["code"]) == (413, "request_too_large")
+    assert opened == []
+    asked["body"] = asked["body"][:-1]
+    assert door.handler(asked, CONTEXT)[0] == 200
+
+
 def test_response_may_be_unread_for_no_longer_than_an_answer_may_take(
     load: Load, signing_key: SigningKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
