@@ -41,6 +41,7 @@ ECHOED = {
     "providersays",
     "provider413",
     "providerstream",
+    "unknownpath",
 }
 # The log of `make run`'s gateway has the paths that were asked for. On AWS the access log has the
 # route alone (tests/template/test_template.py).
