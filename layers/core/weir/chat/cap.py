@@ -45,18 +45,19 @@ _STOPS = (
 # Everything else that is not ASCII counts as a letter: fewer words, at worst. `don't` is one word.
 # A control token that a provider shows, <|…|>, is one token, and so may a heading's tag be.
 _LETTER = rf"(?:[A-Za-z]|[^\x00-\x7f\s{_STOPS}])"
-_WORD = re.compile(rf"<\|[^\s|]{{1,40}}\|>|</?h[1-6]>|[0-9]+|{_LETTER}(?:{_LETTER}|['\u2019])*")
+# Patterns are compiled (and kept by `re`) when an answer first needs them, not at each cold start.
+_WORD = rf"<\|[^\s|]{{1,40}}\|>|</?h[1-6]>|[0-9]+|{_LETTER}(?:{_LETTER}|['\u2019])*"
 # Tags may be one token with both brackets; a letter beyond ASCII may have a mark after it in its.
-_GAP = re.compile(r"(?<![^A-Za-z0-9'])[\t-\r !-&(-/:;=?@\[-`{-~]{2,}(?='?[A-Za-z0-9])")
-_WORD_BEFORE_BLANK = re.compile(rf".*(?:[0-9]|{_LETTER})(?=[ \n])", re.DOTALL)
+_GAP = r"(?<![^A-Za-z0-9'])[\t-\r !-&(-/:;=?@\[-`{-~]{2,}(?='?[A-Za-z0-9])"
+_WORD_BEFORE_BLANK = rf"(?s:.*)(?:[0-9]|{_LETTER})(?=[ \n])"
 _LONG = 8  # no shorter word needs more than one token: 8 emoji take a whole one
 
 _TOKEN = 128  # units
 _DIGIT, _LETTER_UNIT, _REPEATED = 4, 1, 2
 _CLASSES = (  # of characters beyond ASCII, with the units that each takes
-    (re.compile("[\U00010000-\U0010ffff]"), 18),
-    (re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]"), 8),
-    (re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"), 4),
+    ("[\U00010000-\U0010ffff]", 18),
+    ("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]", 8),
+    ("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]", 4),
 )
 _OTHER = 2
 _MARKS, _BLANKS = 256, 1_024  # of them a token holds at most
@@ -152,7 +153,7 @@ class _Text:
     def least_tokens(self) -> int:
         text = self.open + "".join(self.pieces)
         self.pieces.clear()
-        found = _WORD_BEFORE_BLANK.match(text)
+        found = re.match(_WORD_BEFORE_BLANK, text)
         if found:
             words, marks, blanks = _counted(found[0], self._escaped)
             self._words += words - 1  # its end is a word of `open`
@@ -168,17 +169,17 @@ class _Text:
         )
 
 
-_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_ESCAPE = r"(?s)\\(?:u[0-9a-fA-F]{4}|.)"
 
 
 def _counted(text: str, escaped: bool) -> tuple[int, int, int]:
     """Return tokens that words and gaps take at least, and the numbers of marks and of blanks."""
     if escaped and "\\" in text:  # one character each, which may be anything
-        text = _ESCAPE.sub("\u00e9", text)
-    words = _WORD.findall(text)
+        text = re.sub(_ESCAPE, "\u00e9", text)
+    words = re.findall(_WORD, text)
     tokens = len(words) + sum(_tokens_of(word) - 1 for word in words if len(word) > _LONG)
     if not escaped:
-        tokens += len(_GAP.findall(text))
+        tokens += len(re.findall(_GAP, text))
     visible = len("".join(text.split())) - text.count("\0")
     return tokens, visible - sum(map(len, words)), len(text) - visible
 
@@ -197,5 +198,5 @@ def _tokens_of(word: str) -> int:
         ascii_letters = len(word.encode("ascii", "ignore"))
         units = _LETTER_UNIT * ascii_letters + _OTHER * (len(word) - ascii_letters)
         for characters, each in _CLASSES:
-            units += (each - _OTHER) * len(characters.findall(word))
+            units += (each - _OTHER) * len(re.findall(characters, word))
     return max(1, -(-units // _TOKEN))

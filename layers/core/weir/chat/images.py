@@ -13,7 +13,8 @@ from weir.errors import BadRequest
 MAX_URL = 2048
 DETAILS = ("auto", "low", "high")
 
-_DATA = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,")
+# Compiled (and kept by `re`) when a request first has an image, not at each cold start.
+_DATA = r"data:image/(?:png|jpeg|gif|webp);base64,"
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 # How the files begin, in base64: 89 50 4E 47 0D 0A 1A 0A; FF D8 FF; "GIF8"; "RIFF".
 _BEGINNINGS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
@@ -21,10 +22,9 @@ _BEGINNINGS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
 # A name of at least two labels, of which the last begins with a letter: no address in numbers, in
 # any notation (WHATWG URL standard, "ends in a number"), no user before an @, no dot at the end.
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-_URL = re.compile(
-    rf"https://(?P<host>(?:{_LABEL}\.)+(?P<top>[a-z][a-z0-9-]*[a-z0-9]))(?::[0-9]{{1,5}})?"
-    r"(?:[/?#][^\x00-\x20\x7f\\\ud800-\udfff]*)?",
-    re.IGNORECASE | re.ASCII,
+_URL = (
+    rf"(?ia)https://(?P<host>(?:{_LABEL}\.)+(?P<top>[a-z][a-z0-9-]*[a-z0-9]))(?::[0-9]{{1,5}})?"
+    r"(?:[/?#][^\x00-\x20\x7f\\\ud800-\udfff]*)?"
 )
 # Names that mean something else within a private network (RFC 6761, 6762, 8375, 9476; ICANN 2024).
 _PRIVATE = frozenset(
@@ -54,7 +54,7 @@ def check_image(image: object, place: str) -> dict[str, Any]:
 
 def is_image_data(url: str) -> bool:
     """Whether a data: URL holds the beginning of an image, and only base64 after it."""
-    found = _DATA.match(url)
+    found = re.match(_DATA, url)
     if found is None or not url.startswith(_BEGINNINGS, found.end()) or not url.isascii():
         return False
     # There may be megabytes: one pass that leaves only what is no base64.
@@ -63,7 +63,7 @@ def is_image_data(url: str) -> bool:
 
 
 def is_public_url(url: str) -> bool:
-    found = _URL.fullmatch(url) if len(url) <= MAX_URL else None
+    found = re.fullmatch(_URL, url) if len(url) <= MAX_URL else None
     return found is not None and found["top"].lower() not in _PRIVATE
 
 
