@@ -4,7 +4,7 @@ And no test depends on how fast this machine is just now.
 
 import os
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 for _name in [name for name in os.environ if name.startswith("AWS_")]:
     del os.environ[_name]
@@ -17,5 +17,5 @@ os.environ.update(
     AWS_EC2_METADATA_DISABLED="true",
 )
 
-settings.register_profile("weir", deadline=None)
+settings.register_profile("weir", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("weir")
