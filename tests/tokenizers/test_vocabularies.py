@@ -82,7 +82,7 @@ def as_text(token: bytes) -> set[str]:
 def test_no_token_holds_more_than_is_counted_for_one(tokens: Tokens) -> None:
     for token in tokens:
         for text in as_text(token):
-            words = cap._WORD.findall(text)
+            words = re.findall(cap._WORD, text)
             assert len(words) <= 1, text
             assert not JOINED.search(text), text
             if words:  # also where the token before ends with the same character
