@@ -26,12 +26,8 @@ from tests.unit.chat.test_faults import (
     refused,
 )
 from tests.unit.web.test_edge import every_refusal
-from weir.chat.failures import (
-    event_is_failure,
-    failure_in,
-    refusal_in_answer,
-    refusal_of_upstream,
-)
+from weir.chat.detection import event_is_failure, failure_in
+from weir.chat.failures import refusal_in_answer, refusal_of_upstream
 from weir.chat.masking import Mask
 from weir.errors import Refusal
 

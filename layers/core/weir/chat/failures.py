@@ -21,13 +21,9 @@ from weir.errors import Refusal, TooLarge, UpstreamBusy, UpstreamFailed, Upstrea
 MAX_TEXT = 1000  # characters of a provider's message that a caller sees
 MAX_LOGGED = 500
 
-# How an answer ends that was not finished: OpenRouter's, Zhipu's and DeepSeek's words.
-_BROKEN_OFF = ("error", "network_error", "insufficient_system_resource")
 # Passes by itself: time-outs, a conflict (the OpenAI SDKs retry it, too), a failed dependency
 # (Bedrock: the model's error), and a request that the provider's own proxy gave up.
 _RETRYABLE = frozenset({408, 409, 423, 424, 425, 499})
-_MESSAGES = ("message", "msg", "detail", "error_msg", "Message")  # of errors without a wrapper
-_SUCCESS = (0, 200, "0", "200", "ok", "OK", "success")
 _REQUEST_IDS = (
     *("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id", "x-ms-request-id"),
     *("mistral-correlation-id", "nvcf-reqid", "x-ds-trace-id", "cf-ray"),
@@ -67,8 +63,8 @@ def refusal_in_answer(
     failure: object, mask: Mask = NOTHING_MASKED, *, before_any_word: bool
 ) -> Refusal:
     """Return what a failure reported within a 200 is to our caller: what it would have been as a
-    status. `failure` is what `failure_in` returned, or the text of an event that is not JSON. A
-    wait is kept only before any word was sent: afterwards no header can carry it.
+    status. `failure` is what `detection.failure_in` returned, or the text of an event that is not
+    JSON. A wait is kept only before any word was sent: afterwards no header can carry it.
     """
     report = reports.read(failure, mask)
     fault = fault_of(report.status, report)
@@ -86,63 +82,6 @@ def refusal_in_answer(
         refusal.retry_after_s = None
     _add_evidence(refusal, report.status, report)
     return refusal
-
-
-def failure_in(value: object) -> object | None:
-    """Return the failure that a chunk or a whole answer with status 200 reports, for
-    `refusal_in_answer`; None if it reports none. It is called for every chunk.
-
-    An `error` beside choices that has nothing in it is none: some providers send one with each.
-    """
-    if isinstance(value, list) and value:
-        value = value[0]  # as Google's native API wraps it
-    if not isinstance(value, dict):
-        return None
-    error, choices = value.get("error"), value.get("choices")
-    if not choices:
-        return value if _is_failure(value) else None
-    if error and _says_something(error):
-        return value
-    if isinstance(choices, list):
-        for choice in choices:
-            if not isinstance(choice, dict):
-                continue
-            if (error := choice.get("error")) and _says_something(error):
-                return {"error": error}
-            if choice.get("finish_reason") in _BROKEN_OFF:
-                return {"error": {"code": choice["finish_reason"]}}
-    return None
-
-
-def event_is_failure(name: str) -> bool:
-    """Return whether an event of this name reports a failure, whatever its data is."""
-    return name.strip().lower() == "error"
-
-
-# ---------------------------------------------------------------- what a report looks like
-
-
-def _says_something(error: object) -> bool:
-    return any(error.values()) if isinstance(error, dict) else bool(error)
-
-
-def _is_failure(document: Mapping[str, object]) -> bool:
-    """Whether a document without choices reports a failure, and is no sign of life, no usage and no
-    success in another wrapping (`{"code": 0, "message": "success"}`).
-    """
-    error, usage = document.get("error"), document.get("usage")
-    if error or error in ({}, ""):
-        return _says_something(error) or not usage
-    kind = document.get("type") or document.get("object")
-    if kind == "error" or document.get("errors") or document.get("success") is False:
-        return True
-    base = document.get("base_resp")  # MiniMax: `{"status_code": 0}` is success
-    if isinstance(base, dict):
-        return bool(base.get("status_code"))
-    code = document.get("code", document.get("error_code", document.get("status")))
-    if usage or kind == "ping" or code in _SUCCESS:
-        return False
-    return any(isinstance(words := document.get(name), str | list) and words for name in _MESSAGES)
 
 
 # ---------------------------------------------------------------- telling it

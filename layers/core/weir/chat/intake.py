@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from weir.chat import sse
-from weir.chat.failures import event_is_failure, refusal_in_answer
+from weir.chat.detection import event_is_failure
 from weir.chat.masking import Mask
 from weir.chat.normaliser import Normaliser, unreadable
 from weir.chat.outcome import Outcome, State
@@ -139,6 +139,8 @@ class Intake:
             return None
         if event.name != "message" and event_is_failure(event.name):
             silent = self._outcome.content_chunks == 0
+            from weir.chat.failures import refusal_in_answer  # few processes need it
+
             raise refusal_in_answer(_failure(text), self._mask, before_any_word=silent)
         return self._normaliser.chunk(_parsed(text))
 

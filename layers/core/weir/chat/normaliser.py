@@ -13,7 +13,7 @@ Rules of this file
 from collections.abc import Iterator
 from typing import Any
 
-from weir.chat.failures import failure_in, refusal_in_answer
+from weir.chat.detection import failure_in
 from weir.chat.masking import Mask
 from weir.chat.outcome import Outcome, State
 from weir.chat.tool_calls import MOST_INDEX, ToolCalls
@@ -174,6 +174,8 @@ class Normaliser:
         failure = failure_in(value)
         if failure is not None:
             silent = self._outcome.content_chunks == 0
+            from weir.chat.failures import refusal_in_answer  # few processes need it
+
             raise refusal_in_answer(failure, self._mask, before_any_word=silent)
         if not isinstance(value, dict):
             raise unreadable("it is not an object")

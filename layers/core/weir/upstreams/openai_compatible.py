@@ -22,7 +22,6 @@ from urllib.parse import urlsplit
 
 import certifi
 
-from weir.chat.failures import refusal_of_upstream
 from weir.chat.masking import Mask
 from weir.errors import Refusal, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
 from weir.projects.upstream_kinds import Destination
@@ -208,6 +207,8 @@ class Call:
                 told = response.read(MAX_ERROR_BYTES)
                 if inflater is not None:
                     told = inflater.feed(told)[:MAX_ERROR_BYTES]
+                from weir.chat.failures import refusal_of_upstream  # few processes need it
+
                 named = {name.lower(): value for name, value in response.getheaders()}
                 raise refusal_of_upstream(response.status, named, told, self.mask, now=time.time())
             while data := response.read1(READ_SIZE):
