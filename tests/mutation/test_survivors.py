@@ -5,11 +5,13 @@ survives must be in `survivors.txt`, each with the reason why it makes no differ
 how many of a module are tried (`all` for every one), `MUTATION_SEED` which.
 """
 
+import json
 import os
 import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,7 +33,6 @@ MODULES = {
     "chat/completion": [f"{UNIT}/chat/test_completion.py", f"{UNIT}/doors"],
     "web/origins": [f"{UNIT}/web/test_origins.py"],
 }
-TIMEOUT_S = 120
 COUNT = os.environ.get("MUTANTS", "10")
 SEED = int(os.environ.get("MUTATION_SEED", "1"))
 
@@ -41,27 +42,19 @@ def argued() -> set[str]:
     return {line for line in lines if line.strip() and not line.startswith(("#", " "))}
 
 
-def survives(mutant: Mutant, module: str, core: Path) -> bool:
-    """Whether every test passes with the mutant in the place of its module."""
-    path = core / "weir" / f"{module}.py"
-    before = path.read_text()
-    path.write_text(mutant.source)
-    tests = [test for test in MODULES[module] if (ROOT / test).exists()]
-    try:
-        run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not long",
-             "-o", f"pythonpath={core} layers/stream .", *tests],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": str(core)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=TIMEOUT_S,
-        )  # fmt: skip
-        return run.returncode == 0
-    except subprocess.TimeoutExpired:
-        return False  # one that never ends is noticed, too
-    finally:
-        path.write_text(before)
+def survivors(mutants: Sequence[Mutant], module: str, core: Path) -> list[str]:
+    """Return the names of those with which every test passes."""
+    run = subprocess.run(
+        [sys.executable, Path(__file__).with_name("forked.py"), core, module, *MODULES[module]],
+        input=json.dumps([mutant.source for mutant in mutants]),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": str(core)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    survived = [json.loads(line) for line in run.stdout.splitlines()]
+    return [each.name for each, lives in zip(mutants, survived, strict=True) if lives]
 
 
 @pytest.mark.long
@@ -84,7 +77,7 @@ def test_no_mutant_survives_but_those_that_make_no_difference(module: str, tmp_p
 
     def share(number: int) -> list[str]:
         mine = [each for each in chosen[number::workers] if each.name not in known]
-        return [each.name for each in mine if survives(each, module, copies[number])]
+        return survivors(mine, module, copies[number])
 
     with ThreadPoolExecutor(workers) as pool:
         found = [name for names in pool.map(share, range(workers)) for name in names]
