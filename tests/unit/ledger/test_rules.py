@@ -508,6 +508,11 @@ def test_limit_refuses_exactly_what_would_exceed_it(limit: int, used: int, amoun
     assert bool(over) == (used + amount > limit)
 
 
+def test_counter_that_is_not_there_counts_nothing() -> None:
+    account = account_of("user", Limits(tpm=5))
+    assert account.over(account.fields, {}, Amounts(5, 0), NOON) == []
+
+
 def test_own_state_never_tells_less_than_nothing() -> None:
     """A counter may be below 0: what began before midnight is given back to a day that is gone."""
     account = account_of("user", Limits(tokens_per_day=100))
