@@ -292,6 +292,7 @@ def test_window_resets_at_its_end_and_not_before(at: int, field: Field) -> None:
         ((2028, 2, 29, 23, 59, 59), (2028, 3, 1), (2028, 3, 1)),
         ((2027, 2, 28, 23, 59, 59), (2027, 3, 1), (2027, 3, 1)),
         ((2100, 2, 28, 0, 0, 0), (2100, 3, 1), (2100, 3, 1)),
+        ((2400, 2, 28, 0, 0, 0), (2400, 2, 29), (2400, 3, 1)),
         ((2026, 11, 30, 23, 59, 59), (2026, 12, 1), (2026, 12, 1)),
     ],
 )
@@ -519,6 +520,26 @@ def test_own_state_never_tells_less_than_nothing() -> None:
     for used, told_used, left in ((-5, 0, 100), (30, 30, 70), (130, 130, 0)):
         (told,) = rules.own_state(account, {}, {}, {"d21t": used}, NOON)["limits"]
         assert (told["used"], told["left"]) == (told_used, left)
+
+
+def test_own_state_of_who_has_used_nothing_yet_is_the_whole_limit() -> None:
+    account = account_of("user", Limits(tpm=5, nano_usd_per_month=7))
+    own = rules.own_state(account, {}, {}, {}, NOON)
+    assert [(each["used"], each["left"]) for each in own["limits"]] == [(0, 5), (0, 7 / NANO)]
+    assert (own["budget"]["spent_usd"], own["budget"]["reserved_usd"]) == (0, 0)
+
+
+def test_reservation_below_nothing_is_shown_as_none() -> None:
+    account = account_of("user", Limits(nano_usd_per_month=7))
+    budget = rules.own_state(account, {}, {}, {"nano_usd_reserved": -3}, NOON)["budget"]
+    assert budget["reserved_usd"] == 0
+
+
+@pytest.mark.parametrize(("need", "says"), [(1, False), (2, True)])
+def test_refusal_says_what_a_request_may_take_if_it_is_more_than_one(need: int, says: bool) -> None:
+    account = account_of("user", Limits(tpm=10))
+    refused = rules.refusal(account, BY_CODE["p"], 10, Amounts(need, 0), NOON, None)
+    assert ("this request may take" in refused.message) is says
 
 
 def test_own_state_says_the_minutes_requests_and_the_months_money_again() -> None:
