@@ -58,3 +58,10 @@ def test_credential_of_any_length_is_refused_before_it_is_decoded(
     with pytest.raises(Unauthenticated) as refused:
         believe(token)
     assert refused.value.reason == "malformed"
+
+
+@pytest.mark.parametrize("tier", [1, "1", "x" * 64])
+def test_tier_of_any_length_up_to_64_is_believed(
+    tier: object, signing_key: SigningKey, believe: Believe
+) -> None:
+    assert believe(sign(signing_key, claims(tier=tier))).tier == tier

@@ -54,3 +54,9 @@ def test_token_may_have_2048_bytes_and_not_one_more(
             except BadRequest as refusal:
                 refused.add(int(refusal.message.split(" bytes")[0].split()[-1]))
     assert size in (granted if fits else refused)
+
+
+@pytest.mark.parametrize("user_id", [None, 42, "", "x" * 256, "a\nb"])
+def test_user_id_that_is_none_is_not_called_reserved(user_id: object) -> None:
+    with pytest.raises(BadRequest, match="user_id is required"):
+        tokens.MintRequest.parse({"user_id": user_id})
