@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NewType
 
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from weir.errors import NotReady
@@ -62,6 +61,9 @@ class SigningKey:
         )
 
     def rsa(self) -> rsa.RSAPrivateKey:
+        # Brings X.509 and SSH with it: not for those who only verify.
+        from cryptography.hazmat.primitives import serialization
+
         # Whether its numbers belong together was settled when we made it; checking it again would
         # take 40 ms of every mint.
         key = serialization.load_pem_private_key(
