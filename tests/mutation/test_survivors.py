@@ -30,7 +30,7 @@ MODULES = {
     "ledger/rules": [f"{UNIT}/ledger", f"{UNIT}/aws/test_ledger.py"],
     "ledger/costs": [f"{UNIT}/ledger/test_costs.py", f"{UNIT}/chat/test_completion.py"],
     "chat/relay": [f"{UNIT}/chat/test_relay.py", f"{UNIT}/chat/test_golden.py"],
-    "chat/completion": [f"{UNIT}/chat/test_completion.py", f"{UNIT}/doors"],
+    "chat/completion": [f"{UNIT}/chat/test_completion.py"],
     "web/origins": [f"{UNIT}/web/test_origins.py"],
 }
 COUNT = os.environ.get("MUTANTS", "10")

@@ -35,6 +35,7 @@ AT_MS, MAX_STREAM_S = 1_795_000_000_123, 300
 def chat(*upstreams: str, hidden: bool = False, thinking: int | None = None, **body: Any) -> Chat:
     names = upstreams or ("main",)
     allowed = body.pop("allowed", {})
+    user_cap, image_max_tokens = body.pop("user_cap", None), body.pop("image_max_tokens", None)
     cap = {"parameter": "thinking_budget", "max_tokens": thinking}
     own = {**CANDIDATE, **({"thinking_cap": cap} if thinking else {})}
     document = {
@@ -53,13 +54,14 @@ def chat(*upstreams: str, hidden: bool = False, thinking: int | None = None, **b
                 "max_output_tokens": 1_000,
                 "overhead_tokens": 50,
                 "hidden_reasoning": hidden,
+                "image_max_tokens": image_max_tokens,
                 "allowed_fields": allowed.get("model"),
             }
         },
     }
     told = {
         "default_model": "m-large",
-        "user_limits": {"max_output_tokens": None},
+        "user_limits": {"max_output_tokens": user_cap},
         "allowed_fields": allowed.get("project"),
     }
     snapshot = Snapshot(
