@@ -327,3 +327,108 @@ def test_reader_that_leaves_settles_once_as_stopped() -> None:
     (once,) = settled
     assert (once.outcome.state, once.outcome.ending) == (State.SPEAKING, Ending.STOPPED)
     assert completion.charge(once).row["outcome"] == "cancelled"
+
+
+def test_each_choice_gets_its_part_of_the_output_cap() -> None:
+    running = admitted(chat(max_tokens=50, n=2))
+    bodies: list[bytes] = []
+
+    def open_upstream(candidate: object, body: bytes) -> relay.Upstream:
+        bodies.append(body)
+        return Says(WHOLE)
+
+    next(
+        completion.relayed(
+            running,
+            relay.Timing(lambda: 0.0, 100),
+            open_upstream=open_upstream,
+            settle=lambda one: None,
+            cancelled=lambda: False,
+        )
+    )
+    assert json.loads(bodies[0])["max_tokens"] == running.output_cap == 50
+
+
+def test_answer_is_dated_when_its_request_came() -> None:
+    frames, _ = answers(admitted(chat()), Says(WHOLE))
+    assert json.loads(next(frames))["created"] == AT_MS // 1000
+
+
+# ---------------------------------------------------------------- the receipt
+
+
+def shown(running: Running, state: State, ending: Ending, **more: Any) -> dict[str, Any]:
+    return completion.receipt(running, Outcome(state=state, ending=ending, **more))
+
+
+SEEN = {"content_bytes": 9, "content_chunks": 2}
+
+
+def test_receipt_is_what_the_provider_reports_while_it_speaks_and_at_its_end() -> None:
+    running = admitted(chat(max_tokens=100, stream=True))
+    for state, ending in ((State.SPEAKING, Ending.STOPPED), (State.FINISHED, Ending.COMPLETED)):
+        receipt = shown(running, state, ending, usage=USAGE, **SEEN)
+        assert receipt == {**USAGE, "cost_usd": (20 * 100 + 5 * 400) / 10**9}
+
+
+def test_receipt_of_a_provider_that_is_silent_about_it_is_our_estimate_of_a_whole_answer() -> None:
+    running = admitted(chat(max_tokens=100, stream=True))
+    for state, ending in ((State.SPEAKING, Ending.STOPPED), (State.FINISHED, Ending.COMPLETED)):
+        receipt = shown(running, state, ending, **SEEN)
+        assert (receipt["prompt_tokens"], receipt["completion_tokens"]) == (
+            running.chat.input_estimate,
+            3,
+        )
+        assert receipt["estimated"] is True
+
+
+def test_receipt_of_an_answer_that_was_cut_off_is_what_is_charged_for_it() -> None:
+    running = admitted(chat(max_tokens=100, stream=True))
+    cut = {"usage": USAGE, **SEEN}
+    receipt = shown(running, State.SPEAKING, Ending.CUT, **cut)
+    charge = ended(running, State.SPEAKING, Ending.CUT, **cut)
+    assert receipt["cost_usd"] == charge.row["nano_usd"] / 10**9
+    assert receipt["completion_tokens"] == 100
+
+
+# ---------------------------------------------------------------- what its end adds
+
+
+def overrun_of(running: Running, output: int) -> int:
+    usage = {"prompt_tokens": 20, "completion_tokens": output, "total_tokens": 20 + output}
+    told = {"usage": usage, "usage_is_final": True}
+    return ended(running, State.FINISHED, Ending.COMPLETED, **told).overrun
+
+
+def test_worst_case_is_raised_by_what_an_answer_cost_above_it_and_by_nothing_else() -> None:
+    running = admitted(chat(max_tokens=100))
+    assert overrun_of(running, 5) == 0
+    assert overrun_of(running, 100) == 0
+    raised = overrun_of(running, 1_000)
+    assert raised > 100
+    known = {running.candidate.name: raised}
+    shared = replace(running.chat.snapshot.shared, overruns=known)
+    running.chat = replace(running.chat, snapshot=replace(running.chat.snapshot, shared=shared))
+    assert overrun_of(running, 1_000) == 0
+    assert overrun_of(running, 2_000) > raised
+
+
+def test_times_of_a_row_are_milliseconds_and_absent_if_there_was_none() -> None:
+    running = admitted(chat())
+    charge = ended(running, State.FINISHED, Ending.COMPLETED, first_byte_s=0.25, total_s=1.5)
+    assert (charge.row["first_byte_ms"], charge.row["total_ms"]) == (250, 1500)
+    charge = ended(running, State.REFUSED, Ending.BROKEN)
+    assert charge.row["first_byte_ms"] is None
+
+
+def test_what_is_not_charged_counts_neither_tokens_nor_money_nor_thinking() -> None:
+    charge = ended(admitted(chat()), State.REFUSED, Ending.BROKEN)
+    names = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "nano_usd")
+    assert [charge.row[name] for name in names] == [0, 0, 0, 0, 0]
+
+
+def test_single_token_that_a_provider_reports_is_believed() -> None:
+    usage = {"prompt_tokens": 20, "completion_tokens": 1, "total_tokens": 21}
+    told = {"usage": usage, "usage_is_final": True, "content_bytes": 90, "content_chunks": 9}
+    charge = ended(admitted(chat()), State.FINISHED, Ending.COMPLETED, **told)
+    assert (charge.row["output_tokens"], charge.row["estimated"]) == (1, False)
