@@ -573,3 +573,15 @@ def test_least_difference_wins() -> None:
 @pytest.mark.parametrize("origin", ["x" * 5000, "https://" + "a." * 3000 + "com", "*" * 5000])
 def test_verdict_repeats_little_of_what_is_no_origin(origin: str) -> None:
     assert len(diagnose(origin, PROJECT).message) < 1000
+
+
+def test_no_more_than_200_characters_of_what_was_typed_are_repeated() -> None:
+    with pytest.raises(ValueError, match="has no scheme") as refused:
+        parse_origin("x" * 300)
+    assert "x" * 200 + "'" in str(refused.value)
+    assert "x" * 201 not in str(refused.value)
+
+
+def test_refused_pattern_names_the_public_suffix_it_lies_under() -> None:
+    with pytest.raises(ValueError, match="directly under the public suffix com:"):
+        parse_preview_origin("https://app-*.com")
