@@ -584,4 +584,4 @@ def test_no_more_than_200_characters_of_what_was_typed_are_repeated() -> None:
 
 def test_refused_pattern_names_the_public_suffix_it_lies_under() -> None:
     with pytest.raises(ValueError, match="directly under the public suffix com:"):
-        parse_preview_origin("https://app-*.com")
+        parse_preview_origin("https://app-*.com", PUBLIC)
