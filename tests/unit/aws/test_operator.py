@@ -25,7 +25,7 @@ from weir.aws import items
 from weir.aws.clients import client
 from weir.aws.operator import Operator, records, transfer
 from weir.aws.provider_keys import ProviderKeys, key_for
-from weir.aws.table import Change, Stale, Table
+from weir.aws.table import Change, Stale, SubjectChange, Table
 from weir.errors import BadRequest, Conflict, NotFound, Refusal
 from weir.identity import api_keys
 from weir.operator.audit import Entry
@@ -357,7 +357,7 @@ class Contended(Table):
 
     def commit(
         self,
-        changes: Iterable[Change],
+        changes: Iterable[Change | SubjectChange],
         entries: Iterable[Entry],
         unchanged: Iterable[tuple[items.Key, int]] = (),
     ) -> None:
