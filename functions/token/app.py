@@ -1,5 +1,6 @@
 """Tokens: an API key or a Cognito session in, a short-lived user token out; and the key ring."""
 
+import contextlib
 import os
 import time
 import uuid
@@ -15,7 +16,7 @@ from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshots
 from weir.aws.table import Table
 from weir.aws.vault import Vault
-from weir.errors import NotReady, TooLarge, Unauthenticated
+from weir.errors import Killed, NotReady, TooLarge, Unauthenticated
 from weir.identity import api_keys, callers, tokens
 from weir.identity.api_keys import ApiKey
 from weir.identity.cognito import believe_session
@@ -67,7 +68,8 @@ def revoke() -> dict[str, Any]:
     """
     request, now = edge.request, int(time.time())
     key = _minting_key(request)
-    _snapshots.of(key.pid)
+    with contextlib.suppress(Killed):  # what is switched off may be switched on again
+        _snapshots.of(key.pid)
     wish = RevokeRequest.parse(request.fields(object_pairs_hook=no_name_twice))
     what = wish.what or _named_by(wish.token or "", key.pid, now)
     if what is not None:

@@ -227,15 +227,8 @@ def test_form_as_oauth_clients_send_it_is_understood(world: World) -> None:
     ("body", "param"),
     [
         ({}, "token"),
-        ({"session_id": "s"}, "token"),
-        ({"user_id": "u", "token": "t"}, "token"),
-        ({"token": "t", "session_id": "s"}, "token"),
         ({"user_id": "u", "sesion_id": "s"}, "sesion_id"),
-        ({"user_id": ""}, "user_id"),
-        ({"user_id": "u", "session_id": 7}, "session_id"),
         ({"user_id": "u\u202e"}, "user_id"),
-        ({"token": 7}, "token"),
-        ({"token": "behest_sk_live_" + "0" * 32}, "token"),
     ],
 )
 def test_bad_revocation_names_the_field(world: World, body: Any, param: str) -> None:

@@ -11,12 +11,13 @@ import jwt
 import pytest
 
 from tests.unit.conftest import LAMBDA
-from weir.aws import lean
+from weir.aws import items, lean
 from weir.aws.clients import client
 from weir.aws.operator import Operator
 from weir.aws.table import Table
 from weir.identity import tokens
 from weir.identity.keyring import KeyRing, PublicKey, SigningKey
+from weir.operator.documents import ProjectChange, parsed
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {
@@ -145,6 +146,26 @@ def test_token_names_its_key_and_that_of_a_session_names_none(
     event["headers"].pop("Origin", None)
     answer = door.handler(event, SimpleNamespace(**LAMBDA))
     assert "client_id" not in jwt.decode(json.loads(answer["body"])["token"], **unverified)
+
+
+def test_backend_may_revoke_while_its_project_is_switched_off_but_not_suspended(
+    door: ModuleType, configured: Operator
+) -> None:
+    """When it is switched on again, the user has long been signed out."""
+    key, _ = configured.create_key("default", name="n", scopes=["mint"], role="user")
+
+    def revoke() -> int:
+        answer = send(door, "POST", "/v1/auth/revoke", '{"user_id":"ann"}', key)
+        door._snapshots.forget("default")
+        return int(answer["statusCode"])
+
+    configured.switch_project("default", off=True)
+    assert revoke() == 200
+    configured.switch_project("default", off=False)
+    (record,) = door._table.records([items.subject("default", "u#ann")])
+    assert list(record.document) == ["not_before"]
+    configured.update_project("default", parsed(ProjectChange, {"status": "suspended"}))
+    assert revoke() == 401
 
 
 def test_key_list_is_read_once_in_five_seconds_whoever_asks_how_often(
