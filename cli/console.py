@@ -3,7 +3,9 @@
 import json
 import shlex
 import sys
+import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from weir.aws.operator import Operator
@@ -56,9 +58,27 @@ def command(where: tuple[str, ...], *words: str) -> str:
 
 
 def operator_of(deployment: Deployment) -> Operator:
-    """Who does it is whoever AWS says that these credentials are; the audit trail keeps that."""
+    """Who does it is whoever AWS says that these credentials are; the audit trail keeps that. Times
+    are AWS's, too: what is revoked now must include what was issued a moment ago, however this
+    machine's clock is set.
+    """
     caller: dict[str, Any] = deployment.client("sts").get_caller_identity()
+    ahead_s = _ahead_of_this_machine_s(caller)
     keys = ProviderKeys(
         deployment.client("secretsmanager"), deployment.outputs["ProviderKeysSecretArn"]
     )
-    return Operator(deployment.table(), keys, actor=caller["Arn"])
+    return Operator(
+        deployment.table(), keys, actor=caller["Arn"], clock=lambda: time.time() + ahead_s
+    )
+
+
+def _ahead_of_this_machine_s(answer: dict[str, Any]) -> float:
+    """Return by how much AWS's clock is ahead, by the Date of an answer that has just come, which
+    is exact to the second. 0 if they agree that far.
+    """
+    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    try:
+        ahead_s = parsedate_to_datetime(date).timestamp() - time.time()
+    except (TypeError, ValueError):
+        return 0
+    return 0 if -2 < ahead_s < 1 else ahead_s + 1

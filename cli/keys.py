@@ -24,8 +24,9 @@ def add_to(commands: Commands) -> None:
         "--scope",
         dest="scopes",
         action="append",
-        choices=(api_keys.MINT, api_keys.READ),
-        help="mint: make tokens for users (the default); api:read: list models; may be repeated",
+        choices=(api_keys.MINT, api_keys.READ, api_keys.CHAT),
+        help="mint: make and revoke tokens for users (the default); api:read: list models, read "
+        "usage; api:chat: chat without a token, from a server; may be repeated",
     )
     create.add_argument(
         "--role",
@@ -71,12 +72,15 @@ def revoke_key(console: Console, asked: argparse.Namespace) -> None:
     was_active = key.revoked_at is None
     if was_active:
         named = f" ({text.printable(key.name)})" if key.name else ""
-        console.confirm(f"{key_id}{named} of project {pid} will mint nothing any more, for good.")
+        console.confirm(
+            f"{key_id}{named} of project {pid} will be refused for good, and so will the tokens "
+            "that it has made."
+        )
         was_active = console.operator.revoke_key(pid, key_id)
     console.show(
         {"project": pid, "key_id": key_id, "revoked": True, "was_active": was_active},
-        f"{key_id} of project {pid} is revoked: it mints nothing from now on. Tokens that it has "
-        "minted live until they expire."
+        f"{key_id} of project {pid} is revoked: it mints nothing from now on, and tokens that it "
+        "has made are refused within 5 seconds."
         if was_active
         else f"{key_id} of project {pid} was revoked before.",
     )

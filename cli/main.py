@@ -18,6 +18,7 @@ from . import (
     origins,
     people,
     projects,
+    revocations,
     status,
     switches,
     text,
@@ -37,6 +38,7 @@ _IN_ORDER = (
     upstreams,
     usage,
     switches,
+    revocations,
     files,
     people,
 )

@@ -53,7 +53,8 @@ def erase_user(console: Console, asked: argparse.Namespace) -> None:
         f"Removed of the user {user_id!r} of project {pid}: {told}."
         if told
         else f"Of the user {user_id!r} of project {pid} nothing was kept.",
-        "What stays: whether he is blocked, the audit trail, and logs until their retention ends.",
+        "What stays: whether the user is blocked or signed out, the audit trail, and logs until "
+        "their retention ends.",
     )
 
 

@@ -86,7 +86,7 @@ def without_keys(said: str) -> str:
     return _KEY.sub("(a key?)", said)
 
 
-_KEY = re.compile(r"(?<![A-Za-z0-9])(sk-|sk_|gsk_|xai-|AIza|behest_sk_)[^\s'\"]*")
+_KEY = re.compile(r"(?<![A-Za-z0-9])(sk-|sk_|gsk_|xai-|AIza|behest_sk_|eyJ)[^\s'\"]*")
 
 
 def off_text(killed: Mapping[str, Any] | None) -> str:

@@ -12,17 +12,17 @@ from urllib.parse import unquote
 from aws_lambda_powertools.event_handler import Response
 
 from weir.aws import items, lean
+from weir.aws.callers import Callers
 from weir.aws.edge import Edge
 from weir.aws.key_use import KeyUse
 from weir.aws.ledger import Ledger
-from weir.aws.public_keys import PublicKeys
 from weir.aws.questions import Questions
 from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshots
 from weir.aws.table import Table
 from weir.aws.usage import Usage
 from weir.errors import NotFound
-from weir.identity import api_keys, callers
+from weir.identity import api_keys
 from weir.identity.api_keys import ApiKey
 from weir.identity.tokens import Claims
 from weir.ledger import rules
@@ -45,7 +45,7 @@ _table = Table(lean.client("dynamodb"), _deployment.table_name)
 _ledger = Ledger(lean.client("dynamodb"), _deployment.table_name, time.time)
 _usage = Usage(lean.client("dynamodb"), _deployment.table_name)
 _questions = Questions(lean.client("dynamodb"), _deployment.table_name)
-_public_keys = PublicKeys(_table, time.time)
+_callers = Callers(_deployment, _table, time.time)
 _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
 _key_use = KeyUse(_table)
@@ -167,10 +167,12 @@ def _key(scope: str | None = None) -> tuple[ApiKey, Snapshot]:
 
 
 def _user() -> tuple[Claims, Snapshot]:
-    """Whose user token was sent, and his project."""
+    """Return whose user token was sent, or for whom an API key with scope `api:chat`, and their
+    project.
+    """
     request, now = edge.request, int(time.time())
-    claims = callers.believe(request, _deployment, lambda kid: _public_keys.find(kid, now), now=now)
-    snapshot = _snapshots.of(claims.pid, claims.uid)
+    claims = _callers.believe(request, now)
+    snapshot = _snapshots.of_caller(claims)
     _refused_origins.check(request, snapshot.project, now)
     return claims, snapshot
 

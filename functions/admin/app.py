@@ -23,6 +23,7 @@ from weir.errors import BadRequest, TooLarge
 from weir.identity.cognito import believe_admin
 from weir.operator import documents, views
 from weir.operator.known_models import load
+from weir.revocation import Revocation
 from weir.settings import MAX_ADMIN_BODY_BYTES, AdminSettings
 from weir.usage import answers
 from weir.usage.question import understand
@@ -152,7 +153,7 @@ def create_key(pid: Pid, new: documents.NewApiKey) -> views.CreatedApiKey:
 
 @app.delete("/admin/v1/projects/<pid>/keys/<key_id>", status_code=204, tags=["keys"])
 def revoke_key(pid: Pid, key_id: KeyId) -> Response[None]:
-    """Revoke an API key, at once and for good. Tokens it has made live until they expire."""
+    """Revoke an API key, at once and for good. Tokens it has made are refused within 5 seconds."""
     _operator().revoke_key(pid, key_id)
     return _nothing()
 
@@ -336,6 +337,15 @@ def switch(asked: documents.KillSwitch) -> Response[None]:
 def erase_user(pid: Pid, whom: documents.EraseUser) -> views.Erased:
     """Remove what a user has said and been told. It cannot be undone."""
     return views.Erased(removed=_operator().erase_user(pid, whom.user_id))
+
+
+@app.post("/admin/v1/projects/<pid>/users/revoke", status_code=204, tags=["users"])
+def revoke_tokens(pid: Pid, what: documents.RevokeTokens) -> Response[None]:
+    """Refuse a user's tokens, those of one session, or one token, from the next request on. The
+    user may sign in again: to keep them out, switch them off.
+    """
+    _operator().revoke(pid, Revocation(what.user_id, what.session_id, what.jti))
+    return _nothing()
 
 
 # ---------------------------------------------------------------- usage

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from weir.aws import items, lean
+from weir.aws.callers import Callers
 from weir.aws.cancellation import Cancellation
 from weir.aws.ledger import Ledger
-from weir.aws.public_keys import PublicKeys
 from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshots
 from weir.aws.table import Table
@@ -22,7 +22,6 @@ from weir.aws.vault import Vault
 from weir.chat import completion, fields, records, relay
 from weir.chat.completion import Chat, Running
 from weir.errors import Internal, LedgerBusy, Refusal, TooLarge, store_unavailable
-from weir.identity import callers
 from weir.identity.tokens import Claims
 from weir.ledger import rules
 from weir.ledger.admission import StaleConfiguration
@@ -43,7 +42,7 @@ _deployment = _settings.deployment
 _dynamodb = lean.client("dynamodb")
 _table = Table(_dynamodb, _deployment.table_name)
 _ledger = Ledger(_dynamodb, _deployment.table_name, time.time, usage_kept_s=_settings.usage_kept_s)
-_public_keys = PublicKeys(_table, time.time)
+_callers = Callers(_deployment, _table, time.time)
 _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
 _providers = Providers(
@@ -79,8 +78,8 @@ def _answer(request: Request, context: Any) -> Answer:
     now = at_ms // 1000
     if len(request.body) > MAX_CHAT_BODY_BYTES:
         raise TooLarge(f"The body may have at most {MAX_CHAT_BODY_BYTES} bytes.")
-    claims = callers.believe(request, _deployment, lambda kid: _public_keys.find(kid, now), now=now)
-    _refused_origins.check(request, _snapshots.of(claims.pid).project, now)
+    claims = _callers.believe(request, now)
+    _refused_origins.check(request, _snapshots.of_token(claims).project, now)
     body = request.json_object()
     left_s = context.get_remaining_time_in_millis() / 1000 - LAMBDA_MARGIN_S
     stream_s = min(_settings.max_stream_s, left_s)
@@ -99,7 +98,7 @@ def _admitted(request: Request, claims: Claims, body: dict[str, Any], at_ms: int
         chat = completion.understood(
             request,
             claims,
-            _snapshots.of(claims.pid),
+            _snapshots.of_token(claims),
             body,
             subject=items.user(claims.uid),
             at_ms=at_ms,

@@ -1,13 +1,15 @@
 """Tokens: an API key or a Cognito session in, a short-lived user token out; and the key ring."""
 
+import contextlib
 import os
 import time
 import uuid
 from typing import Any
 
+import jwt  # noqa: F401 - with the process, not with the first token: weir.identity.tokens
 from aws_lambda_powertools.event_handler import Response
 
-from weir.aws import lean
+from weir.aws import lean, revoking
 from weir.aws.edge import Edge
 from weir.aws.key_use import KeyUse
 from weir.aws.public_keys import PublicKeys
@@ -15,14 +17,17 @@ from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshots
 from weir.aws.table import Table
 from weir.aws.vault import Vault
-from weir.errors import NotReady, TooLarge, Unauthenticated
-from weir.identity import api_keys, tokens
+from weir.errors import Killed, NotReady, TooLarge, Unauthenticated
+from weir.identity import api_keys, callers, tokens
+from weir.identity.api_keys import ApiKey
 from weir.identity.cognito import believe_session
 from weir.identity.keyring import KeyRing, SigningKey, jwks
+from weir.identity.revoke import RevokeRequest, revocation_of
 from weir.projects.limits import Tier
-from weir.projects.project import Project
+from weir.projects.snapshot import Snapshot
+from weir.revocation import Revocation
 from weir.settings import MAX_MINT_BODY_BYTES, TokenSettings
-from weir.web.request import no_name_twice
+from weir.web.request import Request, no_name_twice
 
 _settings = TokenSettings.from_env(os.environ)
 _deployment = _settings.deployment
@@ -46,19 +51,52 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 @app.post("/auth/v1/auth/mint")
 def mint() -> dict[str, Any]:
     request, now = edge.request, int(time.time())
+    key = _minting_key(request)
+    wish = tokens.MintRequest.parse(request.json_object(object_pairs_hook=no_name_twice))
+    snapshot = _snapshots.of(key.pid, wish.user_id)
+    tier = snapshot.project.tiers.parse(wish.tier)
+    role = tokens.granted_role(wish.role, key.role)
+    token = _sign(now, snapshot, wish.user_id, role, tier, wish.ttl_s, wish.session_id, key.key_id)
+    logger.info("minted", extra={"key_id": key.key_id, "uid": wish.user_id, "ttl_s": wish.ttl_s})
+    _key_use.note(key, now)
+    return tokens.mint_reply(token, tid=_deployment.tid, pid=key.pid)
+
+
+@app.post("/v1/auth/revoke")
+def revoke() -> dict[str, Any]:
+    """Sign a user out, end a session, or refuse one token (RFC 7009): with an API key that could
+    make such tokens. A token that is no good is no error (section 2.2): there is nothing to refuse.
+    """
+    request, now = edge.request, int(time.time())
+    key = _minting_key(request)
+    with contextlib.suppress(Killed):  # what is switched off may be switched on again
+        _snapshots.of(key.pid)
+    wish = RevokeRequest.parse(request.fields(object_pairs_hook=no_name_twice))
+    what = wish.what or _named_by(wish.token or "", key.pid, now)
+    if what is not None:
+        revoking.revoke(_table, key.pid, what, now)
+        seen = {"uid": what.user_id, "sid": what.session_id, "jti": what.jti}
+        logger.info("revoked", extra={"key_id": key.key_id, "kind": what.kind, **seen})
+    _key_use.note(key, now)
+    return {"revoked": what is not None}
+
+
+def _minting_key(request: Request) -> ApiKey:
     request.refuse_browser()
     if len(request.body) > MAX_MINT_BODY_BYTES:
         raise TooLarge(f"The body may have at most {MAX_MINT_BODY_BYTES} bytes.")
     key_hash = api_keys.unverified_hash(request.bearer())
-    key = api_keys.believe(_table.api_key(key_hash), key_hash, api_keys.MINT)
-    wish = tokens.MintRequest.parse(request.json_object(object_pairs_hook=no_name_twice))
-    project = _snapshots.of(key.pid, wish.user_id).project
-    tier = project.tiers.parse(wish.tier)
-    role = tokens.granted_role(wish.role, key.role)
-    token = _sign(now, key.pid, wish.user_id, role, tier, wish.ttl_s, wish.session_id)
-    logger.info("minted", extra={"key_id": key.key_id, "uid": wish.user_id, "ttl_s": wish.ttl_s})
-    _key_use.note(key, now)
-    return tokens.mint_reply(token, tid=_deployment.tid, pid=key.pid)
+    return api_keys.believe(_table.api_key(key_hash), key_hash, api_keys.MINT)
+
+
+def _named_by(token: str, pid: str, now: int) -> Revocation | None:
+    try:
+        claims = callers.believe_token(
+            token, _deployment, lambda kid: _public_keys.find(kid, now), now=now
+        )
+    except Unauthenticated:
+        return None
+    return revocation_of(claims, pid)
 
 
 @app.post("/api/behest/token")
@@ -67,18 +105,18 @@ def session_token() -> dict[str, Any]:
     request, now = edge.request, int(time.time())
     user = believe_session(request.claims, client_id=_settings.cognito_client_id)
     pid = _settings.session_project
-    project = _session_project(pid, user.sub)
-    _refused_origins.check(request, project, now)
-    tier = project.tiers.highest_of(user.groups)
-    token = _sign(now, pid, user.sub, "user", tier, _settings.session_token_ttl_s)
+    snapshot = _session_snapshot(pid, user.sub)
+    _refused_origins.check(request, snapshot.project, now)
+    tier = snapshot.project.tiers.highest_of(user.groups)
+    token = _sign(now, snapshot, user.sub, "user", tier, _settings.session_token_ttl_s)
     logger.info("minted", extra={"uid": user.sub, "ttl_s": token.ttl_s})
     return tokens.session_reply(token)
 
 
-def _session_project(pid: str, sub: str) -> Project:
+def _session_snapshot(pid: str, sub: str) -> Snapshot:
     """The session is good: that nobody has made its project yet must not look like a bad one."""
     try:
-        return _snapshots.of(pid, sub).project
+        return _snapshots.of(pid, sub)
     except Unauthenticated as refusal:
         if refusal.reason != "unknown_project":
             raise
@@ -98,25 +136,28 @@ def published_keys() -> Response[Any]:
 
 def _sign(
     now: int,
-    pid: str,
+    snapshot: Snapshot,
     uid: str,
     role: str,
     tier: Tier | None,
     ttl_s: int,
     session_id: str | None = None,
+    client_id: str | None = None,
 ) -> tokens.Token:
+    session_id = session_id or str(uuid.uuid4())
     return tokens.mint(
         _signing_key(now),
         issuer=_deployment.issuer,
         tid=_deployment.tid,
-        pid=pid,
+        pid=snapshot.project.pid,
         uid=uid,
         role=role,
         ttl_s=ttl_s,
         tier=tier,
-        session_id=session_id or str(uuid.uuid4()),
+        session_id=session_id,
         jti=str(uuid.uuid4()),
-        now=now,
+        now=snapshot.revocations.first_valid_at(session_id, now),
+        client_id=client_id,
     )
 
 

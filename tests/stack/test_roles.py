@@ -34,6 +34,7 @@ BODIES: dict[Operation, Any] = {
     ("POST", "/admin/v1/projects/{pid}/keys"): {"name": "stolen", "role": "admin"},
     ("PUT", "/admin/v1/projects/{pid}/tiers/{name}"): {"rpm": 1000},
     ("POST", "/admin/v1/projects/{pid}/users/erase"): {"user_id": "u_1"},
+    ("POST", "/admin/v1/projects/{pid}/users/revoke"): {"user_id": "u_1"},
     ("PUT", "/admin/v1/models/{name}"): {**model("roles", "theirs"), "context_tokens": 9999},
     ("PUT", "/admin/v1/upstreams/{name}"): {"kind": "openai", "base_url": "https://x.example"},
     ("PUT", "/admin/v1/upstreams/{name}/key"): {"key": "stolen-key-1234"},

@@ -30,6 +30,7 @@ BROWSER_ROUTES = {
     "/v1/chat/completions/{id}/cancel": "POST",
     "/v1/auth/mint": "POST",
     "/auth/v1/auth/mint": "POST",
+    "/v1/auth/revoke": "POST",
     "/api/behest/token": "POST",
     "/.well-known/jwks.json": "GET",
     "/v1/models": "GET",
@@ -201,6 +202,7 @@ def test_api_is_regional_traced_and_throttled_on_every_route(resources: Resource
     assert stage["Properties"]["TracingEnabled"] is True
     settings = {s["ResourcePath"]: s for s in stage["Properties"]["MethodSettings"]}
     named = {"/v1/chat/completions", "/v1/auth/mint", "/auth/v1/auth/mint", "/api/behest/token"}
+    named.add("/v1/auth/revoke")
     assert set(settings) == {"/*", *("/" + p.replace("/", "~1") for p in (*named, "/v1/cors"))}
     assert all("ThrottlingRateLimit" in s for s in settings.values())
     assert stage["Properties"]["AccessLogSetting"]["DestinationArn"]
@@ -441,16 +443,16 @@ MAY: dict[str, dict[str, list[str]]] = {
         "GetItem": ["APIKEY#*"],
         "Query": ["KEYRING"],
         "PutItem": ["REFUSED#*"],
-        "UpdateItem": ["APIKEY#*"],
+        "UpdateItem": ["APIKEY#*", "SUBJECT#*"],
     },
     "ChatFunction": {
         "BatchGetItem": ["TENANT", "OVERRUNS", "PROJECTS", "LEDGER#*"],
-        "GetItem": OF_THE_LEDGER,
+        "GetItem": ["APIKEY#*", *OF_THE_LEDGER],
         "Query": ["KEYRING"],
         "PutItem": ["REFUSED#*", *OF_THE_LEDGER],
-        "UpdateItem": [*OF_THE_LEDGER, "OVERRUNS"],
+        "UpdateItem": ["APIKEY#*", *OF_THE_LEDGER, "OVERRUNS"],
         "DeleteItem": OF_THE_LEDGER,
-        # Admission demands in its transaction that nobody has blocked the user.
+        # Admission demands in its transaction that the user is not blocked, nor the token revoked.
         "ConditionCheckItem": [*OF_THE_LEDGER, "SUBJECT#*"],
     },
     "AccountFunction": {
@@ -470,9 +472,9 @@ MAY: dict[str, dict[str, list[str]]] = {
             *("PROJECTS", "PROJECT#*", "CONTENT#*", "REFUSED#*", "ROLLUP#*", "USAGE#*", "AUDIT")
         ],
         "ConditionCheckItem": ["TENANT", "PROJECTS"],
-        "PutItem": ["TENANT", "PROJECTS", "PROJECT#*", "SUBJECT#*", "APIKEY#*", "AUDIT"],
-        "UpdateItem": ["APIKEY#*", "OVERRUNS"],
-        "DeleteItem": ["PROJECT#*", "SUBJECT#*"],
+        "PutItem": ["TENANT", "PROJECTS", "PROJECT#*", "APIKEY#*", "AUDIT"],
+        "UpdateItem": ["APIKEY#*", "OVERRUNS", "SUBJECT#*"],
+        "DeleteItem": ["PROJECT#*"],
         "BatchWriteItem": ["CONTENT#*"],
     },
     "RotateFunction": {call: ["KEYRING"] for call in ("Query", "PutItem", "UpdateItem")},
@@ -485,6 +487,9 @@ MAY: dict[str, dict[str, list[str]]] = {
 # Which attributes an update may name, by function and partition key; of others, every one.
 ATTRIBUTES = {
     ("TokenFunction", "APIKEY#*"): ["pk", "sk", "last_used_at"],
+    # What is revoked of a user, and never `doc`, by which an operator has blocked them.
+    ("TokenFunction", "SUBJECT#*"): [*("pk", "sk", "version", "ttl", "not_before", "s_*", "t_*")],
+    ("ChatFunction", "APIKEY#*"): ["pk", "sk", "last_used_at"],
     ("AccountFunction", "APIKEY#*"): ["pk", "sk", "last_used_at"],
     ("AccountFunction", "ASKED#*"): ["pk", "sk", "questions", "ttl"],
     ("AccountFunction", "LEDGER#*"): ["pk", "sk", "open", "cancelled"],
@@ -531,7 +536,10 @@ def test_update_names_its_attributes_only_where_it_has_few(
     """
     found = {}
     for call, condition in of_the_table(resources, function):
-        named = condition.get("ForAllValues:StringEquals", {}).get(NAMED)
+        operators = ("ForAllValues:StringEquals", "ForAllValues:StringLike")
+        named = next(
+            (condition[o][NAMED] for o in operators if NAMED in condition.get(o, {})), None
+        )
         if named is not None:
             assert call == "UpdateItem"
             assert condition["StringEqualsIfExists"] == {"dynamodb:ReturnValues": "NONE"}

@@ -11,15 +11,25 @@ from typing import Any
 import pytest
 
 from tests.unit.aws.small_dynamodb import Between, SmallDynamoDB
-from weir.aws import items
+from weir import revocation
+from weir.aws import items, revoking
 from weir.aws.clients import client
 from weir.aws.items import Key
 from weir.aws.ledger import Ledger
 from weir.aws.ledger.books import reservation_item
-from weir.errors import Conflict, Killed, LimitReached, QuotaExceeded, Refusal
+from weir.aws.table import SubjectChange, Table
+from weir.errors import (
+    Conflict,
+    Killed,
+    LimitReached,
+    QuotaExceeded,
+    Refusal,
+    Unauthenticated,
+)
 from weir.ledger.admission import Ask, Reservation, StaleConfiguration, Swept
 from weir.ledger.rules import Amounts, Field, Settlement
 from weir.projects.limits import NANO, Limits, Pool
+from weir.revocation import Issued, Revocation, Revocations
 
 NOON = 1_795_262_400  # 2026-11-21 12:00:00 UTC
 FREE = Limits(rpm=3, tokens_per_day=1_000, nano_usd_per_month=NANO, concurrent_streams=2)
@@ -257,12 +267,106 @@ def counting(
 
 def test_blocked_user_is_refused_and_holds_nothing(ledger: Ledger) -> None:
     key = items.subject("p", "u#ann")
-    client("dynamodb").put_item(TableName="t", Item=items.record_item(key, {}, 1))
+    kept = {"blocked": {"reason": "", "at": 0, "by": ""}}
+    client("dynamodb").put_item(TableName="t", Item=items.record_item(key, kept, 1))
     before = every()
     with pytest.raises(Killed):
         ledger.admit(ask(project=Pool(EVERYTHING), tenant=Pool(EVERYTHING)))
     assert every() == before
     ledger.admit(ask(subject="u#bob"))
+
+
+AT = NOON - 100  # when the token was issued
+
+
+def note(what: Revocation, now: int, store: Any = None) -> None:
+    """Revoke it as of `now`."""
+    revoking.revoke(Table(store or client("dynamodb"), "t"), "p", what, now)
+
+
+def token_of(sid: str | None = "s_1", jti: str | None = "j_1", at: int = AT) -> Issued:
+    return Issued(at, jti, sid)
+
+
+def passes(ledger: Ledger, token: Issued | None, subject: str = "u#ann") -> bool:
+    try:
+        ledger.admit(replace(ask(subject=subject, limits=UNLIMITED), token=token))
+    except Unauthenticated as refusal:
+        return refusal.reason != "token_revoked"
+    return True
+
+
+ALL, SESSION, TOKEN = (
+    Revocation("ann"),
+    Revocation("ann", session_id="s_1"),
+    Revocation("ann", jti="j_1"),
+)
+# What is revoked, as of when; the token, and whether it still passes.
+REVOKED: list[tuple[Revocation, int, Issued | None, bool]] = [
+    (ALL, AT - 1, token_of(), True),
+    (ALL, AT, token_of(), False),
+    (ALL, AT + 1, token_of(), False),
+    (ALL, AT, token_of(sid=None, jti=None), False),
+    (ALL, AT - 1, token_of(sid=None, jti=None), True),
+    (ALL, AT, None, True),  # an API key is no token
+    (SESSION, AT - 1, token_of(), True),
+    (SESSION, AT, token_of(), False),
+    (SESSION, AT, token_of(jti="j_2"), False),
+    (SESSION, AT, token_of(sid="s_2"), True),
+    (SESSION, AT, token_of(sid=None), True),
+    (SESSION, AT, None, True),
+    (TOKEN, AT - 1, token_of(), False),  # for good: no other token has its id
+    (TOKEN, AT, token_of(), False),
+    (TOKEN, AT, token_of(jti="j_2"), True),
+    (TOKEN, AT, token_of(jti="s_1", sid="j_1"), True),
+    (TOKEN, AT, token_of(jti=None), True),
+    (TOKEN, AT, None, True),
+]
+
+
+@pytest.mark.parametrize(("what", "at", "token", "expected"), REVOKED)
+def test_revoked_token_is_not_admitted_and_every_other_is(
+    small: SmallDynamoDB, ledger: Ledger, what: Revocation, at: int, token: Any, expected: bool
+) -> None:
+    note(what, at, small)
+    before = dict(small.items)
+    assert passes(ledger, token) is expected
+    assert expected or small.items == before, "what is refused holds nothing"
+    assert passes(ledger, token_of(), "u#bob"), "another user's token of the same names"
+    found = items.record_of(small.items[items.subject("p", "u#ann")])
+    try:  # where the record is read, the same rule holds
+        Revocations(found.document).judge(token)
+    except Unauthenticated:
+        assert not expected
+    else:
+        assert expected
+
+
+def test_conditions_of_a_revocation_hold_in_dynamodbs_own_words(ledger_over_moto: Ledger) -> None:
+    for what, other in (
+        (TOKEN, token_of(jti="j_2")),
+        (SESSION, token_of("s_2", "j_3")),
+        (ALL, token_of("s_1", "j_4", AT + 2)),
+    ):
+        assert passes(ledger_over_moto, other)
+        note(what, AT)
+        assert not passes(ledger_over_moto, token_of())
+        assert passes(ledger_over_moto, other)
+
+
+def test_block_is_what_a_user_reads_who_is_blocked_and_signed_out(
+    small: SmallDynamoDB, ledger: Ledger
+) -> None:
+    note(ALL, NOON, small)
+    table, key = Table(small, "t"), items.subject("p", "u#ann")
+    (before,) = table.records([key])
+    blocked = {**before.document, "blocked": {"reason": "", "at": 0, "by": ""}}
+    table.commit([SubjectChange(key, before, blocked, NOON)], [])
+    with pytest.raises(Killed):
+        passes(ledger, token_of())
+    (before,) = table.records([key])
+    table.commit([SubjectChange(key, before, {"not_before": NOON}, NOON)], [])
+    assert not passes(ledger, token_of()), "what was revoked stays revoked once the block is lifted"
 
 
 def test_id_of_an_open_request_is_taken_until_that_is_settled(ledger_over_moto: Ledger) -> None:
@@ -563,6 +667,20 @@ def test_admitting_and_settling_cost_the_same_the_first_time_and_the_300th(
         clock.now += number % 100
     assert set(costs) == {(11, 11)}
     assert 2 * 11 <= 25
+
+
+@pytest.mark.parametrize("uid", ["u" * 36, "\U0001f600" * 255])
+def test_user_with_all_that_can_be_revoked_is_admitted_for_25_units_at_most(uid: str) -> None:
+    """A check of an item costs two units for each KB of it."""
+    store = SmallDynamoDB()
+    for number in range(revocation.MOST_NOTED):
+        note(Revocation(uid, session_id=f"s_{number}"), NOON, store)
+    item = store.items[items.subject("p", items.user(uid))]
+    assert 11 - 2 + 2 * -(-size(item) // 1024) <= 25
+    with pytest.raises(Conflict, match="all of the user's tokens"):
+        note(Revocation(uid, jti="j"), NOON, store)
+    note(Revocation(uid), NOON, store)
+    assert size(store.items[items.subject("p", items.user(uid))]) < size(item) / 1.5
 
 
 def test_request_without_limits_writes_nothing_but_that_it_is_open(clock: Clock) -> None:

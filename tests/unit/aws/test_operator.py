@@ -21,11 +21,11 @@ from tests.unit.conftest import (
     make_table,
     set_up,
 )
-from weir.aws import items
+from weir.aws import items, revoking
 from weir.aws.clients import client
 from weir.aws.operator import Operator, records, transfer
 from weir.aws.provider_keys import ProviderKeys, key_for
-from weir.aws.table import Change, Stale, Table
+from weir.aws.table import Change, Stale, SubjectChange, Table
 from weir.errors import BadRequest, Conflict, NotFound, Refusal
 from weir.identity import api_keys
 from weir.operator.audit import Entry
@@ -41,6 +41,7 @@ from weir.operator.documents import (
 )
 from weir.projects.catalogue import Catalogue
 from weir.projects.project import Project
+from weir.revocation import KEPT_S, Revocation
 from weir.web.origins import Origins
 
 PROVIDER_KEY = "sk-CANARY-of-the-provider-abcd"
@@ -207,6 +208,24 @@ VERBS = [
         lambda o: o.switch_user("default", "jo", off=False),
         lambda o: o.switch_user("default", "jo", off=True),
     ),
+    Verb(
+        "user.sign-out",
+        "default/jo",
+        lambda o: o.revoke("default", Revocation("jo")),
+        again=True,
+    ),
+    Verb(
+        "session.revoke",
+        "default/jo",
+        lambda o: o.revoke("default", Revocation("jo", session_id="s_1")),
+        again=True,
+    ),
+    Verb(
+        "token.revoke",
+        "default/jo",
+        lambda o: o.revoke("default", Revocation("jo", jti="j_1")),
+        again=True,
+    ),
     Verb("user.erase", "default/jo", lambda o: o.erase_user("default", "jo"), said, again=True),
     Verb(
         "catalogue.import",
@@ -298,6 +317,7 @@ def test_key_may_be_told_by_its_ends(configured: Operator) -> None:
 NOBODY: list[Callable[[Operator], object]] = [
     lambda o: o.project("nobody"),
     lambda o: o.update_project("nobody", change(name="n")),
+    lambda o: o.revoke("nobody", Revocation("jo")),
     lambda o: o.change_origins("nobody", add=[ORIGIN]),
     lambda o: o.change_origins("default", remove=["https://never.example"]),
     lambda o: o.tiers("nobody"),
@@ -357,7 +377,7 @@ class Contended(Table):
 
     def commit(
         self,
-        changes: Iterable[Change],
+        changes: Iterable[Change | SubjectChange],
         entries: Iterable[Entry],
         unchanged: Iterable[tuple[items.Key, int]] = (),
     ) -> None:
@@ -968,6 +988,7 @@ def test_key_that_collides_with_another_change_is_revoked_all_the_same(
 ) -> None:
     key = make_key(configured)[1]
     real, tried = Table.revoke_api_key, []
+    configured.update_project("default", change(name="meanwhile"))
 
     def collides(*told: Any) -> None:
         tried.append(1)
@@ -979,6 +1000,116 @@ def test_key_that_collides_with_another_change_is_revoked_all_the_same(
     assert configured.revoke_key("default", key.key_id) is True
     assert configured.keys("default")[0].revoked_at is not None
     assert configured.revoke_key("default", key.key_id) is False
+
+
+# ---------------------------------------------------------------- what is revoked
+
+
+def revoked_keys(pid: str = "default") -> frozenset[str]:
+    """As a request reads it."""
+    (record,) = Table(client("dynamodb"), "t").records([items.project(pid)])
+    return Project.from_document(pid, record.document).revoked_keys
+
+
+def test_revoked_keys_are_listed_for_requests_and_for_nobody_to_configure(
+    configured: Operator,
+) -> None:
+    key = make_key(configured)[1].key_id
+    configured.revoke_key("default", key)
+    assert revoked_keys() == {key}
+    for shown in (configured.project("default"), configured.exported()["projects"]["default"]):
+        assert "revoked_keys" not in shown
+    configured.update_project("default", change(name="n", limits=None, user_limits=None))
+    assert revoked_keys() == {key}
+    configured.imported(file(projects={"default": {"name": "imported"}}), dry_run=False)
+    assert configured.project("default")["name"] == "imported"
+    assert revoked_keys() == {key}
+    for said in (
+        lambda: change(revoked_keys={}),
+        lambda: file(projects={"p": {"revoked_keys": {}}}),
+    ):
+        with pytest.raises(BadRequest, match="revoked_keys"):
+            said()
+
+
+def test_revoked_key_is_forgotten_once_none_of_its_tokens_can_be_unexpired(
+    configured: Operator, table: Table
+) -> None:
+    first, second = (make_key(configured)[1].key_id for _ in range(2))
+    configured.revoke_key("default", first)
+    keys = ProviderKeys(client("secretsmanager"), PROVIDER_KEYS)
+    for later_s, left in ((86_400 + 60, {first, second}), (86_400 + 600, {second})):
+        third = make_key(configured)[1].key_id
+        later = Operator(table, keys, actor="later", clock=lambda at=later_s: NOW + at)  # type: ignore[misc]
+        later.revoke_key("default", second if second not in revoked_keys() else third)
+        assert revoked_keys() - {third} == left
+
+
+def test_key_is_revoked_and_listed_together_or_not_at_all(
+    configured: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = make_key(configured)[1].key_id
+    monkeypatch.setattr(records, "TRIES", 1)
+    real = Table.revoke_api_key
+
+    def meanwhile(*told: Any) -> None:
+        configured.update_project("default", change(name="somebody else's"))
+        real(*told)
+
+    monkeypatch.setattr(Table, "revoke_api_key", meanwhile)
+    with pytest.raises(Conflict):
+        configured.revoke_key("default", key)
+    assert configured.keys("default")[0].revoked_at is None
+    assert revoked_keys() == set()
+
+
+def noted(user_id: str = "jo") -> dict[str, Any]:
+    (record,) = Table(client("dynamodb"), "t").records([items.subject("default", f"u#{user_id}")])
+    return record.document
+
+
+def test_block_and_revocation_at_the_same_time_both_stand(configured: Operator) -> None:
+    session = Revocation("jo", session_id="s_1")
+
+    def block(off: bool) -> None:
+        configured.switch_user("default", "jo", off=off)
+
+    def raced(first: Callable[[Operator], object], meanwhile: Callable[[], object]) -> None:
+        table = Contended(1, meanwhile)
+        first(contender(table))
+        assert table.tried == 2
+
+    raced(lambda o: o.revoke("default", session), lambda: block(off=True))
+    assert len(noted()) == 2
+    raced(lambda o: o.switch_user("default", "jo", off=False), lambda: again("s_2"))
+    assert "blocked" not in noted()
+    assert len(noted()) == 2
+    raced(lambda o: o.switch_user("default", "jo", off=True), lambda: again("s_3"))
+    assert len(noted()) == 4
+    assert [told["user_id"] for told in configured.switches()] == ["jo"]
+
+
+def again(sid: str) -> None:
+    revoking.revoke(
+        Table(client("dynamodb"), "t"), "default", Revocation("jo", session_id=sid), NOW
+    )
+
+
+def test_record_of_a_user_goes_by_itself_unless_the_user_is_blocked(configured: Operator) -> None:
+    key = items.subject("default", "u#jo").item()
+
+    def kept_until() -> int | None:
+        item = client("dynamodb").get_item(TableName="t", Key=key)["Item"]
+        return int(item["ttl"]["N"]) if "ttl" in item else None
+
+    configured.revoke("default", Revocation("jo"))
+    assert kept_until() == NOW + KEPT_S
+    configured.switch_user("default", "jo", off=True)
+    assert kept_until() is None
+    configured.revoke("default", Revocation("jo", jti="j"))
+    assert kept_until() is None
+    configured.switch_user("default", "jo", off=False)
+    assert kept_until() == NOW + KEPT_S
 
 
 # ---------------------------------------------------------------- shards of the ledger

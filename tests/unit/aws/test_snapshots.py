@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from tests.unit.conftest import ORIGIN
+from tests.unit.conftest import NOW, ORIGIN
 from weir.aws import items, snapshots
 from weir.aws.clients import client
 from weir.aws.items import Key, Record
@@ -15,10 +15,12 @@ from weir.aws.refused_origins import NOTED_EVERY_S, RefusedOrigins
 from weir.aws.snapshots import CACHED_FOR_S, MOST_PROJECTS, Snapshots
 from weir.aws.table import Table
 from weir.errors import Killed, NotFound, OriginNotAllowed, Refusal, Unauthenticated
+from weir.identity.tokens import Claims
 from weir.operator.documents import NewProject, ProjectChange, TenantDocument, parsed
 from weir.projects.catalogue import Catalogue
 from weir.projects.limits import NANO, PROJECT, Limits, Pool
 from weir.projects.project import Project
+from weir.revocation import Revocation
 from weir.web.origins import Origins
 from weir.web.request import Request
 
@@ -143,6 +145,62 @@ def test_user_is_blocked_in_one_project_alone(shown: Snapshots, configured: Oper
     shown.of("default", "jo")
     with pytest.raises(Killed):
         shown.of("shop", "jo")
+
+
+def claims(**said: Any) -> Claims:
+    told = {"uid": "jo", "sid": "s_1", "jti": "j_1", "issued_at": NOW, **said}
+    return Claims(
+        tid="tenant-1", pid="default", role="user", tier=None, expires_at=NOW + 900, **told
+    )
+
+
+@pytest.mark.parametrize(
+    ("what", "others"),
+    [
+        (Revocation("jo", jti="j_1"), [{"jti": "j_2"}, {"uid": "bo"}]),
+        (Revocation("jo", session_id="s_1"), [{"sid": "s_2"}, {"uid": "bo"}]),
+        (Revocation("jo"), [{"issued_at": NOW + 1}, {"issued_at": None}, {"uid": "bo"}]),
+    ],
+    ids=["token", "session", "user"],
+)
+def test_revoked_token_is_refused_on_its_next_request_at_no_further_round_trip(
+    shown: Snapshots,
+    table: Watched,
+    configured: Operator,
+    what: Revocation,
+    others: list[dict[str, Any]],
+) -> None:
+    shown.of_caller(claims())
+    configured.revoke("default", what)
+    table.asked.clear()
+    with pytest.raises(Unauthenticated) as refused:
+        shown.of_caller(claims())
+    assert (refused.value.status, refused.value.reason) == (401, "token_revoked")
+    assert table.asked == [[JO]]
+    for other in others:
+        shown.of_caller(claims(**other))
+    assert shown.of("default", "jo").revocations.first_valid_at("s_1", NOW) in (NOW, NOW + 1)
+
+
+def test_tokens_of_a_revoked_key_are_refused_after_five_seconds_at_no_round_trip_of_their_own(
+    shown: Snapshots, table: Watched, configured: Operator
+) -> None:
+    _, key = configured.create_key("default", name="n", scopes=["mint"], role="user")
+    _, other = configured.create_key("default", name="n", scopes=["mint"], role="user")
+    of_it = claims(client_id=key.key_id)
+    shown.of_token(of_it)
+    configured.revoke_key("default", key.key_id)
+    table.asked.clear()
+    shown.of_token(of_it)
+    assert table.asked == []
+    table.now += CACHED_FOR_S
+    for judge in (shown.of_token, shown.of_caller):
+        with pytest.raises(Unauthenticated) as refused:
+            judge(of_it)
+        assert refused.value.reason == "token_revoked"
+        judge(claims(client_id=other.key_id))
+        judge(claims())
+    assert table.asked[0] == [*SHARED, items.project("default")]
 
 
 SHUT: list[tuple[Callable[[Operator], object], type[Refusal], str]] = [

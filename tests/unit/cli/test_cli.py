@@ -5,8 +5,11 @@ import io
 import json
 import re
 import shlex
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,12 +18,14 @@ import boto3
 import pytest
 from moto import mock_aws
 
+import cli.console
 import cli.main
 from cli import text
 from cli.deployment import Deployment
-from tests.unit.conftest import NOW, UPSTREAM_OF, make_table
+from tests.unit.conftest import NOW, UPSTREAM_OF, make_table, minted
 from weir.aws.clients import client
 from weir.aws.table import Table
+from weir.identity.keyring import SigningKey
 from weir.operator.audit import Entry
 
 ROOT = Path(__file__).parents[3]
@@ -204,6 +209,15 @@ def test_every_command_line_in_the_documents_is_one_that_weir_takes() -> None:
         (["keys", "revoke", "key_0000000000000000"], "No API key key_0000000000000000"),
         (["keys", "revoke", "behest_sk_live_" + "0" * 32], "No API key key_"),
         (["keys", "revoke", "nonsense"], "No API key looks like that"),
+        (["tokens", "revoke"], "--jti JTI --user UID"),
+        (["tokens", "revoke", "--jti", "j_1"], "--jti JTI --user UID"),
+        (["tokens", "revoke", "x.y.z", "--jti", "j_1", "--user", "u"], "--jti JTI --user UID"),
+        (["tokens", "revoke", "nonsense"], "This is not a user token"),
+        (["tokens", "revoke", "x.y.z"], "This is not a user token"),
+        (["tokens", "revoke", "x.e30.z"], "does not name its id (jti)"),
+        (["tokens", "revoke", "behest_sk_live_" + "0" * 32], "`weir keys revoke`"),
+        (["sessions", "revoke", "u", "\x00"], "session_id: "),
+        (["users", "sign-out", "u", "--project", "shop"], "There is no project 'shop'"),
         (["admins", "add", "somebody"], "not an e-mail address"),
         (["audit", "--limit", "0"], "from 1 to 1000"),
         (["import", "-"], "is not JSON"),
@@ -429,6 +443,9 @@ def test_what_was_changed_in_a_project_names_it(configured: Weir) -> None:
         ["origins", "remove", "https://a.example"],
         ["keys", "revoke", key, "--yes"],
         ["keys", "revoke", key],
+        ["tokens", "revoke", "--jti", "j_1", "--user", "u_1"],
+        ["sessions", "revoke", "u_1", "s_1"],
+        ["users", "sign-out", "u_1"],
         ["erase-user", "u_1", "--yes"],
     ):
         answer = configured(*words)
@@ -895,6 +912,32 @@ def test_key_that_is_revoked_is_named_and_its_secret_never_shown_again(configure
         "revoked": True,
         "was_active": False,
     }
+
+
+def test_token_says_itself_which_project_and_user_it_is_of(
+    configured: Weir, signing_key: SigningKey
+) -> None:
+    token = minted(signing_key, now=NOW)
+    told = configured("tokens", "revoke", token, "--json").json()
+    assert told == {"project": "default", "user_id": "u", "jti": "j"}
+    assert token.split(".")[1] not in configured("tokens", "revoke", token).out
+    other = configured("tokens", "revoke", token, "--project", "shop")
+    assert "a token of project default" in other.err
+
+
+def test_what_an_operator_revokes_is_revoked_by_awss_clock() -> None:
+    """With the clock of a machine that is behind, tokens would survive that were issued before."""
+
+    def ahead(seconds: float) -> float:
+        date = format_datetime(datetime.fromtimestamp(time.time() + seconds, UTC), usegmt=True)
+        answer = {"ResponseMetadata": {"HTTPHeaders": {"date": date}}}
+        return cli.console._ahead_of_this_machine_s(answer)
+
+    assert ahead(0) == 0
+    assert 300 <= ahead(300) <= 301
+    assert -300 <= ahead(-300) <= -299
+    for nothing in ({}, {"ResponseMetadata": {"HTTPHeaders": {"date": "soon"}}}):
+        assert cli.console._ahead_of_this_machine_s(nothing) == 0
 
 
 def test_status_of_a_bare_deployment_says_what_to_do_next(weir: Weir) -> None:

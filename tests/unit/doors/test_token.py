@@ -7,14 +7,17 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import jwt
 import pytest
 
 from tests.unit.conftest import LAMBDA
-from weir.aws import lean
+from weir.aws import items, lean
 from weir.aws.clients import client
 from weir.aws.operator import Operator
 from weir.aws.table import Table
-from weir.identity.keyring import PublicKey, SigningKey
+from weir.identity import tokens
+from weir.identity.keyring import KeyRing, PublicKey, SigningKey
+from weir.operator.documents import ProjectChange, parsed
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {
@@ -77,6 +80,92 @@ def test_member_that_stands_twice_in_a_mint_body_is_refused(
     assert (error["code"], error["details"]) == ("validation_error", {"reason": "invalid_json"})
     assert "twice" in error["message"]
     assert send(door, "POST", "/v1/auth/mint", '{"user_id":"ann"}', key)["statusCode"] == 200
+
+
+def test_mint_that_is_warm_reads_no_secret_and_writes_nothing(
+    door: ModuleType, configured: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some SDKs mint before every chat."""
+    key, _ = configured.create_key("default", name="n", scopes=["mint"], role="user")
+    calls: list[str] = []
+    for service in ("dynamodb", "secretsmanager"):
+        it = client(service)
+        real = it._make_api_call
+
+        def count(name: str, told: Any, real: Any = real) -> Any:
+            calls.append(name)
+            return real(name, told)
+
+        monkeypatch.setattr(it, "_make_api_call", count)
+    for _ in range(3):
+        calls.clear()
+        assert send(door, "POST", "/v1/auth/mint", '{"user_id":"ann"}', key)["statusCode"] == 200
+    assert calls == ["GetItem", "BatchGetItem"]
+
+
+def test_private_key_is_parsed_once_and_anew_after_a_rotation(
+    door: ModuleType,
+    configured: Operator,
+    signing_key: SigningKey,
+    other_key: SigningKey,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key, _ = configured.create_key("default", name="n", scopes=["mint"], role="user")
+    parsed: list[str] = []
+    parse = SigningKey.rsa
+
+    def counted(self: SigningKey) -> Any:
+        parsed.append(self.kid)
+        return parse(self)
+
+    tokens._private.cache_clear()
+    monkeypatch.setattr(SigningKey, "rsa", counted)
+
+    def mint() -> str:
+        answer = send(door, "POST", "/v1/auth/mint", '{"user_id":"ann"}', key)
+        return str(jwt.get_unverified_header(json.loads(answer["body"])["token"])["kid"])
+
+    assert [mint(), mint()] == [signing_key.kid] * 2
+    rotated = KeyRing(other_key, signing_key).to_secret()
+    client("secretsmanager").put_secret_value(SecretId="signing", SecretString=rotated)
+    door._vault.forget("signing")
+    assert [mint(), mint()] == [other_key.kid] * 2
+    assert parsed == [signing_key.kid, other_key.kid]
+
+
+def test_token_names_its_key_and_that_of_a_session_names_none(
+    door: ModuleType, configured: Operator
+) -> None:
+    secret, key = configured.create_key("default", name="n", scopes=["mint"], role="user")
+    minted = json.loads(send(door, "POST", "/v1/auth/mint", '{"user_id":"ann"}', secret)["body"])
+    unverified = {"options": {"verify_signature": False}}
+    assert jwt.decode(minted["token"], **unverified)["client_id"] == key.key_id
+    event = json.loads((ROOT / "events" / "token.real.json").read_text())
+    event["requestContext"]["authorizer"]["claims"] |= {"aud": "client", "token_use": "id"}
+    event["headers"].pop("origin", None)
+    event["headers"].pop("Origin", None)
+    answer = door.handler(event, SimpleNamespace(**LAMBDA))
+    assert "client_id" not in jwt.decode(json.loads(answer["body"])["token"], **unverified)
+
+
+def test_backend_may_revoke_while_its_project_is_switched_off_but_not_suspended(
+    door: ModuleType, configured: Operator
+) -> None:
+    """When it is switched on again, the user has long been signed out."""
+    key, _ = configured.create_key("default", name="n", scopes=["mint"], role="user")
+
+    def revoke() -> int:
+        answer = send(door, "POST", "/v1/auth/revoke", '{"user_id":"ann"}', key)
+        door._snapshots.forget("default")
+        return int(answer["statusCode"])
+
+    configured.switch_project("default", off=True)
+    assert revoke() == 200
+    configured.switch_project("default", off=False)
+    (record,) = door._table.records([items.subject("default", "u#ann")])
+    assert list(record.document) == ["not_before"]
+    configured.update_project("default", parsed(ProjectChange, {"status": "suspended"}))
+    assert revoke() == 401
 
 
 def test_key_list_is_read_once_in_five_seconds_whoever_asks_how_often(

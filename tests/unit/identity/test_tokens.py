@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jwt
@@ -17,6 +18,7 @@ from tests.unit.conftest import NOW
 from weir.errors import BadRequest, Forbidden, TokenExpired, Unauthenticated
 from weir.identity import callers, tokens
 from weir.identity.keyring import Kid, PublicKey, SigningKey
+from weir.revocation import Issued
 from weir.settings import Deployment
 from weir.web.request import Request
 
@@ -80,13 +82,27 @@ def test_minted_token_is_believed_and_has_the_contracts_claims_in_order(
         session_id="s_1",
         jti="j_1",
         now=NOW,
+        client_id="key_1",
     )
     payload = jwt.decode(token.value, options={"verify_signature": False})
-    assert " ".join(payload) == "tid pid uid role scp iss aud iat nbf exp jti sid tier"
+    assert " ".join(payload) == "tid pid uid role scp iss aud iat nbf exp jti sid tier client_id"
     assert (payload["exp"] - payload["iat"], payload["nbf"]) == (900, payload["iat"])
     assert jwt.get_unverified_header(token.value) == {"alg": "RS256", "typ": "JWT", "kid": "ring_1"}
     believed = believe(token.value)
     assert (believed.uid, believed.tier, believed.sid) == ("auth0|abc123", "pro", "s_1")
+    assert (believed.issued_at, believed.client_id) == (NOW, "key_1")
+    assert believed.issued == Issued(NOW, "j_1", "s_1")
+
+
+def test_token_of_a_tenants_own_host_counts_as_issued_a_minute_earlier(
+    signing_key: SigningKey, deployment: Deployment
+) -> None:
+    """Its clock may be ahead: what was signed before a revocation must not seem to be younger."""
+    public = signing_key.public(NOW)
+    for kid, at in (("sk_" + "0" * 32, NOW - 60), ("ring_1", NOW)):
+        token = sign(replace(signing_key, kid=Kid(kid)), claims())
+        believed = callers.believe_token(token, deployment, lambda kid: public, now=NOW)
+        assert believed.issued_at == at
 
 
 def test_token_ends_on_the_second_it_names(
@@ -411,13 +427,19 @@ def test_bad_mint_request_names_its_field(body: dict[str, Any], param: str) -> N
 
 def test_defaults_of_a_mint_request_are_the_contracts() -> None:
     wish = tokens.MintRequest.parse({"user_id": "u", "unknown": 1})
-    assert wish == tokens.MintRequest("u", "user", 3600, None, None)
+    assert wish == tokens.MintRequest("u", None, 3600, None, None)
 
 
 def test_role_is_clamped_to_the_keys() -> None:
     assert tokens.granted_role("admin", key_role="user") == "user"
     assert tokens.granted_role("admin", key_role="admin") == "admin"
     assert tokens.granted_role("user", key_role="admin") == "user"
+
+
+@pytest.mark.parametrize("key_role", ["user", "admin"])
+def test_role_that_is_not_asked_for_is_the_keys_own(key_role: str) -> None:
+    wish = tokens.MintRequest.parse({"user_id": "u"})
+    assert tokens.granted_role(wish.role, key_role) == key_role
 
 
 def test_token_too_large_for_a_header_is_refused_at_mint(signing_key: SigningKey) -> None:

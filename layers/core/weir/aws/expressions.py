@@ -82,6 +82,11 @@ class Expression:
         else:
             self.require(f"{self._name(attribute)} = {self._value(value)}")
 
+    def require_below(self, attribute: str, bound: int) -> None:
+        """The number is smaller, or not there."""
+        name = self._name(attribute)
+        self.require(f"(attribute_not_exists({name}) OR {name} < {self._value(bound)})")
+
     def require_absent(self, attribute: str) -> None:
         self.require(f"attribute_not_exists({self._name(attribute)})")
 

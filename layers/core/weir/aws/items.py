@@ -12,7 +12,7 @@ signing keys and audit entries in `codecs`. Standard library only: the preflight
     TENANT                KEYS         record: until when one operator alone writes providers' keys
     OVERRUNS              OVERRUNS     by candidate, the percent of its output cap to reserve
     PROJECTS              <pid>        record: a project
-    SUBJECT#<pid>#<s>     SUBJECT      record: the subject is blocked, and why; else there is none
+    SUBJECT#<pid>#<s>     SUBJECT      record: what is revoked of a subject, or that it is blocked
     CONTENT#<pid>#<s>     <kind>#…     what a subject has said and been told; none is kept yet
     LEDGER#<pid>#<s>      NOW          a subject's open requests; MINUTE#…, MONTH#… what it has used
     LEDGER#<pid>#<k>      …            the same of a project's k-th shard; no pid: of the tenant's
@@ -28,7 +28,8 @@ signing keys and audit entries in `codecs`. Standard library only: the preflight
 
 `<s>` is a subject's key: u#<uid>; `<c>` that, or of an API key k#<key id>; `<h>` its hash, for a
 sort key has at most 1,024 bytes. A record is a JSON document with a version, which every change
-states and raises by one. What a ledger's item holds: `weir/aws/ledger/`. Times are Unix seconds.
+states and raises by one; members that conditions look at are attributes beside `doc`
+(`weir/aws/subjects.py`). What a ledger's item holds: `weir/aws/ledger/`. Times are Unix seconds.
 `ttl` lets DynamoDB tidy up; it may be days late, so no rule leans on it.
 """
 
@@ -113,11 +114,11 @@ def record_item(key: Key, document: Mapping[str, Any], version: int) -> Item:
 def record_of(item: Item | None) -> Record:
     if item is None:
         return NO_RECORD
-    if "doc" not in item:  # OVERRUNS: its attributes are its document
-        numbers = {name: int(value["N"]) for name, value in item.items() if "N" in value}
-        version = numbers.pop("version")
-        return Record(numbers, version)
-    return Record(json.loads(item["doc"]["S"]), int(item["version"]["N"]))
+    document = json.loads(item["doc"]["S"]) if "doc" in item else {}
+    for name, value in item.items():
+        if "N" in value and name not in ("version", "ttl"):
+            document[name] = int(value["N"])
+    return Record(document, int(item["version"]["N"]))
 
 
 # ---------------------------------------------------------------- the ledger

@@ -1,7 +1,8 @@
 """The configuration as a request sees it: read in one round trip, kept for a few seconds.
 
-A change by an operator counts within CACHED_FOR_S on every process. Whether a user is blocked is
-never kept: it is read with each request, in the same round trip as whatever else is due.
+A change by an operator counts within CACHED_FOR_S on every process. Whether a user is blocked, and
+which of their tokens are revoked, is never kept: it is read with each request, in the same round
+trip as whatever else is due.
 """
 
 import logging
@@ -11,10 +12,12 @@ from weir.aws.items import Key, Record
 from weir.aws.table import Table
 from weir.errors import Killed, Unauthenticated
 from weir.freshness import Clock, is_due
+from weir.identity.tokens import Claims
 from weir.projects.catalogue import Catalogue
 from weir.projects.limits import Limits, Pool
 from weir.projects.project import Project
 from weir.projects.snapshot import Shared, Snapshot
+from weir.revocation import Revocations
 from weir.web.origins import Origins
 
 log = logging.getLogger(__name__)
@@ -35,9 +38,20 @@ class Snapshots:
         self._shared_at = float("-inf")
         self._projects: dict[str, tuple[float, int, Project | None]] = {}
 
-    def of(self, pid: str, uid: str | None = None) -> Snapshot:
-        """For a request of this project, by this user. Raises Unauthenticated for a project that
-        is not there or suspended, Killed for what an operator has switched off.
+    def of_caller(self, claims: Claims) -> Snapshot:
+        """For a request with these claims; raises also if its token has been revoked."""
+        snapshot = self.of(claims.pid, claims.uid, client_id=claims.client_id)
+        snapshot.revocations.judge(claims.issued)
+        return snapshot
+
+    def of_token(self, claims: Claims) -> Snapshot:
+        """The same, but its user is not looked at: the ledger does that when it admits."""
+        return self.of(claims.pid, client_id=claims.client_id)
+
+    def of(self, pid: str, uid: str | None = None, *, client_id: str | None = None) -> Snapshot:
+        """For a request of this project, by this user, whom no operator has blocked, with a token
+        that the API key `client_id` has made. Raises Unauthenticated for a project that is not
+        there or suspended and for a revoked key, Killed for what an operator has switched off.
         """
         now = self._clock()
         keys = []
@@ -56,11 +70,14 @@ class Snapshots:
         if project is None:
             raise Unauthenticated(f"There is no project {pid!r}.", reason="unknown_project")
         project.require_open()
+        project.require_live_key(client_id)
         if self._shared.killed:
             raise Killed("tenant")
-        if uid is not None and found[keys[0]].version:
-            raise Killed("user")
-        return Snapshot(project, self._shared)
+        if uid is None:
+            return Snapshot(project, self._shared)
+        revocations = Revocations(found[keys[0]].document)
+        revocations.judge(None)
+        return Snapshot(project, self._shared, revocations)
 
     def forget(self, pid: str) -> None:
         """What is known is older than what somebody has counted by: the next request reads anew

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from weir.aws import codecs, contention, expressions, items
+from weir.aws import codecs, contention, expressions, items, subjects
 from weir.aws.expressions import ABSENT, PRESENT, Expression
 from weir.aws.items import Item, Key, Record
 from weir.aws.reading import every_item, items_at, until_nothing_is_left
@@ -28,6 +28,15 @@ class Change(NamedTuple):
     key: Key
     document: dict[str, Any] | None
     version: int | None
+
+
+class SubjectChange(NamedTuple):
+    """The next content of a subject's record (weir/revocation.py), written at `now`."""
+
+    key: Key
+    before: Record
+    document: Mapping[str, Any]
+    now: int  # Unix s
 
 
 class Table:
@@ -106,15 +115,18 @@ class Table:
         found = [key for key in keys if key is not None]
         return sorted(found, key=lambda key: (key.created_at, key.key_id), reverse=True)
 
-    def revoke_api_key(self, key_hash: KeyHash, now: int, entry: Entry | None = None) -> None:
-        """Raises Stale if there is no such key, or it was revoked before, or somebody else is at
-        it.
+    def revoke_api_key(
+        self, key_hash: KeyHash, now: int, project: Change | None = None, entry: Entry | None = None
+    ) -> None:
+        """`project` says which keys' tokens are refused from now on. Raises Stale if there is no
+        such key, or it was revoked before, or somebody else is at it or at the project.
         """
         revoke = Expression(PRESENT)
         revoke.require_absent("revoked_at")
         revoke.set("revoked_at", now)
         part = expressions.update(self._name, codecs.api_key_key(key_hash), revoke)
-        self._transact([part, *self._audited(entry)])
+        listed = [] if project is None else [self._changed(project)]
+        self._transact([part, *listed, *self._audited(entry)])
 
     def api_key_was_used(self, key_hash: KeyHash, now: int) -> None:
         note = Expression(PRESENT)
@@ -139,7 +151,7 @@ class Table:
 
     def commit(
         self,
-        changes: Iterable[Change],
+        changes: Iterable[Change | SubjectChange],
         entries: Iterable[Entry],
         unchanged: Iterable[tuple[Key, int]] = (),
     ) -> None:
@@ -251,7 +263,10 @@ class Table:
         answer = self._client.batch_write_item(RequestItems=requested)
         return answer.get("UnprocessedItems") or {}
 
-    def _changed(self, change: Change) -> Part:
+    def _changed(self, change: Change | SubjectChange) -> Part:
+        if isinstance(change, SubjectChange):
+            written = subjects.update_of(change.before, change.document, change.now)
+            return expressions.update(self._name, change.key, written)
         if change.document is None:
             return expressions.delete(self._name, change.key)
         item = items.record_item(change.key, change.document, (change.version or 0) + 1)

@@ -140,6 +140,7 @@ def asked_of_the_ledger(chat: Chat, max_stream_s: int) -> Ask:
             "tier": claims.tier,
             "request_id": chat.request.request_id,
         },
+        token=claims.issued,
     )
 
 

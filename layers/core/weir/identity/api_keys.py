@@ -6,18 +6,20 @@
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NewType
 
 from weir.errors import Unauthenticated
+from weir.revocation import KEPT_S
 
 KeyHash = NewType("KeyHash", str)
 
 PREFIX = "behest_sk_live_"  # the published SDKs choose their mode by exactly this
 
 MINT = "mint"  # make tokens for users
-READ = "api:read"  # list models
+READ = "api:read"  # list models, read usage
+CHAT = "api:chat"  # chat without a token, for a user whom a header names
 
 _FORM = re.compile(PREFIX + "[0-9a-f]{32}")
 
@@ -90,6 +92,18 @@ def describe(
         display=secret[: len(PREFIX) + 4],
         created_at=now,
     )
+
+
+def still_to_refuse(revoked: Mapping[str, int], now: int) -> dict[str, int]:
+    """Return those of a project's revoked keys, with their moments (Unix s), of which a token may
+    not have expired.
+    """
+    return {key_id: at for key_id, at in revoked.items() if at > now - KEPT_S}
+
+
+def is_one(credential: str) -> bool:
+    """Return whether this has the form of an API key."""
+    return _FORM.fullmatch(credential) is not None
 
 
 def looks_like(credential: str) -> bool:

@@ -5,12 +5,17 @@ The order matters: nothing about a token is looked at for what it says before it
 
 from collections.abc import Callable
 
-from weir.errors import Unauthenticated
+from weir import identifiers
+from weir.errors import BadRequest, Unauthenticated
 from weir.identity import api_keys, tokens
+from weir.identity.api_keys import ApiKey
 from weir.identity.keyring import Kid, PublicKey
 from weir.identity.tokens import Claims
 from weir.settings import Deployment
 from weir.web.request import Request
+
+END_USER = "X-End-User-Id"
+DEFAULT_USER = "default"  # whom older clients mean when they send no such header
 
 
 def believe(
@@ -25,11 +30,51 @@ def believe(
     credential = request.bearer()
     if api_keys.looks_like(credential):
         request.refuse_browser()
-        raise Unauthenticated(
-            "An API key is not accepted here. Exchange it for a user token first: "
-            "POST /v1/auth/mint.",
-            reason="api_key_on_chat",
+        raise _mint_first()
+    return believe_token(credential, deployment, find_key, now=now)
+
+
+def believe_token(
+    unverified: str, deployment: Deployment, find_key: Callable[[Kid], PublicKey], *, now: int
+) -> Claims:
+    """The same for a token by itself, wherever it was sent."""
+    kid = tokens.unverified_kid(unverified)
+    signed = tokens.signed_claims(unverified, find_key(kid))
+    claims = tokens.judge(signed, issuer=deployment.issuer, tid=deployment.tid, now=now)
+    return tokens.dated(claims, kid)
+
+
+def believe_server(request: Request, key: ApiKey, deployment: Deployment) -> Claims:
+    """Return for whom a server calls that sends an API key instead of a token: the user whom the
+    header X-End-User-Id names, as role `user` and without a tier.
+
+    Raises Unauthenticated for a key without the scope `api:chat`, BadRequest for a user id that
+    mint would refuse.
+    """
+    if api_keys.CHAT not in key.scopes:
+        raise _mint_first()
+    uid = request.headers.get(END_USER.lower()) or DEFAULT_USER
+    if not tokens.is_user_id(uid):
+        raise BadRequest(
+            f"{END_USER} must have {identifiers.RULE}, and must not name a reserved user.",
+            param=END_USER,
         )
-    key = find_key(tokens.unverified_kid(credential))
-    signed = tokens.signed_claims(credential, key)
-    return tokens.judge(signed, issuer=deployment.issuer, tid=deployment.tid, now=now)
+    return Claims(
+        tid=deployment.tid,
+        pid=key.pid,
+        uid=uid,
+        role="user",
+        sid=None,
+        tier=None,
+        jti=None,
+        expires_at=0,
+        client_id=key.key_id,
+    )
+
+
+def _mint_first() -> Unauthenticated:
+    return Unauthenticated(
+        "This API key is not accepted here. Exchange it for a user token first: "
+        f"POST /v1/auth/mint. (Of a server, a key with the scope {api_keys.CHAT} is accepted.)",
+        reason="api_key_on_chat",
+    )

@@ -9,14 +9,16 @@ are the same deployment. `iat` and `nbf` may lie a minute ahead, because two hos
 """
 
 import base64
+import functools
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NewType
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from weir import identifiers
@@ -24,6 +26,7 @@ from weir.errors import BadRequest, TokenExpired, Unauthenticated
 from weir.identifiers import is_identifier
 from weir.identity.keyring import Kid, PublicKey, SigningKey
 from weir.projects.limits import Tier
+from weir.revocation import Issued
 
 AUDIENCE = "behest"  # the contract's name for "a Behest user token"; section 3.4
 TOKEN_TYPE = "JWT"  # noqa: S105 - a media type, not a secret
@@ -31,6 +34,8 @@ TOKEN_TYPE = "JWT"  # noqa: S105 - a media type, not a secret
 MIN_TTL_S, MAX_TTL_S, DEFAULT_TTL_S = 60, 86_400, 3600
 MAX_TOKEN_BYTES = 2048  # at mint; headers of 10 KB in all are what API Gateway takes
 CLOCK_SKEW_S = 60
+
+TENANT_KID_PREFIX = "sk_"  # key ids of tenant signing keys; section 6
 
 # Names of the contract's own services (section 4.1).
 RESERVED_USER_IDS = frozenset({"admin", "dashboard-service", "system"})
@@ -52,11 +57,11 @@ _COMPACT_JWS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 @dataclass(frozen=True, slots=True)
 class MintRequest:
     """The body of `POST /v1/auth/mint` (contract section 4.1). Unknown fields are ignored. `tier`
-    is as it came: which ones there are is the project's to say.
+    is as it came: which ones there are is the project's to say. `role` None: the API key's own.
     """
 
     user_id: str
-    role: str
+    role: str | None
     ttl_s: int
     tier: object
     session_id: str | None
@@ -74,7 +79,10 @@ class MintRequest:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a believed token says. `tier` keeps the type its caller used."""
+    """What a believed token says; or for whom an API key with scope `api:chat` calls, which has
+    no `issued_at`. `tier` keeps the type its caller used. `issued_at` is when the token counts as
+    issued, and `client_id` the API key that made it (RFC 9068), or that was sent.
+    """
 
     tid: str
     pid: str
@@ -84,6 +92,13 @@ class Claims:
     tier: Tier | None
     jti: str | None
     expires_at: int
+    issued_at: int | None = None
+    client_id: str | None = None
+
+    @property
+    def issued(self) -> Issued | None:
+        """Return what a revocation looks at in the token; None if it was an API key."""
+        return None if self.issued_at is None else Issued(self.issued_at, self.jti, self.sid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +124,13 @@ def mint(
     session_id: str,
     jti: str,
     now: int,
+    client_id: str | None = None,
 ) -> Token:
-    """Sign a user token. The order of the claims is the contract's, which its SDK tests assert."""
+    """Sign a user token. The order of the claims is the contract's, which its SDK tests assert;
+    `client_id`, the API key that it is made with, comes last. `now` is its `iat`.
+    """
+    import jwt  # only the mint needs it, and it takes 90 ms of a cold start
+
     claims: dict[str, Any] = {
         "tid": tid,
         "pid": pid,
@@ -127,10 +147,10 @@ def mint(
     }
     if tier is not None:
         claims["tier"] = tier
-    import jwt  # only the mint needs it, and it takes 90 ms of a cold start
-
+    if client_id is not None:
+        claims["client_id"] = client_id
     value = jwt.encode(
-        claims, key.rsa(), algorithm="RS256", headers={"typ": TOKEN_TYPE, "kid": key.kid}
+        claims, _private(key), algorithm="RS256", headers={"typ": TOKEN_TYPE, "kid": key.kid}
     )
     if len(value) > MAX_TOKEN_BYTES:
         raise BadRequest(
@@ -139,6 +159,12 @@ def mint(
             param="user_id",
         )
     return Token(value, ttl_s, now + ttl_s, session_id)
+
+
+@functools.lru_cache(maxsize=1)
+def _private(key: SigningKey) -> RSAPrivateKey:
+    """Keep the current key as OpenSSL has it: SDKs mint before every chat."""
+    return key.rsa()
 
 
 def mint_reply(token: Token, *, tid: str, pid: str) -> dict[str, Any]:
@@ -252,7 +278,18 @@ def judge(claims: SignedClaims, *, issuer: str, tid: str, now: int) -> Claims:
         tier=claims.get("tier"),
         jti=claims["jti"],
         expires_at=claims["exp"],
+        issued_at=claims["iat"],
+        client_id=claims.get("client_id"),
     )
+
+
+def dated(claims: Claims, kid: Kid) -> Claims:
+    """Date a token that a tenant's own host signed by the least favourable of clocks: nothing that
+    was issued before a revocation may count as issued after it.
+    """
+    if claims.issued_at is None or not kid.startswith(TENANT_KID_PREFIX):
+        return claims
+    return replace(claims, issued_at=claims.issued_at - CLOCK_SKEW_S)
 
 
 def _is_text(value: object) -> bool:
@@ -277,6 +314,7 @@ _CLAIM_TABLE: dict[str, Callable[[object], bool]] = {
     "jti": is_identifier,
     "sid": is_identifier,
     "tier": lambda value: _is_tier(value),
+    "client_id": lambda value: value is None or is_identifier(value),
 }
 
 
@@ -298,9 +336,11 @@ def is_user_id(value: object) -> bool:
     )
 
 
-def granted_role(asked: str, key_role: str) -> str:
-    """Never above the key's own; a wish beyond it is clamped, because SDKs always send one."""
-    return asked if key_role == "admin" else "user"
+def granted_role(requested: str | None, key_role: str) -> str:
+    """Return the role of a new token: the key's own if none was requested, and never above that. A
+    wish beyond it is clamped, because SDKs always send one.
+    """
+    return key_role if requested is None or key_role != "admin" else requested
 
 
 def _user_id(value: object) -> str:
@@ -311,9 +351,9 @@ def _user_id(value: object) -> str:
     return value
 
 
-def _role(value: object) -> str:
+def _role(value: object) -> str | None:
     if value is None:
-        return "user"
+        return None
     if not isinstance(value, str) or value not in _ROLES:
         raise BadRequest(f"role must be one of {', '.join(_ROLES)}.", param="role")
     return _ROLES[value]

@@ -8,6 +8,7 @@ from typing import Any
 
 from weir.ledger.rules import Amounts, Field
 from weir.projects.limits import Limits, Pool
+from weir.revocation import Issued
 
 
 class StaleConfiguration(Exception):
@@ -21,7 +22,8 @@ class Ask:
     `limited`: see rules.of_subject. `price` returns what a number of output tokens makes the
     request take; `afford` returns how many output tokens fit into what is left of a limit. The
     output may be made smaller if `shrinkable`, in steps of `choices`. `due` (Unix seconds): when
-    the sweeper may settle it. `row` holds the members of its usage row that are known now.
+    the sweeper may settle it. `row` holds the members of its usage row that are known now. `token`
+    must not have been revoked; None: the caller sent an API key.
     """
 
     pid: str
@@ -39,6 +41,7 @@ class Ask:
     shrinkable: bool
     due: int
     row: Mapping[str, Any]
+    token: Issued | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -398,13 +398,14 @@ class ConfigurationFile(Document):
 
 
 class NewApiKey(Document):
-    """`mint`: make tokens for users. `api:read`: list models. `role` is the highest that a token
-    made with it may have.
+    """`mint`: make and revoke tokens for users. `api:read`: list models, read usage. `api:chat`:
+    chat without a token, for the user whom the header X-End-User-Id names. `role` is the highest
+    that a token made with it may have, and has unless mint is asked for less.
     """
 
     name: Annotated[Text, Field(max_length=100)] = ""
     scopes: Annotated[
-        list[Literal["mint", "api:read"]],
+        list[Literal["mint", "api:read", "api:chat"]],
         Field(min_length=1, max_length=10),
         AfterValidator(_sorted),
     ] = ["mint"]
@@ -451,6 +452,22 @@ class ResetOverrun(Document):
 
 class EraseUser(Document):
     user_id: UserId
+
+
+class RevokeTokens(Document):
+    """With `session_id` the tokens of that session, with `jti` that one token, with neither all
+    tokens of the user; always those that were issued until now.
+    """
+
+    user_id: UserId
+    session_id: UserId | None = None
+    jti: UserId | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.session_id is not None and self.jti is not None:
+            raise ValueError("takes session_id or jti, not both")
+        return self
 
 
 # ---------------------------------------------------------------- what concerns several records

@@ -17,7 +17,8 @@ DEFAULT_MODEL_NAMES = (None, "", "default")
 class Project:
     """`models` None: the whole catalogue. `limits` are the project's own, all users together, and
     `pool` what is needed to count by them. `limited_fields` names the limits of any of its users:
-    they are counted for each user, because his next token may have another tier.
+    they are counted for each user, because his next token may have another tier. `revoked_keys` are
+    ids of API keys that were revoked so recently that a token of theirs may still be unexpired.
     """
 
     pid: str
@@ -34,6 +35,7 @@ class Project:
     suspended: bool
     killed: bool
     allowed_fields: frozenset[str] = frozenset()
+    revoked_keys: frozenset[str] = frozenset()
 
     @classmethod
     def from_document(cls, pid: str, told: Mapping[str, Any]) -> "Project":
@@ -61,6 +63,7 @@ class Project:
             suspended=told.get("status", "active") != "active",
             killed=told.get("killed") is not None,
             allowed_fields=allowed_fields(told),
+            revoked_keys=frozenset(told.get("revoked_keys", ())),
         )
 
     def require_open(self) -> None:
@@ -69,6 +72,14 @@ class Project:
             raise Unauthenticated("The project is suspended.", reason="project_suspended")
         if self.killed:
             raise Killed("project")
+
+    def require_live_key(self, key_id: str | None) -> None:
+        """Raise Unauthenticated for a token whose API key is revoked. None: no key made it."""
+        if key_id in self.revoked_keys:
+            raise Unauthenticated(
+                "The API key that made this token has been revoked. Fetch a new token.",
+                reason="token_revoked",
+            )
 
     def limits_of(self, tier: object) -> Limits:
         """Of one user with this tier. A tier that has gone since his token was made counts as the

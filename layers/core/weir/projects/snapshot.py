@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from weir.projects.catalogue import Catalogue
 from weir.projects.limits import Pool
 from weir.projects.project import Project
+from weir.revocation import NOTHING_REVOKED, Revocations
 from weir.web.origins import Origins
 
 
@@ -26,8 +27,11 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
+    """`revocations` are those of the user, if one was named."""
+
     project: Project
     shared: Shared
+    revocations: Revocations = NOTHING_REVOKED
 
     @property
     def catalogue(self) -> Catalogue:

@@ -39,6 +39,7 @@ ROUTES = (
     Route("GET", "/v1/cors"),
     Route("POST", "/v1/auth/mint"),
     Route("POST", "/auth/v1/auth/mint"),
+    Route("POST", "/v1/auth/revoke"),
     Route("POST", "/api/behest/token"),
     Route("GET", "/.well-known/jwks.json"),
     Route("ANY", "/admin/v1/{proxy+}"),

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from weir.aws import contention, expressions, items
+from weir.aws import contention, expressions, items, subjects
 from weir.aws.contention import CONDITION_REASON, Busy
 from weir.aws.expressions import ABSENT, Expression
 from weir.aws.items import Item, Key
@@ -22,10 +22,11 @@ from weir.aws.ledger.books import (
 )
 from weir.aws.ledger.settlement import Settlements
 from weir.aws.store import Part
-from weir.errors import Conflict, Killed, LedgerBusy
+from weir.errors import Conflict, Internal, LedgerBusy
 from weir.ledger import rules
 from weir.ledger.admission import Ask, Reservation, StaleConfiguration
 from weir.ledger.rules import MINUTE, NOW, USER, Account, Amounts, Field, Settlement, Used
+from weir.revocation import Issued, Revocations
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +49,9 @@ class Admissions(Settlements):
         """Hold the worst case of a request: in one round trip, all or nothing, if no other request
         is in the way and nothing must shrink.
 
-        Raises the refusal that says which limit; Killed for a blocked user; Conflict if this
-        user has an open request with this id; LedgerBusy if others were in the way for too long;
-        StaleConfiguration; AwsError, and then nothing is held.
+        Raises the refusal that says which limit; Killed for a blocked user; Unauthenticated for a
+        revoked token; Conflict if this user has an open request with this id; LedgerBusy if others
+        were in the way for too long; StaleConfiguration; AwsError, and then nothing is held.
         """
         at = int(self._clock())
         reservation_id = os.urandom(16).hex()
@@ -76,7 +77,7 @@ class Admissions(Settlements):
                     held=held,
                     row=ask.row,
                 )
-                over = self._reserve(reservation, accounts, tries)
+                over = self._reserve(reservation, accounts, ask.token, tries)
                 if not over:
                     return reservation
                 output_tokens = _smaller(ask, output_tokens, over, reservation.amounts, at)
@@ -84,15 +85,19 @@ class Admissions(Settlements):
         return self._retried(admit, _was_busy, within_s=CONFLICTS_S, given_up=LedgerBusy)
 
     def _reserve(
-        self, reservation: Reservation, accounts: Sequence[Account], tries: int
+        self,
+        reservation: Reservation,
+        accounts: Sequence[Account],
+        token: Issued | None,
+        tries: int,
     ) -> list[_Over]:
         """Return the limits that refuse it; none, if it is admitted. Raises Busy if it is neither
         admitted nor refused.
         """
         # In the order of what is read from the reasons below.
-        blocked = items.subject(reservation.pid, reservation.subject)
+        subject = items.subject(reservation.pid, reservation.subject)
         parts = [
-            expressions.check(self._name, blocked, Expression(ABSENT)),
+            expressions.check(self._name, subject, subjects.condition_for(token)),
             expressions.put(self._name, reservation_item(reservation), Expression(ABSENT)),
         ]
         places: list[tuple[Account, str, list[Field]]] = []
@@ -115,7 +120,8 @@ class Admissions(Settlements):
         if failed[1]:  # it was admitted the first time, and the answer was lost
             return []
         if failed[0]:
-            raise Killed("user")
+            Revocations(items.record_of(reasons[0].get("Item")).document).judge(token)
+            raise Internal  # the condition and the rule disagree
         refusing = [
             (*place, reason.get("Item") or {})
             for place, failing, reason in zip(places, failed[2:], reasons[2:], strict=True)

@@ -1,11 +1,12 @@
 """What an operator does to a deployment: the verbs behind the admin API and the `weir` command.
 
-    records    reading and writing, in one way for all of them: below
-    projects   projects, their origins, tiers and API keys
-    models     the catalogue: models, upstreams, providers' keys
-    switches   what is switched off: the deployment, a project, a model, a user
-    transfer   export and import
-    recounts   usage rows that the sums lack
+    records      reading and writing, in one way for all of them: below
+    projects     projects, their origins, tiers and API keys
+    models       the catalogue: models, upstreams, providers' keys
+    switches     what is switched off: the deployment, a project, a model, a user
+    revocations  tokens that are refused
+    transfer     export and import
+    recounts     usage rows that the sums lack
 
 Each verb reads what is there, checks the change against it, and writes it in one transaction
 together with its entry in the audit trail. If somebody else has changed the same record meanwhile,
@@ -15,11 +16,12 @@ it is done again from what is there then.
 from weir.aws.operator.models import Models
 from weir.aws.operator.projects import Projects
 from weir.aws.operator.recounts import Recounts
+from weir.aws.operator.revocations import Revocations
 from weir.aws.operator.switches import Switches
 from weir.aws.operator.transfer import Transfer
 
 __all__ = ["Operator"]
 
 
-class Operator(Projects, Models, Switches, Transfer, Recounts):
+class Operator(Projects, Models, Switches, Revocations, Transfer, Recounts):
     """Everything that one actor may do."""

@@ -7,6 +7,7 @@ from typing import Any
 from weir.aws import items
 from weir.aws.items import NO_RECORD, Record
 from weir.aws.operator.records import Document, Records, Touched, merged_limits
+from weir.aws.table import Change
 from weir.errors import Conflict, NotFound
 from weir.identity import api_keys
 from weir.identity.api_keys import ApiKey
@@ -135,7 +136,9 @@ class Projects(Records):
         return secret, key
 
     def revoke_key(self, pid: str, key_id: str) -> bool:
-        """False if it was revoked before."""
+        """Refuse the key at once, and within 5 s the tokens that it has made. Returns False if it
+        was revoked before.
+        """
 
         def revoke() -> bool:
             return self._revoke(pid, key_id)
@@ -143,6 +146,7 @@ class Projects(Records):
         return self._until_current(revoke)
 
     def _revoke(self, pid: str, key_id: str) -> bool:
+        project = self._project(pid)
         key_hash = self._table.api_key_hash(pid, key_id)
         key = None if key_hash is None else self._table.api_key(key_hash)
         if key_hash is None or key is None or key.pid != pid:
@@ -153,7 +157,13 @@ class Projects(Records):
         entry = self._entry(
             "key.revoke", f"{pid}/{key_id}", {"revoked_at": None}, {"revoked_at": now}
         )
-        self._table.revoke_api_key(key_hash, now, entry)
+        revoked = {
+            **api_keys.still_to_refuse(project.document.get("revoked_keys", {}), now),
+            key_id: now,
+        }
+        document = {**project.document, "revoked_keys": revoked}
+        change = Change(items.project(pid), document, project.version)
+        self._table.revoke_api_key(key_hash, now, change, entry)
         return True
 
     # ------------------------------------------------------------ origins, users

@@ -27,7 +27,7 @@ Document = dict[str, Any]
 T = TypeVar("T")
 
 # Members of a record that are no configuration.
-STATE = ("killed", "created_at", "ledger_generation")
+STATE = ("killed", "created_at", "ledger_generation", "revoked_keys")
 
 
 class Touched(NamedTuple):

@@ -5,10 +5,11 @@ from collections.abc import Collection, Mapping
 from weir.aws import items
 from weir.aws.items import Key, Record
 from weir.aws.operator.records import Document, Records, Touched, existing, merged_limits
-from weir.aws.table import Change
+from weir.aws.table import Change, SubjectChange
 from weir.errors import NotFound
 from weir.identity.cognito import ADMINS
 from weir.operator.documents import TenantDocument
+from weir.revocation import BLOCKED
 
 
 class Switches(Records):
@@ -55,17 +56,17 @@ class Switches(Records):
         def change() -> None:
             self._project(pid)
             before = self._read(items.subject(pid, key))
-            if bool(before.version) == off:
+            was = before.document.get(BLOCKED)
+            if (was is not None) == off:
                 return
-            was = before.document.get("blocked")
             now = {"reason": reason, "at": self._now(), "by": self._actor} if off else None
-            # The record is there as long as he is blocked.
-            document, listed = (
-                ({"blocked": now}, {"user_id": user_id, **now}) if now else (None, None)
-            )
+            document = {n: v for n, v in before.document.items() if n != BLOCKED}
+            if now:
+                document[BLOCKED] = now
+            listed = {"user_id": user_id, **now} if now else None
             self._table.commit(
                 [
-                    Change(items.subject(pid, key), document, before.version),
+                    SubjectChange(items.subject(pid, key), before, document, self._now()),
                     Change(items.blocked(pid, key), listed, None),
                 ],
                 [

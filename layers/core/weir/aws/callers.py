@@ -1,0 +1,40 @@
+"""Station 2 of a request, with the table: whose token, or which server's API key, was sent."""
+
+from weir.aws.key_use import KeyUse
+from weir.aws.public_keys import PublicKeys
+from weir.aws.table import Table
+from weir.freshness import Clock
+from weir.identity import api_keys, callers
+from weir.identity.tokens import Claims
+from weir.settings import Deployment
+from weir.web.request import Request
+
+
+class Callers:
+    def __init__(self, deployment: Deployment, table: Table, clock: Clock) -> None:
+        self._deployment = deployment
+        self._table = table
+        self._public_keys = PublicKeys(table, clock)
+        self._key_use = KeyUse(table)
+
+    def believe(self, request: Request, now: int) -> Claims:
+        """Return for whom the request is: of a user token what it says, of an API key with scope
+        `api:chat` the user whom it names. `now` is Unix seconds. Raises Unauthenticated, Forbidden
+        for an API key from a page, BadRequest for a bad X-End-User-Id.
+
+        A token costs no round trip while its signing key is known. An API key costs one, so that a
+        revoked key is refused on its next request.
+        """
+        if api_keys.is_one(request.bearer()):
+            return self._server(request, now)
+        return callers.believe(
+            request, self._deployment, lambda kid: self._public_keys.find(kid, now), now=now
+        )
+
+    def _server(self, request: Request, now: int) -> Claims:
+        request.refuse_browser()
+        key_hash = api_keys.unverified_hash(request.bearer())
+        key = api_keys.believe(self._table.api_key(key_hash), key_hash)
+        claims = callers.believe_server(request, key, self._deployment)
+        self._key_use.note(key, now)
+        return claims
