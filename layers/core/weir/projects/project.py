@@ -10,6 +10,7 @@ from weir.projects.catalogue import Catalogue, Model
 from weir.projects.limits import FIELDS, FREE, PROJECT, WITHOUT_TIER, Limits, Pool, Tiers
 from weir.web.origins import Origins
 
+MEMORY_WINDOW = 20  # turns
 DEFAULT_MODEL_NAMES = (None, "", "default")
 
 
@@ -17,7 +18,9 @@ DEFAULT_MODEL_NAMES = (None, "", "default")
 class Project:
     """`models` None: the whole catalogue. `limits` are the project's own, all users together, and
     `pool` what is needed to count by them. `limited_fields` names the limits of any of its users:
-    they are counted for each user, because his next token may have another tier.
+    they are counted for each user, because his next token may have another tier. At most
+    `memory_window` turns of a thread, or of a session if `memory_enabled`, are sent with a request;
+    what is kept of either is kept for `retention_days` (None: until it is deleted, 0: not at all).
     """
 
     pid: str
@@ -34,6 +37,10 @@ class Project:
     suspended: bool
     killed: bool
     allowed_fields: frozenset[str] = frozenset()
+    memory_enabled: bool = False
+    memory_window: int = MEMORY_WINDOW
+    retention_days: int | None = None
+    store_tool_calls: bool = True
 
     @classmethod
     def from_document(cls, pid: str, told: Mapping[str, Any]) -> "Project":
@@ -61,6 +68,10 @@ class Project:
             suspended=told.get("status", "active") != "active",
             killed=told.get("killed") is not None,
             allowed_fields=allowed_fields(told),
+            memory_enabled=told.get("memory_enabled", False),
+            memory_window=told.get("memory_window", MEMORY_WINDOW),
+            retention_days=told.get("retention_days"),
+            store_tool_calls=told.get("store_tool_calls", True),
         )
 
     def require_open(self) -> None:
