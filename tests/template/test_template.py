@@ -371,6 +371,8 @@ RIGHTS = {
     },
     "AccountFunction": {
         "dynamodb:BatchGetItem",
+        "dynamodb:BatchWriteItem",
+        "dynamodb:DeleteItem",
         "dynamodb:GetItem",
         "dynamodb:Query",
         "dynamodb:PutItem",
@@ -446,18 +448,20 @@ MAY: dict[str, dict[str, list[str]]] = {
     "ChatFunction": {
         "BatchGetItem": ["TENANT", "OVERRUNS", "PROJECTS", "LEDGER#*"],
         "GetItem": OF_THE_LEDGER,
-        "Query": ["KEYRING"],
-        "PutItem": ["REFUSED#*", *OF_THE_LEDGER],
+        "Query": ["KEYRING", "CONTENT#*"],
+        "PutItem": ["REFUSED#*", *OF_THE_LEDGER, "CONTENT#*"],
         "UpdateItem": [*OF_THE_LEDGER, "OVERRUNS"],
-        "DeleteItem": OF_THE_LEDGER,
+        "DeleteItem": [*OF_THE_LEDGER, "CONTENT#*"],
         # Admission demands in its transaction that nobody has blocked the user.
         "ConditionCheckItem": [*OF_THE_LEDGER, "SUBJECT#*"],
     },
     "AccountFunction": {
         "BatchGetItem": [*CONFIGURATION, "LEDGER#*"],
-        "GetItem": ["APIKEY#*"],
-        "Query": ["KEYRING", "ROLLUP#*", "USAGE#*"],
-        "PutItem": ["REFUSED#*"],
+        "GetItem": ["APIKEY#*", "CONTENT#*"],
+        "Query": ["KEYRING", "ROLLUP#*", "USAGE#*", "CONTENT#*"],
+        "PutItem": ["REFUSED#*", "CONTENT#*"],
+        "DeleteItem": ["CONTENT#*"],
+        "BatchWriteItem": ["CONTENT#*"],
         "UpdateItem": ["APIKEY#*", "ASKED#*", "LEDGER#*"],
     },
     # Everybody may call it: it reads what all projects share, and writes what was refused.

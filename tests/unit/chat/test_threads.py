@@ -293,7 +293,8 @@ def test_any_mixture_of_clients_leaves_each_message_once(
     steps: list[tuple[str, str]], window: int, same: bool
 ) -> None:
     """`said` is the conversation as its user sees it. `same`: some texts come again and again."""
-    one, said, number = Thread(window=window), [], 0
+    one = Thread(window=window)
+    said: list[Message] = []
     asked: tuple[list[Message], list[Message], str | None] | None = None
 
     def ask(
@@ -313,8 +314,7 @@ def test_any_mixture_of_clients_leaves_each_message_once(
                 assert got == [*before, *new]
         said = [*before, *new, answer]
 
-    for step, style in steps:
-        number += 1
+    for number, (step, style) in enumerate(steps, 1):
         request_id = f"id-{number}"
         answer = assistant(f"a{number}")
         if step in ("turn", "cut", "tools") or asked is None:

@@ -15,7 +15,7 @@ from weir.projects.limits import NANO
 
 MOST_TITLE = 80  # characters of one that is made here
 MOST_TITLE_SET = 200
-MOST_THREADS, MOST_MESSAGES = 200, 1_000  # of one answer
+MOST_THREADS, MOST_MESSAGES, MOST_EXPORTED = 200, 1_000, 10_000  # of one answer
 _CURSOR = r"[A-Za-z0-9_-]{1,400}"
 
 
@@ -136,7 +136,19 @@ def parse_cursor(query: Mapping[str, Sequence[str]]) -> str | None:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
         return raw.decode("ascii")
     except (ValueError, binascii.Error):
-        raise BadRequest("That is no cursor of this gateway's.", param="cursor") from None
+        raise bad_cursor() from None
+
+
+def parse_place(text: str) -> tuple[str, int]:
+    """Return the sort key of a turn, and a number of messages of the next one."""
+    key, _, count = text.partition("!")
+    if not re.fullmatch(r"(?a)\d{1,4}", count):
+        raise bad_cursor()
+    return key, int(count)
+
+
+def bad_cursor() -> BadRequest:
+    return BadRequest("That is no cursor of this gateway's.", param="cursor")
 
 
 def cursor(sort_key: str) -> str:
