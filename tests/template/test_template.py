@@ -34,6 +34,8 @@ BROWSER_ROUTES = {
     "/.well-known/jwks.json": "GET",
     "/v1/models": "GET",
     "/v1/models/{name+}": "GET",
+    "/v1/threads": "GET DELETE",
+    "/v1/threads/{id+}": "GET PATCH DELETE",
     "/v1/me": "GET",
     "/v1/usage": "GET",
     "/v1/billing/usage": "GET",
@@ -146,7 +148,7 @@ def test_chat_really_streams_and_nothing_else_does(resources: Resources) -> None
 def test_routes_are_exactly_these(resources: Resources) -> None:
     found = {f"{method.upper()} {path}" for path, method, _ in methods(resources)}
     assert found == {
-        *(f"{method} {path}" for path, method in BROWSER_ROUTES.items()),
+        *(f"{m} {path}" for path, several in BROWSER_ROUTES.items() for m in several.split()),
         *(f"OPTIONS {path}" for path in BROWSER_ROUTES),
         f"{ANY_METHOD.upper()} {ADMIN_ROUTE}",
         *(f"{ANY_METHOD.upper()} {path}" for path in ELSEWHERE),
