@@ -214,8 +214,8 @@ class ProjectChange(Document):
     )
     retention_days: Annotated[int, Field(ge=0, le=3650)] | None = Field(
         default=None,
-        description="for how long what is said in a thread is kept; 0: nothing is kept, null: until "
-        "it is deleted",
+        description="for how long what is said in a thread is kept; 0: nothing is kept; "
+        "null: until it is deleted",
     )
     store_tool_calls: bool = Field(
         default=True, description="whether tool calls and their results are kept"
