@@ -85,12 +85,14 @@ def _add_settings(parser: argparse.ArgumentParser, *, changing: bool) -> None:
     )
     allowed = parser.add_mutually_exclusive_group()
     add_allowed_fields_flag(allowed, "to every provider")
+    retention = _add_memory_flags(parser)
     if changing:
         for choice, flag, field, help_text in (
             (models, "--all-models", "models", "offer the whole catalogue (the default)"),
             (default, "--no-default-model", "default_model", "requests must name a model"),
             (prompt, "--no-system-prompt", "system_prompt", "put nothing before the messages"),
             (allowed, "--no-allowed-fields", "allowed_fields", "allow no further field"),
+            (retention, "--no-retention-days", "retention_days", "keep threads until deleted"),
         ):
             choice.add_argument(
                 flag,
@@ -105,6 +107,34 @@ def _add_settings(parser: argparse.ArgumentParser, *, changing: bool) -> None:
     ):
         add_limits_flag(parser, flag, of, changing=changing)
     add_shards_flag(parser, "of all users of the project together")
+
+
+def _add_memory_flags(parser: argparse.ArgumentParser) -> Any:
+    """Return the group of the flags that say for how long threads are kept."""
+    parser.add_argument(
+        "--memory-window",
+        metavar="TURNS",
+        type=int,
+        help="how many turns of a thread or session are sent with a request, 0 to 200 (20)",
+    )
+    retention = parser.add_mutually_exclusive_group()
+    retention.add_argument(
+        "--retention-days",
+        metavar="DAYS",
+        type=int,
+        help="for how long what is said in a thread is kept; 0: nothing is kept",
+    )
+    parser.add_argument(
+        "--memory-enabled",
+        action=argparse.BooleanOptionalAction,
+        help="remember a session, so that requests of it need not bring their history",
+    )
+    parser.add_argument(
+        "--store-tool-calls",
+        action=argparse.BooleanOptionalAction,
+        help="keep tool calls and their results in threads (the default)",
+    )
+    return retention
 
 
 def list_projects(console: Console, _asked: argparse.Namespace) -> None:
@@ -210,6 +240,10 @@ def _settings(asked: argparse.Namespace) -> tuple[dict[str, Any], dict[str, set[
         "default_model",
         "system_prompt",
         "allowed_fields",
+        "memory_enabled",
+        "memory_window",
+        "retention_days",
+        "store_tool_calls",
         "ledger_shards",
     )
     told = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
@@ -236,6 +270,7 @@ def _show(console: Console, project: Mapping[str, Any]) -> None:
                 ("Default model", project["default_model"] or "none"),
                 ("System prompt", f"{len(prompt)} characters" if prompt else "none"),
                 ("Allowed fields", ", ".join(project["allowed_fields"]) or "none"),
+                ("Threads", _memory(project)),
                 ("Limits", _limits(PROJECT, project["limits"])),
                 ("User limits", f"{_limits(WITHOUT_TIER, project['user_limits'])} (without tier)"),
                 ("Ledger shards", project["ledger_shards"]),
@@ -244,6 +279,16 @@ def _show(console: Console, project: Mapping[str, Any]) -> None:
             ]
         ),
     )
+
+
+def _memory(project: Mapping[str, Any]) -> str:
+    days, window = project["retention_days"], project["memory_window"]
+    if days == 0:
+        return "nothing is kept"
+    kept = "kept until they are deleted" if days is None else f"kept for {days} days"
+    tools = "" if project["store_tool_calls"] else "; no tool calls"
+    sessions = "; sessions are remembered" if project["memory_enabled"] else ""
+    return f"{kept}; at most {window} turns are sent{tools}{sessions}"
 
 
 def _limits(defaults: Limits, document: Mapping[str, Any]) -> str:

@@ -5,9 +5,9 @@ has left, usage added up, and stopping a request of his that is still running.
 import json
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlencode
 
 from aws_lambda_powertools.event_handler import Response
 
@@ -20,8 +20,10 @@ from weir.aws.questions import Questions
 from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshots
 from weir.aws.table import Table
+from weir.aws.threads import Threads
 from weir.aws.usage import Usage
-from weir.errors import NotFound
+from weir.chat import transcripts
+from weir.errors import BadRequest, NotFound
 from weir.identity import api_keys
 from weir.identity.api_keys import ApiKey
 from weir.identity.tokens import Claims
@@ -50,7 +52,12 @@ _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
 _key_use = KeyUse(_table)
 
-edge = Edge("account", _snapshots.readable_by, models_under="/v1/models/")
+# Of a model, and of a thread: `/` may be written as it is.
+_NAMES_UNDER = {"/v1/models/": (), "/v1/threads/": ("/messages", "/export")}
+# Deleting takes a call for 25 turns; Lambda ends the function after 25 s.
+DELETE_WITHIN_S = 15
+
+edge = Edge("account", _snapshots.readable_by, names_under=_NAMES_UNDER)
 logger, app = edge.logger, edge.app
 
 
@@ -103,6 +110,99 @@ def cancel(completion_id: str) -> dict[str, Any]:
     if not _ledger.cancel(claims.pid, items.user(claims.uid), completion_id):
         raise NotFound(f"You have no running request {completion_id[:200]!r}.")
     return {"id": completion_id, "object": "chat.completion.cancelled", "cancelled": True}
+
+
+@app.get("/v1/threads")
+def list_threads() -> Response[str]:
+    query, threads = edge.request.query, _threads()
+    transcripts.refuse_others(query, "limit", "cursor", "search")
+    limit = transcripts.parse_limit(query, transcripts.MOST_THREADS)
+    cursor, search = transcripts.parse_cursor(query), transcripts.one(query, "search")
+    records, after = threads.page(limit, cursor, search)
+    return _page([transcripts.thread_view(record) for record in records], after)
+
+
+@app.delete("/v1/threads")
+def delete_threads() -> Response[str]:
+    """All that is kept of the user, and only if the call says so."""
+    threads, query = _threads(), edge.request.query
+    transcripts.refuse_others(query, "confirm")
+    if transcripts.one(query, "confirm") != "all":
+        raise BadRequest(
+            "This deletes all of your threads. If you mean it: DELETE /v1/threads?confirm=all",
+            param="confirm",
+        )
+    threads.delete_all(_time_is_up())
+    return Response(204)
+
+
+@app.get("/v1/threads/<thread_id>")
+def thread(thread_id: str) -> dict[str, Any]:
+    return transcripts.thread_view(_threads().record(unquote(thread_id)))
+
+
+@app.patch("/v1/threads/<thread_id>")
+def rename_thread(thread_id: str) -> dict[str, Any]:
+    threads, title = _threads(), transcripts.parse_title(edge.request.json_object())
+    return transcripts.thread_view(threads.rename(unquote(thread_id), title))
+
+
+@app.delete("/v1/threads/<thread_id>")
+def delete_thread(thread_id: str) -> Response[str]:
+    """204 for one that is not there, too: pages take it off their list before they call."""
+    _threads().delete(unquote(thread_id), _time_is_up())
+    return Response(204)
+
+
+@app.get("/v1/threads/<thread_id>/messages")
+def messages(thread_id: str) -> Response[str]:
+    query, threads = edge.request.query, _threads()
+    transcripts.refuse_others(query, "limit", "cursor")
+    most = transcripts.parse_limit(query, transcripts.MOST_MESSAGES)
+    name, cursor = unquote(thread_id), transcripts.parse_cursor(query)
+    return _page(*threads.messages(name, threads.record(name), most, cursor))
+
+
+@app.get("/v1/threads/<thread_id>/export")
+def export(thread_id: str) -> Response[str]:
+    """A thread with its messages in one document; a very long one in several."""
+    query, threads = edge.request.query, _threads()
+    transcripts.refuse_others(query, "cursor")
+    name, cursor = unquote(thread_id), transcripts.parse_cursor(query)
+    record = threads.record(name)
+    found, after = threads.messages(name, record, transcripts.MOST_EXPORTED, cursor)
+    document = {
+        "object": "thread.export",
+        "thread": transcripts.thread_view(record),
+        "messages": found,
+        "next_cursor": None if after is None else transcripts.cursor(after),
+    }
+    named = {"Content-Disposition": 'attachment; filename="thread.json"'}
+    return Response(200, "application/json", _json(document), headers=named)
+
+
+def _threads() -> Threads:
+    """Of the caller, whose user token was sent."""
+    claims, snapshot = _user()
+    now_ms = int(time.time() * 1000)
+    client, name = lean.client("dynamodb"), _deployment.table_name
+    return Threads(client, name, snapshot.project, items.user(claims.uid), now_ms)
+
+
+def _time_is_up() -> Callable[[], bool]:
+    end = time.monotonic() + DELETE_WITHIN_S
+    return lambda: time.monotonic() > end
+
+
+def _page(views: Sequence[Mapping[str, Any]], after: str | None) -> Response[str]:
+    """A bare list, as clients expect it: where it goes on stands in the headers."""
+    headers = {}
+    if after is not None:
+        request, cursor = edge.request, transcripts.cursor(after)
+        query = {name: values[-1] for name, values in request.query.items()} | {"cursor": cursor}
+        # Relative to the address that was called (RFC 8288, section 3.1): a stage may come before.
+        headers = {"Link": f'<?{urlencode(query)}>; rel="next"', "X-Next-Cursor": cursor}
+    return Response(200, "application/json", _json(views), headers=headers)
 
 
 @app.get("/v1/usage")
@@ -196,5 +296,8 @@ def _view(name: str, model: Model) -> dict[str, Any]:
 
 
 def _answer(body: Any) -> Response[str]:
-    text = answers.refuse_too_long(json.dumps(body, separators=(",", ":")))
-    return Response(200, "application/json", text)
+    return Response(200, "application/json", answers.refuse_too_long(_json(body)))
+
+
+def _json(body: Any) -> str:
+    return json.dumps(body, separators=(",", ":"))

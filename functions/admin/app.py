@@ -59,7 +59,7 @@ edge = Edge(
     not_found="No such route. Check the method and the path.",
     too_long="The answer would be too long for the API. Use the `weir` command.",
     validate=True,
-    models_under="/admin/v1/models/",
+    names_under={"/admin/v1/models/": ()},
 )
 logger, app = edge.logger, edge.app
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from weir.aws import items, lean
+from weir.aws import items, lean, overruns
 from weir.aws.callers import Callers
 from weir.aws.cancellation import Cancellation
 from weir.aws.ledger import Ledger
@@ -19,16 +19,15 @@ from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshots
 from weir.aws.table import Table
 from weir.aws.vault import Vault
-from weir.chat import completion, fields, records, relay
+from weir.chat import completion, headers, records, relay
 from weir.chat.completion import Chat, Running
 from weir.errors import Internal, LedgerBusy, Refusal, TooLarge, store_unavailable
 from weir.identity.tokens import Claims
-from weir.ledger import rules
 from weir.ledger.admission import StaleConfiguration
 from weir.projects.catalogue import Candidate
 from weir.settings import MAX_CHAT_BODY_BYTES, ChatSettings
 from weir.upstreams.providers import Providers
-from weir.web.request import Request, answer_headers, refusal_answer
+from weir.web.request import Request, refusal_answer
 
 Answer = tuple[int, dict[str, str], bytes, Iterator[bytes]]
 
@@ -57,6 +56,14 @@ _providers = Providers(
 def _watched() -> Ledger:
     """With a connection of its own, for the thread that looks. Most answers end before it does."""
     return Ledger(lean.new_client("dynamodb"), _deployment.table_name, time.time)
+
+
+@functools.cache
+def _conversations() -> Any:
+    """Imported when a request first names a thread: most processes never see one."""
+    from weir.aws.conversations import Conversations
+
+    return Conversations(_dynamodb, _deployment.table_name, _deployment.stack_name)
 
 
 def handler(event: dict[str, Any], context: Any) -> Answer:
@@ -89,20 +96,26 @@ def _answer(request: Request, context: Any) -> Answer:
     running = _admitted(request, claims, body, at_ms)
     frames = _relayed(running, timing)
     first = next(frames)  # what fails up to here is a plain HTTP error
-    return 200, _headers(running), first, frames
+    return 200, headers.of_answer(running), first, frames
 
 
 def _admitted(request: Request, claims: Claims, body: dict[str, Any], at_ms: int) -> Running:
-    """With its worst case held, in one round trip to the store."""
+    """With its worst case held, in one round trip to the store. What it continues is a part of its
+    price, so that is read before, in another.
+    """
+    subject, project = items.user(claims.uid), _snapshots.of(claims.pid).project
+    named = completion.conversation_of(request, claims, project)
+    kept = _conversations().read(claims.pid, subject, project, *named, at_ms) if named else None
     for _ in range(2):
         chat = completion.understood(
             request,
             claims,
             _snapshots.of_token(claims),
             body,
-            subject=items.user(claims.uid),
+            subject=subject,
             at_ms=at_ms,
             random_hex=os.urandom(16).hex(),
+            conversation=kept,
         )
         try:
             ask = completion.asked_of_the_ledger(chat, _settings.max_stream_s)
@@ -150,43 +163,14 @@ def _settle(running: Running) -> None:
     except Exception:
         log.exception("not settled", extra=named)
     if charge.overrun:
-        _note_overrun(running.candidate, charge.overrun)
+        overruns.note(_table, running.candidate.name, charge.overrun)
     stack, at_ms = _deployment.stack_name, int(time.time() * 1000)
     line = records.of_request(running, charge, settled=settled, stack=stack, at_ms=at_ms)
     log.info("chat", extra=line)
     for failed in records.of_failed_upstreams(running, stack=stack, at_ms=at_ms):
         log.warning("upstream failed", extra=failed)
-
-
-def _note_overrun(candidate: Candidate, percent: int) -> None:
-    """Reserve more for the next request, in every process within 5 s. Never raises."""
-    noted = {"candidate": candidate.name, "percent": percent}
-    try:
-        _table.raise_overrun(candidate.name, percent)
-    except Exception:
-        log.exception("the worst case is not raised", extra=noted)
-    else:
-        log.warning("the worst case is raised", extra=noted)
-
-
-def _headers(running: Running) -> dict[str, str]:
-    chat = running.chat
-    project = chat.snapshot.project
-    extra = {
-        "X-Completion-Id": chat.completion_id,
-        "X-Weir-Upstreams": ", ".join(running.attempts),
-        **rules.policy_headers(project.limits_of(chat.claims.tier), running.reservation.at),
-    }
-    for name, value in (("X-Session-Id", chat.session_id), ("X-Thread-Id", chat.thread_id)):
-        if value and value.isascii() and value.isprintable():  # what a header can carry
-            extra[name] = value
-    if chat.asked.dropped:
-        extra["X-Weir-Dropped"] = fields.listed(chat.asked.dropped)
-    if chat.asked.stream:
-        extra["Content-Type"] = "text/event-stream; charset=utf-8"
-        extra["Cache-Control"] = "no-store, no-transform"
-        extra["X-Accel-Buffering"] = "no"
-    return answer_headers(chat.request, project.origins, extra)
+    if running.reply is not None:
+        _conversations().keep(running, charge)
 
 
 def _refuse(refusal: Refusal, request: Request) -> Answer:
@@ -194,5 +178,5 @@ def _refuse(refusal: Refusal, request: Request) -> Answer:
     at_ms, stack = int(time.time() * 1000), _deployment.stack_name
     told = records.of_refusal(refusal, request.request_id, stack=stack, at_ms=at_ms)
     log.log(level, "refused", extra=told)
-    status, headers, body = refusal_answer(refusal, request, _snapshots.readable_by())
-    return status, headers, body.encode(), iter(())
+    status, head, body = refusal_answer(refusal, request, _snapshots.readable_by())
+    return status, head, body.encode(), iter(())

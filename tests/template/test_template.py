@@ -35,6 +35,8 @@ BROWSER_ROUTES = {
     "/.well-known/jwks.json": "GET",
     "/v1/models": "GET",
     "/v1/models/{name+}": "GET",
+    "/v1/threads": "GET DELETE",
+    "/v1/threads/{id+}": "GET PATCH DELETE",
     "/v1/me": "GET",
     "/v1/usage": "GET",
     "/v1/billing/usage": "GET",
@@ -147,7 +149,7 @@ def test_chat_really_streams_and_nothing_else_does(resources: Resources) -> None
 def test_routes_are_exactly_these(resources: Resources) -> None:
     found = {f"{method.upper()} {path}" for path, method, _ in methods(resources)}
     assert found == {
-        *(f"{method} {path}" for path, method in BROWSER_ROUTES.items()),
+        *(f"{m} {path}" for path, several in BROWSER_ROUTES.items() for m in several.split()),
         *(f"OPTIONS {path}" for path in BROWSER_ROUTES),
         f"{ANY_METHOD.upper()} {ADMIN_ROUTE}",
         *(f"{ANY_METHOD.upper()} {path}" for path in ELSEWHERE),
@@ -373,6 +375,8 @@ RIGHTS = {
     },
     "AccountFunction": {
         "dynamodb:BatchGetItem",
+        "dynamodb:BatchWriteItem",
+        "dynamodb:DeleteItem",
         "dynamodb:GetItem",
         "dynamodb:Query",
         "dynamodb:PutItem",
@@ -448,18 +452,20 @@ MAY: dict[str, dict[str, list[str]]] = {
     "ChatFunction": {
         "BatchGetItem": ["TENANT", "OVERRUNS", "PROJECTS", "LEDGER#*"],
         "GetItem": ["APIKEY#*", *OF_THE_LEDGER],
-        "Query": ["KEYRING"],
-        "PutItem": ["REFUSED#*", *OF_THE_LEDGER],
+        "Query": ["KEYRING", "CONTENT#*"],
+        "PutItem": ["REFUSED#*", *OF_THE_LEDGER, "CONTENT#*"],
         "UpdateItem": ["APIKEY#*", *OF_THE_LEDGER, "OVERRUNS"],
-        "DeleteItem": OF_THE_LEDGER,
+        "DeleteItem": [*OF_THE_LEDGER, "CONTENT#*"],
         # Admission demands in its transaction that the user is not blocked, nor the token revoked.
         "ConditionCheckItem": [*OF_THE_LEDGER, "SUBJECT#*"],
     },
     "AccountFunction": {
         "BatchGetItem": [*CONFIGURATION, "LEDGER#*"],
-        "GetItem": ["APIKEY#*"],
-        "Query": ["KEYRING", "ROLLUP#*", "USAGE#*"],
-        "PutItem": ["REFUSED#*"],
+        "GetItem": ["APIKEY#*", "CONTENT#*"],
+        "Query": ["KEYRING", "ROLLUP#*", "USAGE#*", "CONTENT#*"],
+        "PutItem": ["REFUSED#*", "CONTENT#*"],
+        "DeleteItem": ["CONTENT#*"],
+        "BatchWriteItem": ["CONTENT#*"],
         "UpdateItem": ["APIKEY#*", "ASKED#*", "LEDGER#*"],
     },
     # Everybody may call it: it reads what all projects share, and writes what was refused.

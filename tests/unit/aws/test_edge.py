@@ -30,7 +30,7 @@ def edge(monkeypatch: pytest.MonkeyPatch) -> Edge:
         lambda: Origins(frozenset({PAGE})),
         not_found="No such route.",
         too_long="Too long.",
-        models_under="/models/",
+        names_under={"/models/": ()},
     )
     monkeypatch.setattr(made.logger.handlers[0], "stream", io.StringIO())
 

@@ -5,8 +5,9 @@ log line has the request's id. The chat and preflight doors do not import this: 
 longer to import than all else that they need.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote, unquote
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
@@ -33,12 +34,13 @@ class Edge:
         not_found: str = "There is nothing of that name.",
         too_long: str = "The answer would be too long. Ask for less.",
         validate: bool = False,
-        models_under: str | None = None,
+        names_under: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """`readable_by` returns the origins whose pages may read an answer, and never fails.
         `store_errors` is what a call to AWS raises. `validate` checks bodies and queries by the
-        types of a route, with pydantic. What follows `models_under` in a path is one model's name,
-        slashes included: its route gets them as %2F, because a parameter of Powertools ends at one.
+        types of a route, with pydantic. What follows a prefix of `names_under` in a path is one
+        name, slashes included, up to one of the suffixes given with it: its route gets it encoded,
+        because a parameter of Powertools ends at a slash.
         """
         logs.escape_root()
         self.logger = Logger(service=service, json_serializer=logs.line)
@@ -47,7 +49,7 @@ class Edge:
         self._store_errors = store_errors
         self._not_found = not_found
         self._too_long = too_long
-        self._models_under = models_under
+        self._names_under = names_under or {}
         self.app.exception_handler(Exception)(self.refuse)
 
     @property
@@ -90,10 +92,14 @@ class Edge:
         return Response(status, body=body, headers=headers)
 
     def _routed(self, path: str) -> str:
-        prefix = self._models_under
-        if prefix is None or not path.startswith(prefix):
-            return path
-        return prefix + path.removeprefix(prefix).replace("/", "%2F")
+        for prefix, suffixes in self._names_under.items():
+            if path.startswith(prefix):
+                name = path.removeprefix(prefix)
+                suffix = next((s for s in suffixes if name.endswith(s) and name != s), "")
+                # Some clients encode a name and some do not; a lone surrogate cannot come.
+                name = unquote(name.removesuffix(suffix))
+                return prefix + quote(name, safe="") + suffix
+        return path
 
     def _refusal(self, error: Exception, request: Request) -> tuple[int, dict[str, str], str]:
         if isinstance(error, Refusal):

@@ -13,7 +13,9 @@ signing keys and audit entries in `codecs`. Standard library only: the preflight
     OVERRUNS              OVERRUNS     by candidate, the percent of its output cap to reserve
     PROJECTS              <pid>        record: a project
     SUBJECT#<pid>#<s>     SUBJECT      record: what is revoked of a subject, or that it is blocked
-    CONTENT#<pid>#<s>     <kind>#…     what a subject has said and been told; none is kept yet
+    CONTENT#<pid>#<s>     THREAD#<h>#… a thread: RECORD, and <ms>#… for each turn
+    CONTENT#<pid>#<s>     THREADS#…    <ms>#<h>: a copy of its record, in the order of last use
+    CONTENT#<pid>#<s>     SESSION#<h># a turn of a session that is remembered; no record
     LEDGER#<pid>#<s>      NOW          a subject's open requests; MINUTE#…, MONTH#… what it has used
     LEDGER#<pid>#<k>      …            the same of a project's k-th shard; no pid: of the tenant's
     OPEN#<n>              <due>#<id>   a reservation, which is settled once, or swept when it is due
@@ -104,6 +106,21 @@ def blocked(pid: str, subject_key: str) -> Key:
 
 def content(pid: str, subject_key: str) -> str:
     return f"CONTENT#{pid}#{subject_key}"
+
+
+def conversation(kind: str, name: str) -> str:
+    """Return what the sort keys of a thread or session begin with; `kind` is thread or session."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{kind.upper()}#{digest}#"
+
+
+THREADS = "THREADS#"
+RECORD_OF_A_THREAD = "RECORD"  # sorts behind the turns, whose keys begin with a digit
+
+
+def listed_thread(pid: str, subject_key: str, name: str, last_ms: int) -> Key:
+    _, digest, _ = conversation("thread", name).split("#")
+    return Key(content(pid, subject_key), f"{THREADS}{last_ms:013d}#{digest}")
 
 
 def record_item(key: Key, document: Mapping[str, Any], version: int) -> Item:

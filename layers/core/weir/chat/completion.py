@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weir.chat import relay
 from weir.chat.outcome import Ending, Outcome, State
@@ -20,8 +20,14 @@ from weir.ledger import costs
 from weir.ledger.admission import Ask, Reservation
 from weir.ledger.rules import Amounts, Field, Settlement
 from weir.projects.catalogue import Candidate, Model
+from weir.projects.project import Project
 from weir.projects.snapshot import Snapshot
+from weir.settings import MAX_CHAT_BODY_BYTES
 from weir.web.request import Request
+
+if TYPE_CHECKING:  # hardly any request needs them at run time: see `_continued`
+    from weir.chat.threads import Addition, Conversation
+    from weir.chat.turns import Reply
 
 # After the longest answer its process is given up, and the sweeper settles for it.
 SWEPT_AFTER_S = 60
@@ -34,7 +40,9 @@ MAX_TAG = 64
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """One request that has been understood. `subject` is who spends, as the ledger knows them."""
+    """One request that has been understood. `subject` is who spends, as the ledger knows them.
+    `addition` is what it adds to a thread or session; None if it names none.
+    """
 
     request: Request
     claims: Claims
@@ -44,6 +52,7 @@ class Chat:
     completion_id: str
     subject: str
     at_ms: int
+    addition: "Addition | None" = None
 
     @property
     def session_id(self) -> str | None:
@@ -71,8 +80,12 @@ def understood(
     subject: str,
     at_ms: int,
     random_hex: str,
+    conversation: "Conversation | None" = None,
 ) -> Chat:
-    """Raises the refusal of a request that cannot be answered, before anything is held for it."""
+    """Raises the refusal of a request that cannot be answered, before anything is held for it.
+
+    What is kept of `conversation` becomes a part of the request, which is priced as a whole.
+    """
     project = snapshot.project
     model = project.choose(body.get("model"), snapshot.catalogue)
     cap = snapshot.most_output_tokens(claims.tier)
@@ -85,9 +98,83 @@ def understood(
         safety_identifier=safety_identifier(claims),
     )
     asked = understand(body, target)
-    check_length(model, asked)
     chosen = completion_id(request.headers.get("x-client-request-id"), random_hex)
-    return Chat(request, claims, snapshot, model, asked, chosen, subject, at_ms)
+    chat = Chat(request, claims, snapshot, model, asked, chosen, subject, at_ms)
+    if conversation is not None:
+        chat = _continued(chat, conversation, body, target)
+    check_length(model, chat.asked)
+    return chat
+
+
+def conversation_of(request: Request, claims: Claims, project: Project) -> tuple[str, str] | None:
+    """Return the kind and the name of what this request continues: the thread that it names; else
+    its session, if the project remembers sessions. None: nothing is kept.
+    """
+    if project.retention_days == 0:
+        return None
+    thread_id = request.label("X-Thread-Id")
+    if thread_id is not None:
+        return "thread", thread_id
+    session_id = request.label("X-Session-Id") or claims.sid
+    return ("session", session_id) if project.memory_enabled and session_id else None
+
+
+def _continued(
+    chat: Chat, conversation: "Conversation", body: Mapping[str, Any], target: Target
+) -> Chat:
+    """Return the chat with the history before its own messages."""
+    from weir.chat import history, threads
+
+    project, messages = chat.snapshot.project, body["messages"]
+    headers = chat.request.headers
+    merge = threads.merge(
+        conversation,
+        messages,
+        at_ms=chat.at_ms,
+        completion_id=headers.get("x-client-request-id"),
+        is_retry=headers.get("x-stainless-retry-count", "0") != "0",
+        tool_calls=project.store_tool_calls,
+    )
+    together = history.with_history(
+        messages,
+        merge,
+        project.memory_window,
+        images=target.images,
+        fits=lambda text_bytes, images: _fits(chat, text_bytes, images),
+    )
+    kept_ms = threads.kept_ms(project, conversation.kind)
+    addition = threads.Addition(
+        conversation, merge, chat.session_id, project.store_tool_calls, kept_ms
+    )
+    asked = chat.asked if together is None else understand({**body, "messages": together}, target)
+    return replace(chat, asked=asked, addition=addition)
+
+
+def _fits(chat: Chat, text_bytes: int, images: int) -> bool:
+    """Return whether so much history leaves the request one that can be admitted: within the
+    model's context, its prices and the body's limit, and no larger than a whole limit of tokens or
+    money.
+    """
+    asked, model, snapshot = chat.asked, chat.model, chat.snapshot
+    size = asked.text_bytes + text_bytes, asked.images + images
+    if size[0] > MAX_CHAT_BODY_BYTES:
+        return False
+    most = model.max_input_tokens
+    if most is not None and costs.most_input(model, *size) > most:
+        return False
+    output = asked.output_tokens(asked.output_cap)
+    likely = costs.likely_input(model, *size)
+    if likely + output > model.context_tokens:
+        return False
+    tokens = likely + output + asked.choices * max(c.thinking_tokens for c in model.candidates)
+    worst = costs.worst_case(
+        model.candidates,
+        costs.input_bound(model, *size),
+        output,
+        snapshot.overruns,
+        choices=asked.choices,
+    )
+    return Amounts(tokens, worst).fit(*snapshot.limits(chat.claims.tier))
 
 
 def safety_identifier(claims: Claims) -> str:
@@ -170,6 +257,7 @@ class Running:
     outcome: Outcome = field(default_factory=Outcome)
     attempts: list[str] = field(default_factory=list)
     evidence: dict[str, dict[str, Any]] = field(default_factory=dict)  # by upstream, for the log
+    reply: "Reply | None" = None  # what of the answer is kept, if anything is
 
     @classmethod
     def admitted(cls, chat: Chat, reservation: Reservation) -> "Running":
@@ -230,7 +318,12 @@ def relayed(
 
 
 def _answering(running: Running, cancelled: Callable[[], bool]) -> relay.Answering:
-    chat = running.chat
+    chat, hear = running.chat, relay.unheard
+    if chat.addition is not None:
+        from weir.chat.turns import Reply
+
+        running.reply = Reply()
+        hear = running.reply.hear
     return relay.Answering(
         chat.completion_id,
         chat.at_ms // 1000,
@@ -240,6 +333,7 @@ def _answering(running: Running, cancelled: Callable[[], bool]) -> relay.Answeri
         logprobs=chat.asked.logprobs,
         receipt=lambda outcome: receipt(running, outcome),
         cancelled=cancelled,
+        hear=hear,
     )
 
 

@@ -65,7 +65,15 @@ class Upstream(Protocol):
 Receipt = Callable[[Outcome], dict[str, Any] | None]
 
 
+# Hears what a client is sent: chunks, or a whole answer; and the mask of the provider's key.
+Hear = Callable[[dict[str, Any], Mask], None]
+
+
 def no_receipt(outcome: Outcome) -> None:
+    return None
+
+
+def unheard(said: dict[str, Any], mask: Mask) -> None:
     return None
 
 
@@ -93,7 +101,8 @@ class Answering:
 
     `receipt` makes the `usage` that a client is told, if it asked for it; what it reads of the
     outcome is complete but for `total_s`, and for `outcome` before the end. `cancelled` is called
-    for every arrival, and twice a second in silence: it must be quick.
+    for every arrival, and twice a second in silence: it must be quick. `hear` is called for all
+    that the client is sent of the answer, in order.
     """
 
     completion_id: str
@@ -104,6 +113,7 @@ class Answering:
     logprobs: bool = False
     receipt: Receipt = no_receipt
     cancelled: Callable[[], bool] = never
+    hear: Hear = unheard
 
     @property
     def most_document_bytes(self) -> int:
@@ -380,6 +390,7 @@ class _Frames(_Reading):
         return [*told, sse.DONE]
 
     def _line(self, chunk: dict[str, Any]) -> bytes:
+        self._answering.hear(chunk, self._mask)
         return sse.frame(_masked(chunk, self._mask))
 
 
@@ -420,6 +431,7 @@ class _Whole(_Reading):
         told = self._answering.receipt(self._outcome)
         if told is not None:
             answer["usage"] = told
+        self._answering.hear(answer, self._mask)
         return _masked(answer, self._mask)
 
     @contextlib.contextmanager

@@ -51,8 +51,13 @@ def input_bound(model: Model, text_bytes: int, images: int) -> int:
 
 def input_estimate(model: Model, text_bytes: int, images: int) -> int:
     """For quotas of tokens, and where a provider does not tell what it has billed."""
-    likely = _tokens_of(text_bytes) + _image_tokens(model, images)
+    likely = likely_input(model, text_bytes, images)
     return max(1, min(likely, input_bound(model, text_bytes, images)))
+
+
+def likely_input(model: Model, text_bytes: int, images: int) -> int:
+    """Estimate the input tokens, whether the model takes so many or not."""
+    return _tokens_of(text_bytes) + _image_tokens(model, images)
 
 
 def worst_case(

@@ -204,6 +204,22 @@ class ProjectChange(Document):
         default=None,
         description="further fields of a chat request that are passed on as they are; null: none",
     )
+    memory_enabled: bool = Field(
+        default=False,
+        description="whether a session is remembered: a request that names no thread and brings no "
+        "history gets what was said before in its session",
+    )
+    memory_window: Annotated[int, Field(ge=0, le=200)] = Field(
+        default=20, description="how many turns of a thread or session are sent with a request"
+    )
+    retention_days: Annotated[int, Field(ge=0, le=3650)] | None = Field(
+        default=None,
+        description="for how long what is said in a thread is kept; 0: nothing is kept; "
+        "null: until it is deleted",
+    )
+    store_tool_calls: bool = Field(
+        default=True, description="whether tool calls and their results are kept"
+    )
     limits: LimitsDocument | None = Field(
         default=None,
         description="of all users together; those not named stay, null takes all back",

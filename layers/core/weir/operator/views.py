@@ -37,6 +37,10 @@ class Project(View):
     default_model: str | None
     system_prompt: str | None
     allowed_fields: list[str]
+    memory_enabled: bool
+    memory_window: int
+    retention_days: int | None
+    store_tool_calls: bool
     limits: LimitsDocument
     user_limits: LimitsDocument
     ledger_shards: int

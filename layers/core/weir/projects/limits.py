@@ -131,6 +131,15 @@ class Amounts:
         told = {each.name: (getattr(self, each.name), each.default) for each in fields(self)}
         return {name: amount for name, (amount, default) in told.items() if amount != default}
 
+    def fit(self, *limits: "Limits") -> bool:
+        """Return whether they are within each limit of tokens and money if nothing else is used."""
+        billed = [each for each in FIELDS if each.of_unit.billed]
+        return all(
+            most is None or self.of(each) <= most
+            for each in billed
+            for most in (getattr(of_one, each.limit) for of_one in limits)
+        )
+
     @classmethod
     def from_document(cls, told: Mapping[str, Any]) -> "Amounts":
         """`told` may say more than amounts."""

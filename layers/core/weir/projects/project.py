@@ -10,6 +10,7 @@ from weir.projects.catalogue import Catalogue, Model
 from weir.projects.limits import FIELDS, FREE, PROJECT, WITHOUT_TIER, Limits, Pool, Tiers
 from weir.web.origins import Origins
 
+MEMORY_WINDOW = 20  # turns
 DEFAULT_MODEL_NAMES = (None, "", "default")
 
 
@@ -19,6 +20,9 @@ class Project:
     `pool` what is needed to count by them. `limited_fields` names the limits of any of its users:
     they are counted for each user, because his next token may have another tier. `revoked_keys` are
     ids of API keys that were revoked so recently that a token of theirs may still be unexpired.
+    At most `memory_window` turns of a thread, or of a session if `memory_enabled`, are sent with a
+    request; what is kept of either is kept for `retention_days` (None: until it is deleted, 0: not
+    at all).
     """
 
     pid: str
@@ -36,6 +40,10 @@ class Project:
     killed: bool
     allowed_fields: frozenset[str] = frozenset()
     revoked_keys: frozenset[str] = frozenset()
+    memory_enabled: bool = False
+    memory_window: int = MEMORY_WINDOW
+    retention_days: int | None = None
+    store_tool_calls: bool = True
 
     @classmethod
     def from_document(cls, pid: str, told: Mapping[str, Any]) -> "Project":
@@ -64,6 +72,10 @@ class Project:
             killed=told.get("killed") is not None,
             allowed_fields=allowed_fields(told),
             revoked_keys=frozenset(told.get("revoked_keys", ())),
+            memory_enabled=told.get("memory_enabled", False),
+            memory_window=told.get("memory_window", MEMORY_WINDOW),
+            retention_days=told.get("retention_days"),
+            store_tool_calls=told.get("store_tool_calls", True),
         )
 
     def require_open(self) -> None:

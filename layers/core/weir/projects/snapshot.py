@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from weir.projects.catalogue import Catalogue
-from weir.projects.limits import Pool
+from weir.projects.limits import Limits, Pool
 from weir.projects.project import Project
 from weir.revocation import NOTHING_REVOKED, Revocations
 from weir.web.origins import Origins
@@ -48,11 +48,15 @@ class Snapshot:
     def tenant_pool(self) -> Pool:
         return self.shared.pool
 
+    def limits(self, tier: object) -> tuple[Limits, Limits, Limits]:
+        """Return the limits of the user, the project and the deployment."""
+        return self.project.limits_of(tier), self.project.limits, self.shared.pool.limits
+
     def most_output_tokens(self, tier: object) -> int | None:
         """Return the most that one request may ask for: the least of what user, project and
         deployment allow. None: no limit.
         """
-        limits = (self.project.limits_of(tier), self.project.limits, self.shared.pool.limits)
         return min(
-            (n.max_output_tokens for n in limits if n.max_output_tokens is not None), default=None
+            (n.max_output_tokens for n in self.limits(tier) if n.max_output_tokens is not None),
+            default=None,
         )

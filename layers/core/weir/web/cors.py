@@ -11,12 +11,13 @@ from weir.web.origins import Origins
 
 MAX_AGE_S = 7200  # Chromium's upper bound for a cached preflight
 
-ALLOW_METHODS = "GET, POST, DELETE, OPTIONS"
+ALLOW_METHODS = "GET, POST, PATCH, DELETE, OPTIONS"
 
 # What a page's script may read. Without `retry-after` and `x-should-retry` the OpenAI browser SDK
 # ignores both and retries against the limit.
 EXPOSE_HEADERS = (
     "x-request-id, x-trace-id, retry-after, retry-after-ms, x-should-retry, "
+    "link, x-next-cursor, "
     "x-session-id, x-thread-id, x-completion-id, x-weir-upstreams, x-weir-dropped, "
     "ratelimit, ratelimit-policy, "
     "x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, "

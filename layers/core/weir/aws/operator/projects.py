@@ -13,6 +13,7 @@ from weir.identity import api_keys
 from weir.identity.api_keys import ApiKey
 from weir.operator.documents import LimitsDocument, NewProject, ProjectChange, check_project, parsed
 from weir.projects.limits import BUILT_IN, MOST_CUSTOM_TIERS, Tiers
+from weir.projects.project import MEMORY_WINDOW
 from weir.web.origins import Origins
 
 
@@ -230,6 +231,10 @@ def _project_view(pid: str, document: Mapping[str, Any]) -> Document:
         "default_model": document.get("default_model"),
         "system_prompt": document.get("system_prompt"),
         "allowed_fields": document.get("allowed_fields") or [],
+        "memory_enabled": document.get("memory_enabled", False),
+        "memory_window": document.get("memory_window", MEMORY_WINDOW),
+        "retention_days": document.get("retention_days"),
+        "store_tool_calls": document.get("store_tool_calls", True),
         "limits": document.get("limits", {}),
         "user_limits": document.get("user_limits", {}),
         "ledger_shards": document.get("ledger_shards", 1),

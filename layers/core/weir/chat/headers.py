@@ -1,0 +1,26 @@
+"""The headers of an answer: whose it is, who was asked for it, and which limits its caller has."""
+
+from weir.chat import fields
+from weir.chat.completion import Running
+from weir.ledger import rules
+from weir.web.request import answer_headers
+
+
+def of_answer(running: Running) -> dict[str, str]:
+    chat = running.chat
+    project = chat.snapshot.project
+    extra = {
+        "X-Completion-Id": chat.completion_id,
+        "X-Weir-Upstreams": ", ".join(running.attempts),
+        **rules.policy_headers(project.limits_of(chat.claims.tier), running.reservation.at),
+    }
+    for name, value in (("X-Session-Id", chat.session_id), ("X-Thread-Id", chat.thread_id)):
+        if value and value.isascii() and value.isprintable():  # what a header can carry
+            extra[name] = value
+    if chat.asked.dropped:
+        extra["X-Weir-Dropped"] = fields.listed(chat.asked.dropped)
+    if chat.asked.stream:
+        extra["Content-Type"] = "text/event-stream; charset=utf-8"
+        extra["Cache-Control"] = "no-store, no-transform"
+        extra["X-Accel-Buffering"] = "no"
+    return answer_headers(chat.request, project.origins, extra)
