@@ -83,6 +83,13 @@ def _add_settings(parser: argparse.ArgumentParser, *, changing: bool) -> None:
         type=text_or_file,
         help="put before the messages of every caller",
     )
+    address = parser.add_mutually_exclusive_group()
+    address.add_argument(
+        "--rpm-per-address",
+        metavar="N",
+        type=int,
+        help="chat requests a minute from one network address, whoever sends them",
+    )
     allowed = parser.add_mutually_exclusive_group()
     add_allowed_fields_flag(allowed, "to every provider")
     if changing:
@@ -90,6 +97,12 @@ def _add_settings(parser: argparse.ArgumentParser, *, changing: bool) -> None:
             (models, "--all-models", "models", "offer the whole catalogue (the default)"),
             (default, "--no-default-model", "default_model", "requests must name a model"),
             (prompt, "--no-system-prompt", "system_prompt", "put nothing before the messages"),
+            (
+                address,
+                "--no-rpm-per-address",
+                "rpm_per_address",
+                "do not count by network address (the default)",
+            ),
             (allowed, "--no-allowed-fields", "allowed_fields", "allow no further field"),
         ):
             choice.add_argument(
@@ -210,6 +223,7 @@ def _settings(asked: argparse.Namespace) -> tuple[dict[str, Any], dict[str, set[
         "default_model",
         "system_prompt",
         "allowed_fields",
+        "rpm_per_address",
         "ledger_shards",
     )
     told = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
@@ -238,6 +252,7 @@ def _show(console: Console, project: Mapping[str, Any]) -> None:
                 ("Allowed fields", ", ".join(project["allowed_fields"]) or "none"),
                 ("Limits", _limits(PROJECT, project["limits"])),
                 ("User limits", f"{_limits(WITHOUT_TIER, project['user_limits'])} (without tier)"),
+                ("Requests a minute per address", project["rpm_per_address"] or "any number"),
                 ("Ledger shards", project["ledger_shards"]),
                 ("Changed tiers", ", ".join(sorted(project["tiers"])) or "none"),
                 ("Created", text.day(project["created_at"])),

@@ -21,6 +21,7 @@ from weir.ledger.admission import Ask, Reservation
 from weir.ledger.rules import Amounts, Field, Settlement
 from weir.projects.catalogue import Candidate, Model
 from weir.projects.snapshot import Snapshot
+from weir.web.addresses import counted_as
 from weir.web.request import Request
 
 # After the longest answer its process is given up, and the sweeper settles for it.
@@ -140,6 +141,8 @@ def asked_of_the_ledger(chat: Chat, max_stream_s: int) -> Ask:
             "tier": claims.tier,
             "request_id": chat.request.request_id,
         },
+        address="" if project.rpm_per_address is None else counted_as(chat.request.source),
+        address_rpm=project.rpm_per_address,
     )
 
 

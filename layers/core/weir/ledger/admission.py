@@ -22,6 +22,8 @@ class Ask:
     request take; `afford` returns how many output tokens fit into what is left of a limit. The
     output may be made smaller if `shrinkable`, in steps of `choices`. `due` (Unix seconds): when
     the sweeper may settle it. `row` holds the members of its usage row that are known now.
+    `address` is what counts as one network address; `address_rpm`, how many requests a minute one
+    may make, or None for no limit.
     """
 
     pid: str
@@ -39,6 +41,8 @@ class Ask:
     shrinkable: bool
     due: int
     row: Mapping[str, Any]
+    address: str = ""
+    address_rpm: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from pydantic import (
 from weir import identifiers
 from weir.errors import BadRequest
 from weir.projects.allowed_fields import MOST_ALLOWED_FIELDS, reason_not_allowed
-from weir.projects.limits import ALL_FIELDS, BUILT_IN
+from weir.projects.limits import ALL_FIELDS, BUILT_IN, MOST_COUNT
 from weir.projects.limits import Field as Limit
 from weir.projects.upstream_kinds import KINDS, SETTINGS, Setting, described
 from weir.web import origins
@@ -211,6 +211,11 @@ class ProjectChange(Document):
     user_limits: LimitsDocument | None = Field(
         default=None,
         description="of a user without a tier; those not named stay, null takes all back",
+    )
+    rpm_per_address: Annotated[int, Field(ge=1, le=MOST_COUNT)] | None = Field(
+        default=None,
+        description="chat requests a minute from one network address, whoever sends them; null: "
+        "any number",
     )
     ledger_shards: Shards = Field(
         default=1,

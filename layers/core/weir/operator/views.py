@@ -39,6 +39,7 @@ class Project(View):
     allowed_fields: list[str]
     limits: LimitsDocument
     user_limits: LimitsDocument
+    rpm_per_address: int | None
     ledger_shards: int
     tiers: dict[str, TierDocument]
     killed: Off | None

@@ -18,6 +18,7 @@ class Project:
     """`models` None: the whole catalogue. `limits` are the project's own, all users together, and
     `pool` what is needed to count by them. `limited_fields` names the limits of any of its users:
     they are counted for each user, because his next token may have another tier.
+    `rpm_per_address`: how many requests a minute may come from one network address; None: any.
     """
 
     pid: str
@@ -34,6 +35,7 @@ class Project:
     suspended: bool
     killed: bool
     allowed_fields: frozenset[str] = frozenset()
+    rpm_per_address: int | None = None
 
     @classmethod
     def from_document(cls, pid: str, told: Mapping[str, Any]) -> "Project":
@@ -61,6 +63,7 @@ class Project:
             suspended=told.get("status", "active") != "active",
             killed=told.get("killed") is not None,
             allowed_fields=allowed_fields(told),
+            rpm_per_address=told.get("rpm_per_address"),
         )
 
     def require_open(self) -> None:

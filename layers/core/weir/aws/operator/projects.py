@@ -222,6 +222,7 @@ def _project_view(pid: str, document: Mapping[str, Any]) -> Document:
         "allowed_fields": document.get("allowed_fields") or [],
         "limits": document.get("limits", {}),
         "user_limits": document.get("user_limits", {}),
+        "rpm_per_address": document.get("rpm_per_address"),
         "ledger_shards": document.get("ledger_shards", 1),
         "tiers": document.get("tiers", {}),
         "killed": document.get("killed"),
