@@ -156,7 +156,8 @@ def with_a_member_for_each_limit(
     return derived
 
 
-def _may_be_set(limit: Limit) -> Any:
+def may_be_set(limit: Limit) -> Any:
+    """Return the type and the default of a member for one limit."""
     bounds = Field(ge=limit.least, le=limit.most)
     number: Any = Annotated[int, bounds]
     if limit.of_unit.money:
@@ -164,7 +165,7 @@ def _may_be_set(limit: Limit) -> Any:
     return number | None, Field(default=None, description=limit.told)
 
 
-@with_a_member_for_each_limit(_may_be_set)
+@with_a_member_for_each_limit(may_be_set)
 class LimitsDocument(Document):
     """null: no limit of that kind; 0: nothing is allowed; absent: the default."""
 
