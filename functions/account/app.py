@@ -50,7 +50,12 @@ _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
 _key_use = KeyUse(_table)
 
-edge = Edge("account", _snapshots.readable_by, models_under="/v1/models/")
+edge = Edge(
+    "account",
+    _snapshots.readable_by,
+    too_long="The answer would be too long. Ask for it with a smaller limit.",
+    models_under="/v1/models/",
+)
 logger, app = edge.logger, edge.app
 
 
@@ -117,7 +122,7 @@ def usage() -> Response[str]:
     }
     if cursor:
         named["X-Next-Cursor"] = cursor
-    return Response(200, body=answers.refuse_too_long(text), headers=named)
+    return Response(200, body=text, headers=named)
 
 
 @app.get("/v1/billing/usage")
@@ -194,5 +199,4 @@ def _view(name: str, model: Model) -> dict[str, Any]:
 
 
 def _answer(body: Any) -> Response[str]:
-    text = answers.refuse_too_long(json.dumps(body, separators=(",", ":")))
-    return Response(200, "application/json", text)
+    return Response(200, "application/json", json.dumps(body, separators=(",", ":")))
