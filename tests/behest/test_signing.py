@@ -122,7 +122,7 @@ def test_vector_07_token_without_an_rsa_signature_of_the_key_is_refused(
     stack: Stack, key: Key
 ) -> None:
     headers = {"kid": key.kid, "typ": "JWT"}
-    unsigned = jwt.encode(key.claims(), None, "none", headers=headers)
+    unsigned = jwt.encode(key.claims(), "", "none", headers=headers)
     private = load_pem_private_key(key.pem.encode(), None)
     public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     # PyJWT refuses to sign this: an attacker does not use it.

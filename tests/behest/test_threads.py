@@ -25,7 +25,8 @@ def say(stack: Stack, token: str, thread: str, *texts: str) -> None:
 
 
 def texts(behest: Behest, token: str, thread: str) -> list[Any]:
-    return [each["content"] for each in behest.threads.messages(thread, token=token)]
+    messages: Any = behest.threads.messages(thread, token=token)
+    return [each["content"] for each in messages]
 
 
 def test_vector_08_thread_that_is_continued_with_its_whole_history_has_no_duplicates(

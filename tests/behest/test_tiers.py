@@ -101,7 +101,11 @@ def test_requests_of_all_users_from_one_address_share_its_limit(stack: Stack, ad
         headers = bearer(mint(stack, key, f"u{user}")) | {"X-Forwarded-For": f"198.51.100.{user}"}
         return stack.http.post(CHAT, headers=headers, json=ask())
 
-    refused = until(lambda: (seen := reply()).status_code == 429 and seen)
+    def refusal() -> httpx.Response | None:
+        seen = reply()
+        return seen if seen.status_code == 429 else None
+
+    refused = until(refusal)
     error = envelope(refused, 429, "rate_limited")
     assert (error["details"]["scope"], error["details"]["limit"]) == ("address", {"rpm": 2})
     assert 1 <= int(refused.headers["retry-after"]) <= 60

@@ -579,7 +579,8 @@ def test_request_without_limits_writes_nothing_but_that_it_is_open(clock: Clock)
 def test_requests_of_several_users_from_one_address_share_its_limit(
     ledger_over_moto: Ledger, clock: Clock
 ) -> None:
-    ledger, here = ledger_over_moto, {"address": "203.0.113.7", "address_rpm": 2}
+    ledger = ledger_over_moto
+    here: dict[str, Any] = {"address": "203.0.113.7", "address_rpm": 2}
     first = ledger.admit(ask(subject="u#ann", **here))
     ledger.admit(ask(subject="u#bob", **here))
     told = refused(ledger, ask(subject="u#cy", **here))
