@@ -83,6 +83,13 @@ def _add_settings(parser: argparse.ArgumentParser, *, changing: bool) -> None:
         type=text_or_file,
         help="put before the messages of every caller",
     )
+    address = parser.add_mutually_exclusive_group()
+    address.add_argument(
+        "--rpm-per-address",
+        metavar="N",
+        type=int,
+        help="chat requests a minute from one network address, whoever sends them",
+    )
     allowed = parser.add_mutually_exclusive_group()
     add_allowed_fields_flag(allowed, "to every provider")
     retention = _add_memory_flags(parser)
@@ -91,6 +98,12 @@ def _add_settings(parser: argparse.ArgumentParser, *, changing: bool) -> None:
             (models, "--all-models", "models", "offer the whole catalogue (the default)"),
             (default, "--no-default-model", "default_model", "requests must name a model"),
             (prompt, "--no-system-prompt", "system_prompt", "put nothing before the messages"),
+            (
+                address,
+                "--no-rpm-per-address",
+                "rpm_per_address",
+                "do not count by network address (the default)",
+            ),
             (allowed, "--no-allowed-fields", "allowed_fields", "allow no further field"),
             (retention, "--no-retention-days", "retention_days", "keep threads until deleted"),
         ):
@@ -244,6 +257,7 @@ def _settings(asked: argparse.Namespace) -> tuple[dict[str, Any], dict[str, set[
         "memory_window",
         "retention_days",
         "store_tool_calls",
+        "rpm_per_address",
         "ledger_shards",
     )
     told = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
@@ -273,6 +287,7 @@ def _show(console: Console, project: Mapping[str, Any]) -> None:
                 ("Threads", _memory(project)),
                 ("Limits", _limits(PROJECT, project["limits"])),
                 ("User limits", f"{_limits(WITHOUT_TIER, project['user_limits'])} (without tier)"),
+                ("Requests a minute per address", project["rpm_per_address"] or "any number"),
                 ("Ledger shards", project["ledger_shards"]),
                 ("Changed tiers", ", ".join(sorted(project["tiers"])) or "none"),
                 ("Created", text.day(project["created_at"])),

@@ -88,6 +88,7 @@ query parameters that are not listed here are refused.
 PARAMETERS = {
     "pid": "The project.",
     "name": "Of the model, upstream or tier.",
+    "tier": "The tier's number or name.",
     "key_id": "The API key's id, which is no secret.",
     "origin": "As a browser sends it, such as https://app.example.com.",
     "dry_run": "true: only tell what would change, and change nothing.",
@@ -133,7 +134,7 @@ def document() -> dict[str, Any]:
     }
     for path, item in told["paths"].items():
         for method, operation in item.items():
-            name = operation["operationId"].partition("_admin_v1")[0]
+            name = re.split(r"_(?:admin_)?v1_", operation["operationId"])[0]
             operation["operationId"] = name
             operation["description"] = " ".join((inspect.getdoc(getattr(door, name)) or "").split())
             operation["summary"] = re.split(r"\.(?: |$)", operation["description"])[0]

@@ -57,7 +57,12 @@ _NAMES_UNDER = {"/v1/models/": (), "/v1/threads/": ("/messages", "/export")}
 # Deleting takes a call for 25 turns; Lambda ends the function after 25 s.
 DELETE_WITHIN_S = 15
 
-edge = Edge("account", _snapshots.readable_by, names_under=_NAMES_UNDER)
+edge = Edge(
+    "account",
+    _snapshots.readable_by,
+    too_long="The answer would be too long. Ask for it with a smaller limit.",
+    names_under=_NAMES_UNDER,
+)
 logger, app = edge.logger, edge.app
 
 
@@ -217,7 +222,7 @@ def usage() -> Response[str]:
     }
     if cursor:
         named["X-Next-Cursor"] = cursor
-    return Response(200, body=answers.refuse_too_long(text), headers=named)
+    return Response(200, body=text, headers=named)
 
 
 @app.get("/v1/billing/usage")
@@ -296,7 +301,7 @@ def _view(name: str, model: Model) -> dict[str, Any]:
 
 
 def _answer(body: Any) -> Response[str]:
-    return Response(200, "application/json", answers.refuse_too_long(_json(body)))
+    return Response(200, "application/json", _json(body))
 
 
 def _json(body: Any) -> str:

@@ -21,7 +21,7 @@ from weir.aws.table import Table
 from weir.aws.usage import Usage
 from weir.errors import BadRequest, TooLarge
 from weir.identity.cognito import believe_admin
-from weir.operator import documents, views
+from weir.operator import documents, tiers, views
 from weir.operator.known_models import load
 from weir.revocation import Revocation
 from weir.settings import MAX_ADMIN_BODY_BYTES, AdminSettings
@@ -67,6 +67,7 @@ Pid = Annotated[documents.Pid, Path()]
 ModelName = Annotated[documents.ModelName, BeforeValidator(unquote), Path()]
 UpstreamName = Annotated[documents.UpstreamName, Path()]
 TierName = Annotated[documents.TierName, Path()]
+TierId = Annotated[str, Path(), StringConstraints(pattern=r"^([a-z][a-z0-9-]{0,31}|[1-6])$")]
 KeyId = Annotated[str, Path(), StringConstraints(pattern=r"^key_[0-9a-f]{16}$")]
 Asked = Annotated[str | None, Query()]
 Cursor = Annotated[str, StringConstraints(pattern=r"^[0-9]{13}#[0-9a-f]{8}$")]
@@ -178,6 +179,48 @@ def reset_tier(pid: Pid, name: TierName) -> Response[None]:
     """Take free, pro or max back to its defaults; remove a tier of the project's own."""
     _operator().reset_tier(pid, name)
     return _nothing()
+
+
+# The same in the words of Behest's control plane: contracts/behest.md, section 13.
+
+
+@app.get("/v1/projects/<pid>/tiers", tags=["tiers"])
+def list_project_tiers(pid: Pid) -> tiers.ProjectTiers:
+    """A project's tiers, with what the project has set of each."""
+    return _view(tiers.ProjectTiers, data=[tiers.shown(each) for each in _operator().tiers(pid)])
+
+
+@app.post("/v1/projects/<pid>/tiers", status_code=201, tags=["tiers"])
+def create_project_tier(pid: Pid, new: tiers.NewTier) -> tiers.ProjectTier:
+    """Make a tier of the project's own. There may be 3."""
+    made = _operator().create_tier(pid, new.name, new.overrides.limits())
+    return _view(tiers.ProjectTier, **tiers.shown(made))
+
+
+@app.get("/v1/projects/<pid>/tiers/<tier>", tags=["tiers"])
+def show_project_tier(pid: Pid, tier: TierId) -> tiers.ProjectTier:
+    """One tier, with what the project has set of it."""
+    return _view(tiers.ProjectTier, **tiers.shown(_operator().tier(pid, tier)))
+
+
+@app.put("/v1/projects/<pid>/tiers/<tier>", tags=["tiers"])
+def replace_project_tier(pid: Pid, tier: TierId, change: tiers.TierChange) -> tiers.ProjectTier:
+    """Replace a tier's overrides. Those that are not named are taken back."""
+    replaced = _operator().replace_tier(pid, tier, change.overrides.limits())
+    return _view(tiers.ProjectTier, **tiers.shown(replaced))
+
+
+@app.delete("/v1/projects/<pid>/tiers/<tier>", status_code=204, tags=["tiers"])
+def remove_project_tier(pid: Pid, tier: TierId) -> Response[None]:
+    """Remove a tier of the project's own; take free, pro or max back to its defaults."""
+    _operator().reset_tier(pid, _operator().tier(pid, tier)["name"])
+    return _nothing()
+
+
+@app.get("/v1/projects/<pid>/tiers/<tier>/resolved", tags=["tiers"])
+def show_resolved_tier(pid: Pid, tier: TierId) -> tiers.ResolvedTier:
+    """One tier's limits, with its defaults filled in."""
+    return _view(tiers.ResolvedTier, **tiers.resolved(_operator().tier(pid, tier)))
 
 
 # ---------------------------------------------------------------- origins

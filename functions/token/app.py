@@ -128,6 +128,7 @@ def _session_snapshot(pid: str, sub: str) -> Snapshot:
 
 
 @app.get("/.well-known/jwks.json")
+@app.get("/auth/.well-known/jwks.json")
 def published_keys() -> Response[Any]:
     keys = jwks(_public_keys.listed(), int(time.time()))
     cached = {"Cache-Control": "public, max-age=300"}

@@ -910,8 +910,11 @@ ROUTES: dict[tuple[str, str], tuple[str, bool]] = {
     ("POST", "/auth/v1/auth/mint"): ("TokenFunction", False),
     ("POST", "/api/behest/token"): ("TokenFunction", False),
     ("GET", "/.well-known/jwks.json"): ("TokenFunction", False),
+    ("GET", "/auth/.well-known/jwks.json"): ("TokenFunction", False),
     ("GET", "/v1/cors"): ("PreflightFunction", False),
     ("ANY", "/admin/v1/{proxy+}"): ("AdminFunction", False),
+    ("ANY", "/v1/projects/{pid}/tiers"): ("AdminFunction", False),
+    ("ANY", "/v1/projects/{pid}/tiers/{proxy+}"): ("AdminFunction", False),
     ("ANY", "/"): ("PreflightFunction", False),
     ("ANY", "/{proxy+}"): ("PreflightFunction", False),
 }

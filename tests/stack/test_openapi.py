@@ -32,7 +32,7 @@ parameters = { name = "spare" }
 
 [[operations]]
 include-path-regex = "/tiers/"
-parameters = { name = "gold" }
+parameters = { name = "gold", tier = "gold" }
 """
 
 

@@ -33,6 +33,8 @@ BODIES: dict[Operation, Any] = {
     ("PATCH", "/admin/v1/projects/{pid}"): {"name": "changed", "status": "suspended"},
     ("POST", "/admin/v1/projects/{pid}/keys"): {"name": "stolen", "role": "admin"},
     ("PUT", "/admin/v1/projects/{pid}/tiers/{name}"): {"rpm": 1000},
+    ("POST", "/v1/projects/{pid}/tiers"): {"name": "theirs", "overrides": {"rpm_limit": 1000}},
+    ("PUT", "/v1/projects/{pid}/tiers/{tier}"): {"overrides": {"rpm_limit": 1000}},
     ("POST", "/admin/v1/projects/{pid}/users/erase"): {"user_id": "u_1"},
     ("POST", "/admin/v1/projects/{pid}/users/revoke"): {"user_id": "u_1"},
     ("PUT", "/admin/v1/models/{name}"): {**model("roles", "theirs"), "context_tokens": 9999},
@@ -64,7 +66,7 @@ def place(admin: Admin) -> dict[str, str]:
     admin.project(PID, origins=["https://roles.example"])
     admin("PUT", f"projects/{PID}/tiers/{PID}", {"rpm": 5})
     key = admin("POST", f"projects/{PID}/keys", {}, 201)
-    return {"pid": PID, "name": PID, "key_id": key["key_id"]}
+    return {"pid": PID, "name": PID, "tier": PID, "key_id": key["key_id"]}
 
 
 def send(

@@ -33,6 +33,7 @@ BROWSER_ROUTES = {
     "/v1/auth/revoke": "POST",
     "/api/behest/token": "POST",
     "/.well-known/jwks.json": "GET",
+    "/auth/.well-known/jwks.json": "GET",
     "/v1/models": "GET",
     "/v1/models/{name+}": "GET",
     "/v1/threads": "GET DELETE",
@@ -42,7 +43,11 @@ BROWSER_ROUTES = {
     "/v1/billing/usage": "GET",
     "/v1/cors": "GET",
 }
-ADMIN_ROUTE = "/admin/v1/{proxy+}"
+OPERATOR_ROUTES = {
+    "/admin/v1/{proxy+}",
+    "/v1/projects/{pid}/tiers",
+    "/v1/projects/{pid}/tiers/{proxy+}",
+}
 ANY_METHOD = "x-amazon-apigateway-any-method"
 # Everything else: any method, OPTIONS included.
 ELSEWHERE = ("/", "/{proxy+}")
@@ -151,7 +156,7 @@ def test_routes_are_exactly_these(resources: Resources) -> None:
     assert found == {
         *(f"{m} {path}" for path, several in BROWSER_ROUTES.items() for m in several.split()),
         *(f"OPTIONS {path}" for path in BROWSER_ROUTES),
-        f"{ANY_METHOD.upper()} {ADMIN_ROUTE}",
+        *(f"{ANY_METHOD.upper()} {path}" for path in OPERATOR_ROUTES),
         *(f"{ANY_METHOD.upper()} {path}" for path in ELSEWHERE),
     }
 
@@ -180,14 +185,17 @@ def test_every_browser_route_has_a_preflight_without_authorizer(resources: Resou
         if method == "options":
             assert "security" not in body, path
             assert "PreflightFunction" in json.dumps(body)
-        elif path not in (ADMIN_ROUTE, *ELSEWHERE):
+        elif path not in {*OPERATOR_ROUTES, *ELSEWHERE}:
             item = resources["Api"]["Properties"]["Body"]["paths"][path]
             assert "options" in item, path
 
 
-def test_admin_api_is_one_route_behind_cognito_that_no_page_can_call(resources: Resources) -> None:
+@pytest.mark.parametrize("route", sorted(OPERATOR_ROUTES))
+def test_admin_api_is_behind_cognito_and_no_page_can_call_it(
+    resources: Resources, route: str
+) -> None:
     """Without a preflight of its own: `ANY` takes OPTIONS, too, and asks it for a token."""
-    item = resources["Api"]["Properties"]["Body"]["paths"][ADMIN_ROUTE]
+    item = resources["Api"]["Properties"]["Body"]["paths"][route]
     assert set(item) == {ANY_METHOD}
     assert item[ANY_METHOD]["security"] == [{"Cognito": []}]
     assert "AdminFunction" in json.dumps(item)
@@ -195,7 +203,7 @@ def test_admin_api_is_one_route_behind_cognito_that_no_page_can_call(resources: 
 
 def test_only_session_and_admin_ask_cognito_and_chat_asks_nobody(resources: Resources) -> None:
     guarded = {path for path, _, body in methods(resources) if body.get("security")}
-    assert guarded == {"/api/behest/token", ADMIN_ROUTE}
+    assert guarded == {"/api/behest/token", *OPERATOR_ROUTES}
 
 
 def test_api_is_regional_traced_and_throttled_on_every_route(resources: Resources) -> None:

@@ -89,6 +89,8 @@ def ask(
     choices: int = 1,
     shrinkable: bool = False,
     limited: frozenset[str] = frozenset(),
+    address: str = "",
+    address_rpm: int | None = None,
 ) -> Ask:
     """Of 10 input and 90 output tokens, that cost a cent together."""
     rate = round(usd_of_a_token * NANO)
@@ -115,6 +117,8 @@ def ask(
         shrinkable=shrinkable,
         due=NOON + 360,
         row={"uid": subject[2:], "model": "m"},
+        address=address,
+        address_rpm=address_rpm,
     )
 
 
@@ -688,6 +692,36 @@ def test_request_without_limits_writes_nothing_but_that_it_is_open(clock: Clock)
     one = ledger.admit(ask(limits=Limits()))
     ledger.settle(one, SPENT, {})
     assert since() == [3, 3]  # not blocked, reserved, open; released, written down, not open
+
+
+def test_requests_of_several_users_from_one_address_share_its_limit(
+    ledger_over_moto: Ledger, clock: Clock
+) -> None:
+    ledger = ledger_over_moto
+    here: dict[str, Any] = {"address": "203.0.113.7", "address_rpm": 2}
+    first = ledger.admit(ask(subject="u#ann", **here))
+    ledger.admit(ask(subject="u#bob", **here))
+    told = refused(ledger, ask(subject="u#cy", **here))
+    assert (told.status, told.details["scope"], told.details["limit_name"]) == (
+        429,
+        "address",
+        "rpm",
+    )
+    assert not [key for key in every("LEDGER#") if "u#cy" in key.pk]
+    ledger.admit(ask(subject="u#cy", address="203.0.113.8", address_rpm=2))
+    ledger.settle(first, SPENT, {})
+    refused(ledger, ask(subject="u#ann", **here))  # a try counts, whatever became of it
+    clock.now += 60
+    ledger.admit(ask(subject="u#ann", **here))
+
+
+def test_address_is_one_more_item_of_admission_and_none_of_settling(clock: Clock) -> None:
+    ledger, since = counting(with_clock(clock), SmallDynamoDB())
+    one = ledger.admit(ask(limits=Limits(), address="203.0.113.7", address_rpm=2))
+    ledger.settle(one, SPENT, {})
+    assert since() == [4, 3]
+    ledger.admit(ask(limits=Limits(), address="203.0.113.7"))
+    assert since() == [3]  # unset, it costs nothing
 
 
 # ---------------------------------------------------------------- pools in shards

@@ -145,6 +145,8 @@ VERBS = [
     ),
     Verb("tier.set", "default", lambda o: o.set_tier("default", "pro", limits(rpm=7))),
     Verb("tier.set", "default", lambda o: o.set_tier("default", "team", limits(rpm=7))),
+    Verb("tier.set", "default", lambda o: o.create_tier("default", "team", limits(rpm=7))),
+    Verb("tier.set", "default", lambda o: o.replace_tier("default", "2", limits(rpm=7))),
     Verb(
         "tier.reset",
         "default",
@@ -323,6 +325,10 @@ NOBODY: list[Callable[[Operator], object]] = [
     lambda o: o.tiers("nobody"),
     lambda o: o.set_tier("nobody", "pro", limits(rpm=1)),
     lambda o: o.reset_tier("nobody", "pro"),
+    lambda o: o.create_tier("nobody", "team", limits(rpm=1)),
+    lambda o: o.tier("nobody", "pro"),
+    lambda o: o.tier("default", "4"),
+    lambda o: o.replace_tier("default", "team", limits(rpm=1)),
     lambda o: o.reset_tier("default", "team"),
     lambda o: o.keys("nobody"),
     lambda o: o.create_key("nobody", name="", scopes=["mint"], role="user"),
@@ -688,6 +694,18 @@ def test_tier_changes_only_in_what_is_named(configured: Operator) -> None:
     assert tier["limits"]["usd_per_month"] == 0.1
     configured.reset_tier("default", "pro")
     assert configured.tiers("default")[1]["limits"]["rpm"] == 60
+
+
+def test_tier_is_created_once_and_replaced_as_a_whole(configured: Operator) -> None:
+    made = configured.create_tier("default", "team", limits(rpm=7, tpm=None))
+    assert (made["number"], made["changed"]) == (4, ["rpm", "tpm"])
+    for name in ("team", "pro"):
+        with pytest.raises(Conflict):
+            configured.create_tier("default", name, limits(rpm=8))
+    replaced = configured.replace_tier("default", "4", limits(tokens_per_day=9))
+    assert (replaced["name"], replaced["changed"]) == ("team", ["tokens_per_day"])
+    assert replaced["limits"]["rpm"] == 10  # as free has it
+    assert configured.tier("default", "team") == configured.tier("default", "4") == replaced
 
 
 def test_tier_imported_without_limits_can_be_set(configured: Operator) -> None:

@@ -34,7 +34,7 @@ AT_MS, MAX_STREAM_S = 1_795_000_000_123, 300
 
 def chat(*upstreams: str, hidden: bool = False, thinking: int | None = None, **body: Any) -> Chat:
     names = upstreams or ("main",)
-    allowed = body.pop("allowed", {})
+    allowed, project = body.pop("allowed", {}), body.pop("project", {})
     user_cap, image_max_tokens = body.pop("user_cap", None), body.pop("image_max_tokens", None)
     cap = {"parameter": "thinking_budget", "max_tokens": thinking}
     own = {**CANDIDATE, **({"thinking_cap": cap} if thinking else {})}
@@ -63,6 +63,7 @@ def chat(*upstreams: str, hidden: bool = False, thinking: int | None = None, **b
         "default_model": "m-large",
         "user_limits": {"max_output_tokens": user_cap},
         "allowed_fields": allowed.get("project"),
+        **project,
     }
     snapshot = Snapshot(
         Project.from_document("p", told),
@@ -70,7 +71,9 @@ def chat(*upstreams: str, hidden: bool = False, thinking: int | None = None, **b
     )
     claims = Claims("t", "p", "ann", "user", "s-token", None, "j", 0)
     return completion.understood(
-        Request("r-1", "POST", "/v1/chat/completions", body.pop("headers", {})),
+        Request(
+            "r-1", "POST", "/v1/chat/completions", body.pop("headers", {}), source="203.0.113.7"
+        ),
         claims,
         snapshot,
         {"messages": [{"role": "user", "content": "hi"}], **body},
@@ -100,6 +103,16 @@ def admitted(one: Chat) -> Running:
 def ended(running: Running, state: State, ending: Ending, **more: Any) -> completion.Charge:
     running.outcome = Outcome(state=state, ending=ending, **more)
     return completion.charge(running)
+
+
+def test_address_counts_only_where_the_project_limits_it_and_no_header_says_which() -> None:
+    headers = {"x-forwarded-for": "198.51.100.1", "forwarded": "for=198.51.100.1"}
+    told = completion.asked_of_the_ledger(
+        chat(headers=headers, project={"rpm_per_address": 5}), MAX_STREAM_S
+    )
+    assert (told.address, told.address_rpm) == ("203.0.113.7", 5)
+    told = completion.asked_of_the_ledger(chat(headers=headers), MAX_STREAM_S)
+    assert (told.address, told.address_rpm) == ("", None)
 
 
 # ---------------------------------------------------------------- what is passed on

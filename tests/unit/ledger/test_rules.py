@@ -399,6 +399,21 @@ def test_refusal_is_a_sentence_for_a_person(
     assert told.message == message
 
 
+def test_refused_address_learns_its_limit_and_nothing_of_the_user() -> None:
+    account = rules.of_address("a#203.0.113.7", 2)
+    told = rules.refusal(account, BY_CODE["r"], 2, SOME, NOON, "free")
+    assert type(told) is LimitReached
+    assert told.message.startswith("This network address may use 2 requests a minute; 2 are used")
+    assert told.details == {
+        "scope": "address",
+        "limit_name": "rpm",
+        "limit": {"rpm": 2},
+        "usage": {"requests_this_minute": 2},
+        "resets_at": NOON + 30,
+    }
+    assert (told.retry_after_s, told.extra_headers) == (30, {})
+
+
 def test_refused_user_learns_what_remains_in_both_spellings() -> None:
     account = account_of("user", Limits(rpm=10, tokens_per_day=1_000))
     told = rules.refusal(account, BY_CODE["d"], 950, SOME, NOON, None).headers

@@ -6,9 +6,9 @@ import io
 import pytest
 
 from tests.unit.usage.kept import NOON, PID, Kept, answer, ask, row, several
-from weir.errors import BadRequest, TooLarge
+from weir.errors import BadRequest
 from weir.projects.limits import NANO
-from weir.usage.answers import MOST_ANSWER_BYTES, billing, refuse_too_long, table
+from weir.usage.answers import billing, table
 from weir.usage.question import OF_BILLING, OF_USAGE, understand
 from weir.usage.reading import find
 from weir.usage.sums import COUNTS
@@ -113,10 +113,3 @@ def test_among_sums_that_cost_the_same_those_with_more_tokens_come_first() -> No
     data = answer(kept, group_by="user")["data"]
     counted = [(each["key"], each["tokens"], each["requests"]) for each in data]
     assert counted == [("d", 8, 2), ("b", 8, 1), ("c", 7, 1), ("a", 6, 1)]
-
-
-def test_answer_that_no_function_could_return_is_refused() -> None:
-    longest = "x" * MOST_ANSWER_BYTES
-    assert refuse_too_long(longest) == longest
-    with pytest.raises(TooLarge):
-        refuse_too_long(longest + "x")

@@ -126,6 +126,13 @@ def test_event_is_read_once_into_a_plain_request() -> None:
     assert (request.request_id, request.origin) == ("req-1", "https://app.example.com")
     assert request.bearer() == "abc"
     assert request.json_object() == {"a": "ü"}
+    assert request.source == ""
+
+
+def test_source_is_the_address_that_the_platform_saw() -> None:
+    context = {"requestId": "req-1", "identity": {"sourceIp": "203.0.113.7"}}
+    told = event(requestContext=context, headers={"X-Forwarded-For": "198.51.100.1"})
+    assert Request.from_event(told).source == "203.0.113.7"
 
 
 def test_smallest_event_is_enough() -> None:

@@ -66,6 +66,8 @@ def test_unknown_path_is_answered_with_the_route_that_is_meant(
         "/v1/models/openai%2Fgpt-oss-120b",
         "/.well-known/jwks.json",
         "/admin/v1/projects/shop/keys",
+        "/v1/projects/shop/tiers",
+        "/v1/projects/shop/tiers/4/resolved",
     ],
 )
 def test_path_of_a_route_is_known_as_one(path: str) -> None:

@@ -18,6 +18,7 @@ signing keys and audit entries in `codecs`. Standard library only: the preflight
     CONTENT#<pid>#<s>     SESSION#<h># a turn of a session that is remembered; no record
     LEDGER#<pid>#<s>      NOW          a subject's open requests; MINUTE#…, MONTH#… what it has used
     LEDGER#<pid>#<k>      …            the same of a project's k-th shard; no pid: of the tenant's
+    LEDGER#<pid>#<a>      MINUTE#…     how many requests came from a network address in a minute
     OPEN#<n>              <due>#<id>   a reservation, which is settled once, or swept when it is due
     USAGE#<pid>#<s>       <ms>#<id>    what one request has used; no word of what was said
     ROLLUP#<pid>#<day>    <h>#<h>      sums of usage rows: weir/usage/sums.py, detail
@@ -28,11 +29,12 @@ signing keys and audit entries in `codecs`. Standard library only: the preflight
     REFUSED#<pid>         <slot>       a page's origin that was refused; no pid: at a preflight
     AUDIT                 <ms>#<id>    who changed what
 
-`<s>` is a subject's key: u#<uid>; `<c>` that, or of an API key k#<key id>; `<h>` its hash, for a
-sort key has at most 1,024 bytes. A record is a JSON document with a version, which every change
-states and raises by one; members that conditions look at are attributes beside `doc`
-(`weir/aws/subjects.py`). What a ledger's item holds: `weir/aws/ledger/`. Times are Unix seconds.
-`ttl` lets DynamoDB tidy up; it may be days late, so no rule leans on it.
+`<s>` is a subject's key: u#<uid>; `<a>` an address's: a#203.0.113.7; `<c>` a subject's, or of an
+API key k#<key id>; `<h>` its hash, for a sort key has at most 1,024 bytes. A record is a JSON
+document with a version, which every change states and raises by one; members that conditions look
+at are attributes beside `doc` (`weir/aws/subjects.py`). What a ledger's item holds:
+`weir/aws/ledger/`. Times are Unix seconds. `ttl` lets DynamoDB tidy up; it may be days late, so no
+rule leans on it.
 """
 
 import hashlib
@@ -84,6 +86,11 @@ OVERRUNS = Key("OVERRUNS", "OVERRUNS")
 def user(uid: str) -> str:
     """An end user's subject key."""
     return f"u#{uid}"
+
+
+def address(counted: str) -> str:
+    """Return the key of a network address, as weir/web/addresses.py spells it."""
+    return f"a#{counted}"
 
 
 def api_key(key_id: str) -> str:

@@ -23,6 +23,7 @@ from weir.projects.catalogue import Candidate, Model
 from weir.projects.project import Project
 from weir.projects.snapshot import Snapshot
 from weir.settings import MAX_CHAT_BODY_BYTES
+from weir.web.addresses import counted_as
 from weir.web.request import Request
 
 if TYPE_CHECKING:  # hardly any request needs them at run time: see `_continued`
@@ -228,6 +229,8 @@ def asked_of_the_ledger(chat: Chat, max_stream_s: int) -> Ask:
             "request_id": chat.request.request_id,
         },
         token=claims.issued,
+        address="" if project.rpm_per_address is None else counted_as(chat.request.source),
+        address_rpm=project.rpm_per_address,
     )
 
 

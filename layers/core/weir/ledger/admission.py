@@ -23,7 +23,8 @@ class Ask:
     request take; `afford` returns how many output tokens fit into what is left of a limit. The
     output may be made smaller if `shrinkable`, in steps of `choices`. `due` (Unix seconds): when
     the sweeper may settle it. `row` holds the members of its usage row that are known now. `token`
-    must not have been revoked; None: the caller sent an API key.
+    must not have been revoked; None: the caller sent an API key. `address` is what counts as one
+    network address; `address_rpm`, how many requests a minute one may make, or None for no limit.
     """
 
     pid: str
@@ -42,6 +43,8 @@ class Ask:
     due: int
     row: Mapping[str, Any]
     token: Issued | None = None
+    address: str = ""
+    address_rpm: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The ledger's rules: what a request takes of which limits, who refuses it, what it leaves behind.
 
-A request is admitted by all of its accounts or by none: its user's, its project's and the tenant's.
+A request is admitted by all of its accounts or by none: its user's, its project's, the tenant's,
+and that of the network address it came from, if the project limits addresses.
 An account has counters in three windows: NOW (open requests), MINUTE and MONTH (UTC; the month's
 days are in it). Each counter is what is used *and* held: admission adds the most that the request
 can take, settling corrects it to what it took. So a condition is one comparison, `used <= limit -
@@ -32,7 +33,7 @@ from weir.projects.limits import NOW as NOW
 from weir.projects.limits import Amounts as Amounts
 from weir.projects.limits import Field as Field
 
-USER, PROJECT, TENANT = "user", "project", "tenant"
+USER, ADDRESS, PROJECT, TENANT = "user", "address", "project", "tenant"
 
 LEAST_OUTPUT_TOKENS = 16  # below that an answer is of no use, and the request is refused
 STREAM_RETRY_S = 2  # nobody knows when a stream ends
@@ -41,13 +42,19 @@ Used = Mapping[str, int]  # an item's counters, by attribute
 
 _OF_DAYS = [UNITS[field.unit].letter for field in FIELDS if field.period == DAY]
 _PASSING = {NOW, MINUTE}  # 429: waiting helps. The others are 402.
+_WHOSE = {
+    USER: "This user",
+    ADDRESS: "This network address",
+    PROJECT: "This project",
+    TENANT: "This deployment",
+}
 _RATE_LIMIT, _BUDGET = BY_PUBLIC_NAME["rpm"], BY_PUBLIC_NAME["usd_per_month"]  # see own_state
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Whose counters. `part` is a subject's key, or the number of a pool's shard. `limits` are of
-    the whole pool. `fields` are what is counted, limited or not.
+    """Whose counters. `part` is the key of a subject or an address, or the number of a pool's
+    shard. `limits` are of the whole pool. `fields` are what is counted, limited or not.
     """
 
     scope: str
@@ -59,7 +66,7 @@ class Account:
 
     @property
     def is_pool(self) -> bool:
-        return self.scope != USER
+        return self.scope in (PROJECT, TENANT)
 
     @property
     def shard(self) -> int:
@@ -80,7 +87,7 @@ class Account:
         """The items that a request touches, with what it counts there. A user's open requests are
         always listed: that is how one is cancelled.
         """
-        windows: dict[str, list[Field]] = {} if self.is_pool else {NOW: []}
+        windows: dict[str, list[Field]] = {NOW: []} if self.scope == USER else {}
         for field in self.fields:
             windows.setdefault(field.window, []).append(field)
         return windows
@@ -105,6 +112,11 @@ def of_subject(subject: str, limits: Limits, limited: frozenset[str]) -> Account
         if field.limit in limited or getattr(limits, field.limit) is not None
     )
     return Account(USER, subject, limits, counted)
+
+
+def of_address(part: str, rpm: int) -> Account:
+    """Return the account of a network address, which has one limit: requests a minute."""
+    return Account(ADDRESS, part, Limits(rpm=rpm), (_RATE_LIMIT,))
 
 
 def of_pool(scope: str, pool: Pool, at_random: int) -> Account:
@@ -250,10 +262,12 @@ def refusal(
     details: dict[str, Any] = {"scope": account.scope, "limit_name": field.public}
     if account.scope == USER and tier is not None:
         details["tier"] = tier
-    whose = {USER: "This user", PROJECT: "This project", TENANT: "This deployment"}[account.scope]
+    whose = _WHOSE[account.scope]
     need = amounts.of(field)
     asks = f", and this request may take {_number(field, need)}" if need > 1 else ""
-    if account.scope == USER or (account.scope == PROJECT and field.of_unit.shown_to_all):
+    if account.scope in (USER, ADDRESS) or (
+        account.scope == PROJECT and field.of_unit.shown_to_all
+    ):
         details["limit"] = {field.public: field.amount(limit)}
         details["usage"] = {field.usage: field.amount(used)}
         message = (

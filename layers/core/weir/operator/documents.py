@@ -28,7 +28,7 @@ from pydantic import (
 from weir import identifiers
 from weir.errors import BadRequest
 from weir.projects.allowed_fields import MOST_ALLOWED_FIELDS, reason_not_allowed
-from weir.projects.limits import ALL_FIELDS, BUILT_IN
+from weir.projects.limits import ALL_FIELDS, BUILT_IN, MOST_COUNT
 from weir.projects.limits import Field as Limit
 from weir.projects.upstream_kinds import KINDS, SETTINGS, Setting, described
 from weir.web import origins
@@ -156,7 +156,8 @@ def with_a_member_for_each_limit(
     return derived
 
 
-def _may_be_set(limit: Limit) -> Any:
+def may_be_set(limit: Limit) -> Any:
+    """Return the type and the default of a member for one limit."""
     bounds = Field(ge=limit.least, le=limit.most)
     number: Any = Annotated[int, bounds]
     if limit.of_unit.money:
@@ -164,7 +165,7 @@ def _may_be_set(limit: Limit) -> Any:
     return number | None, Field(default=None, description=limit.told)
 
 
-@with_a_member_for_each_limit(_may_be_set)
+@with_a_member_for_each_limit(may_be_set)
 class LimitsDocument(Document):
     """null: no limit of that kind; 0: nothing is allowed; absent: the default."""
 
@@ -227,6 +228,11 @@ class ProjectChange(Document):
     user_limits: LimitsDocument | None = Field(
         default=None,
         description="of a user without a tier; those not named stay, null takes all back",
+    )
+    rpm_per_address: Annotated[int, Field(ge=1, le=MOST_COUNT)] | None = Field(
+        default=None,
+        description="chat requests a minute from one network address, whoever sends them; null: "
+        "any number",
     )
     ledger_shards: Shards = Field(
         default=1,

@@ -43,6 +43,7 @@ class Project(View):
     store_tool_calls: bool
     limits: LimitsDocument
     user_limits: LimitsDocument
+    rpm_per_address: int | None
     ledger_shards: int
     tiers: dict[str, TierDocument]
     killed: Off | None

@@ -23,6 +23,7 @@ class Project:
     At most `memory_window` turns of a thread, or of a session if `memory_enabled`, are sent with a
     request; what is kept of either is kept for `retention_days` (None: until it is deleted, 0: not
     at all).
+    `rpm_per_address`: how many requests a minute may come from one network address; None: any.
     """
 
     pid: str
@@ -44,6 +45,7 @@ class Project:
     memory_window: int = MEMORY_WINDOW
     retention_days: int | None = None
     store_tool_calls: bool = True
+    rpm_per_address: int | None = None
 
     @classmethod
     def from_document(cls, pid: str, told: Mapping[str, Any]) -> "Project":
@@ -76,6 +78,7 @@ class Project:
             memory_window=told.get("memory_window", MEMORY_WINDOW),
             retention_days=told.get("retention_days"),
             store_tool_calls=told.get("store_tool_calls", True),
+            rpm_per_address=told.get("rpm_per_address"),
         )
 
     def require_open(self) -> None:

@@ -3,7 +3,6 @@
 import io
 from typing import Any
 
-from weir.errors import TooLarge
 from weir.projects.limits import NANO
 from weir.usage import pages, spreadsheet
 from weir.usage.pages import Cursor
@@ -11,8 +10,6 @@ from weir.usage.question import Question
 from weir.usage.reading import Found
 from weir.usage.sums import COUNTS, Totals, by_cost
 from weir.usage.times import format_time
-
-MOST_ANSWER_BYTES = 4_500_000  # Lambda takes 6 MB, escaped once more
 
 
 def document(question: Question, pid: str, found: Found) -> dict[str, Any]:
@@ -71,13 +68,6 @@ def billing(question: Question, pid: str, found: Found) -> dict[str, Any]:
         },
         "byok": {**_billed(Totals()), "by_model": []},
     }
-
-
-def refuse_too_long(text: str) -> str:
-    """Return a body that Lambda can return. Raises TooLarge for a longer one."""
-    if len(text) > MOST_ANSWER_BYTES:
-        raise TooLarge("The answer would be too long. Ask for it with a smaller limit.")
-    return text
 
 
 def _page(question: Question, found: Found) -> tuple[list[str], str | None]:

@@ -20,7 +20,8 @@ from weir.web.origins import Origins
 @dataclass(frozen=True, slots=True)
 class Request:
     """`headers` has lower-case names; `claims` is what API Gateway's authorizer verified; `query`
-    has all values of each name.
+    has all values of each name; `source` is the address of the connection to API Gateway, which no
+    header can change.
     """
 
     request_id: str
@@ -31,6 +32,7 @@ class Request:
     claims: Mapping[str, str] = field(default_factory=dict)
     authorizations: int = 1
     query: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    source: str = ""
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> "Request":
@@ -49,6 +51,7 @@ class Request:
             ),
             query=event.get("multiValueQueryStringParameters")
             or {n: [value] for n, value in (event.get("queryStringParameters") or {}).items()},
+            source=(context.get("identity") or {}).get("sourceIp") or "",
         )
 
     @property

@@ -47,7 +47,10 @@ ROUTES = (
     Route("POST", "/v1/auth/revoke"),
     Route("POST", "/api/behest/token"),
     Route("GET", "/.well-known/jwks.json"),
+    Route("GET", "/auth/.well-known/jwks.json"),
     Route("ANY", "/admin/v1/{proxy+}"),
+    Route("ANY", "/v1/projects/{pid}/tiers"),
+    Route("ANY", "/v1/projects/{pid}/tiers/{proxy+}"),
 )
 
 _BASE_URL = "The SDK's base URL (baseURL, base_url) must end with /v1, once."

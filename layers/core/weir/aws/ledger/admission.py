@@ -284,13 +284,18 @@ class Admissions(Settlements):
             log.exception("an admission of which nothing is known could not be undone")
 
 
-def _accounts(ask: Ask) -> tuple[Account, Account, Account]:
-    """Return the user's, the project's and the tenant's; of a pool, a shard at random."""
-    return (
+def _accounts(ask: Ask) -> list[Account]:
+    """Return the user's, the project's and the tenant's; of a pool, a shard at random. Then the
+    network address's, if the project limits addresses.
+    """
+    accounts = [
         rules.of_subject(ask.subject, ask.limits, ask.limited),
         rules.of_pool(rules.PROJECT, ask.project, os.urandom(1)[0]),
         rules.of_pool(rules.TENANT, ask.tenant, os.urandom(1)[0]),
-    )
+    ]
+    if ask.address_rpm is not None:
+        accounts.append(rules.of_address(items.address(ask.address), ask.address_rpm))
+    return accounts
 
 
 def _was_busy(error: Exception) -> bool:

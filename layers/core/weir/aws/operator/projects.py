@@ -85,6 +85,10 @@ class Projects(Records):
         """Resolved, in order of number."""
         return _tiers_view(self._project(pid).document)
 
+    def tier(self, pid: str, tier: str) -> Document:
+        """Return one, resolved, by its name or number. Raises NotFound."""
+        return _tier_view(pid, self._project(pid).document, tier)
+
     def set_tier(self, pid: str, name: str, limits: LimitsDocument) -> Document:
         """Changes the limits that are named; a name that is not there yet becomes a tier of the
         project's own.
@@ -93,14 +97,43 @@ class Projects(Records):
 
         def change() -> Document:
             before = self._project(pid)
-            tiers = dict(before.document.get("tiers", {}))
-            kept = tiers.get(name) or {"number": _tier_number(name, tiers), "limits": {}}
-            tiers[name] = {**kept, "limits": {**kept.get("limits", {}), **told}}
-            document = {**before.document, "tiers": tiers}
-            self._write_project(pid, before, document, "tier.set")
-            return next(tier for tier in _tiers_view(document) if tier["name"] == name)
+            kept = before.document.get("tiers", {}).get(name, {}).get("limits", {})
+            return self._write_tier(pid, before, name, {**kept, **told})
 
         return self._until_current(change)
+
+    def create_tier(self, pid: str, name: str, limits: LimitsDocument) -> Document:
+        """Make a tier of the project's own. Raises Conflict if there is one of this name, or if the
+        project has as many as it may.
+        """
+
+        def create() -> Document:
+            before = self._project(pid)
+            if Tiers(before.document.get("tiers", {})).find(name) is not None:
+                raise Conflict(f"The project {pid!r} has a tier {name!r} already.")
+            return self._write_tier(pid, before, name, limits.stored())
+
+        return self._until_current(create)
+
+    def replace_tier(self, pid: str, tier: str, limits: LimitsDocument) -> Document:
+        """Set exactly these limits of a tier, found by its name or number; the others go back to
+        their defaults. Raises NotFound.
+        """
+
+        def replace() -> Document:
+            before = self._project(pid)
+            name = _tier_view(pid, before.document, tier)["name"]
+            return self._write_tier(pid, before, name, limits.stored())
+
+        return self._until_current(replace)
+
+    def _write_tier(self, pid: str, before: Record, name: str, limits: Document) -> Document:
+        tiers = dict(before.document.get("tiers", {}))
+        number = tiers[name]["number"] if name in tiers else _tier_number(name, tiers)
+        tiers[name] = {"number": number, "limits": limits}
+        document = {**before.document, "tiers": tiers}
+        self._write_project(pid, before, document, "tier.set")
+        return _tier_view(pid, document, name)
 
     def reset_tier(self, pid: str, name: str) -> None:
         """A built-in tier back to its numbers; one of the project's own is removed."""
@@ -219,6 +252,13 @@ def _tiers_view(document: Mapping[str, Any]) -> list[Document]:
     ]
 
 
+def _tier_view(pid: str, document: Mapping[str, Any], tier: str) -> Document:
+    found = Tiers(document.get("tiers", {})).find(tier)
+    if found is None:
+        raise NotFound(f"The project {pid!r} has no tier {tier!r}.")
+    return next(each for each in _tiers_view(document) if each["name"] == found.name)
+
+
 def _project_view(pid: str, document: Mapping[str, Any]) -> Document:
     """Everything about a project, with the defaults written out."""
     return {
@@ -237,6 +277,7 @@ def _project_view(pid: str, document: Mapping[str, Any]) -> Document:
         "store_tool_calls": document.get("store_tool_calls", True),
         "limits": document.get("limits", {}),
         "user_limits": document.get("user_limits", {}),
+        "rpm_per_address": document.get("rpm_per_address"),
         "ledger_shards": document.get("ledger_shards", 1),
         "tiers": document.get("tiers", {}),
         "killed": document.get("killed"),
