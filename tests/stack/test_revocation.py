@@ -271,7 +271,8 @@ def test_server_chats_with_a_key_for_the_user_whom_it_names(world: World) -> Non
         assert world.chat(key, **named).status_code == 200
         me = world.stack.http.get("/v1/me", headers={**bearer(key), **named}).json()
         assert (me["user_id"], me["project_id"], me["tier"]) == (uid, "one", None)
-    world.admin.project("limited", default_model="default", user_limits={"requests_per_day": 1})
+    default = world.admin("GET", "projects/one")["default_model"]
+    world.admin.project("limited", default_model=default, user_limits={"requests_per_day": 1})
     key = world.admin.key("limited", scopes=["api:chat"])
     for uid, statuses in (("kim", [200, 402]), ("kai", [200])):
         user = {"X-End-User-Id": uid}
