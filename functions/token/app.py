@@ -143,7 +143,7 @@ def _sign(
     tier: Tier | None,
     ttl_s: int,
     session_id: str | None = None,
-    client_id: str | None = None,
+    key_id: str | None = None,
 ) -> tokens.Token:
     session_id = session_id or str(uuid.uuid4())
     return tokens.mint(
@@ -156,9 +156,8 @@ def _sign(
         ttl_s=ttl_s,
         tier=tier,
         session_id=session_id,
-        jti=str(uuid.uuid4()),
+        jti=tokens.token_id(str(uuid.uuid4()), key_id),
         now=snapshot.revocations.first_valid_at(session_id, now),
-        client_id=client_id,
     )
 
 

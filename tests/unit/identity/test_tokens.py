@@ -80,18 +80,17 @@ def test_minted_token_is_believed_and_has_the_contracts_claims_in_order(
         ttl_s=900,
         tier="pro",
         session_id="s_1",
-        jti="j_1",
+        jti=tokens.token_id("00000000-0000-4000-8000-000000000000", "key_0123456789abcdef"),
         now=NOW,
-        client_id="key_1",
     )
     payload = jwt.decode(token.value, options={"verify_signature": False})
-    assert " ".join(payload) == "tid pid uid role scp iss aud iat nbf exp jti sid tier client_id"
+    assert " ".join(payload) == "tid pid uid role scp iss aud iat nbf exp jti sid tier"
     assert (payload["exp"] - payload["iat"], payload["nbf"]) == (900, payload["iat"])
     assert jwt.get_unverified_header(token.value) == {"alg": "RS256", "typ": "JWT", "kid": "ring_1"}
     believed = believe(token.value)
     assert (believed.uid, believed.tier, believed.sid) == ("auth0|abc123", "pro", "s_1")
-    assert (believed.issued_at, believed.client_id) == (NOW, "key_1")
-    assert believed.issued == Issued(NOW, "j_1", "s_1")
+    assert (believed.issued_at, believed.client_id) == (NOW, "key_0123456789abcde")
+    assert believed.issued == Issued(NOW, payload["jti"], "s_1")
 
 
 def test_token_of_a_tenants_own_host_counts_as_issued_a_minute_earlier(

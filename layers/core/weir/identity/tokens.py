@@ -51,6 +51,7 @@ _ROLES = {
     "dashboard-service": "admin",
 }
 
+_UUID_4 = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-4([0-9a-f]{3})-[0-9a-f]{4}-[0-9a-f]{12}")
 _COMPACT_JWS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
@@ -81,7 +82,7 @@ class MintRequest:
 class Claims:
     """What a believed token says; or for whom an API key with scope `api:chat` calls, which has
     no `issued_at`. `tier` keeps the type its caller used. `issued_at` is when the token counts as
-    issued, and `client_id` the API key that made it (RFC 9068), or that was sent.
+    issued, and `client_id` the API key that made it or was sent: the start of its id, KEY_STEM.
     """
 
     tid: str
@@ -124,10 +125,9 @@ def mint(
     session_id: str,
     jti: str,
     now: int,
-    client_id: str | None = None,
 ) -> Token:
-    """Sign a user token. The order of the claims is the contract's, which its SDK tests assert;
-    `client_id`, the API key that it is made with, comes last. `now` is its `iat`.
+    """Sign a user token. Its claims and their order are the contract's, which its SDK tests assert;
+    `jti` is a `token_id`. `now` is its `iat`.
     """
     import jwt  # only the mint needs it, and it takes 90 ms of a cold start
 
@@ -147,8 +147,6 @@ def mint(
     }
     if tier is not None:
         claims["tier"] = tier
-    if client_id is not None:
-        claims["client_id"] = client_id
     value = jwt.encode(
         claims, _private(key), algorithm="RS256", headers={"typ": TOKEN_TYPE, "kid": key.kid}
     )
@@ -165,6 +163,22 @@ def mint(
 def _private(key: SigningKey) -> RSAPrivateKey:
     """Keep the current key as OpenSSL has it: SDKs mint before every chat."""
     return key.rsa()
+
+
+def token_id(random_uuid: str, key_id: str | None) -> str:
+    """Return a `jti`: a UUID (RFC 9562, version 4) that begins with the id of the API key which
+    makes the token, and is random beyond that. The contract's claims have no other place for it.
+    """
+    if key_id is None:
+        return random_uuid
+    stem = key_id.removeprefix("key_")
+    return f"{stem[:8]}-{stem[8:12]}-4{stem[12:15]}{random_uuid[18:]}"
+
+
+def _maker(jti: str) -> str | None:
+    """Return what `token_id` has put in: of a token that no key has made, the name of none."""
+    found = _UUID_4.fullmatch(jti)
+    return None if found is None else "key_" + "".join(found.groups())
 
 
 def mint_reply(token: Token, *, tid: str, pid: str) -> dict[str, Any]:
@@ -279,7 +293,7 @@ def judge(claims: SignedClaims, *, issuer: str, tid: str, now: int) -> Claims:
         jti=claims["jti"],
         expires_at=claims["exp"],
         issued_at=claims["iat"],
-        client_id=claims.get("client_id"),
+        client_id=_maker(claims["jti"]),
     )
 
 
@@ -314,7 +328,6 @@ _CLAIM_TABLE: dict[str, Callable[[object], bool]] = {
     "jti": is_identifier,
     "sid": is_identifier,
     "tier": lambda value: _is_tier(value),
-    "client_id": lambda value: value is None or is_identifier(value),
 }
 
 

@@ -11,6 +11,8 @@ from weir.projects.limits import FIELDS, FREE, PROJECT, WITHOUT_TIER, Limits, Po
 from weir.web.origins import Origins
 
 MEMORY_WINDOW = 20  # turns
+# Characters of an API key's id that the tokens which it has made name (weir/identity/tokens.py).
+KEY_STEM = len("key_") + 15
 DEFAULT_MODEL_NAMES = (None, "", "default")
 
 
@@ -73,7 +75,7 @@ class Project:
             suspended=told.get("status", "active") != "active",
             killed=told.get("killed") is not None,
             allowed_fields=allowed_fields(told),
-            revoked_keys=frozenset(told.get("revoked_keys", ())),
+            revoked_keys=frozenset(key[:KEY_STEM] for key in told.get("revoked_keys", ())),
             memory_enabled=told.get("memory_enabled", False),
             memory_window=told.get("memory_window", MEMORY_WINDOW),
             retention_days=told.get("retention_days"),
@@ -90,7 +92,7 @@ class Project:
 
     def require_live_key(self, key_id: str | None) -> None:
         """Raise Unauthenticated for a token whose API key is revoked. None: no key made it."""
-        if key_id in self.revoked_keys:
+        if key_id is not None and key_id[:KEY_STEM] in self.revoked_keys:
             raise Unauthenticated(
                 "The API key that made this token has been revoked. Fetch a new token.",
                 reason="token_revoked",
