@@ -10,6 +10,7 @@ from aws_lambda_powertools.event_handler import Response
 from weir.aws import lean
 from weir.aws.edge import Edge
 from weir.aws.key_use import KeyUse
+from weir.aws.minted import Minted
 from weir.aws.public_keys import PublicKeys
 from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshots
@@ -27,11 +28,12 @@ from weir.web.request import no_name_twice
 _settings = TokenSettings.from_env(os.environ)
 _deployment = _settings.deployment
 _table = Table(lean.client("dynamodb"), _deployment.table_name)
-_public_keys = PublicKeys(_table, time.time)
+_public_keys = PublicKeys(_table, time.time, _settings.caches)
 _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
 _key_use = KeyUse(_table)
-_vault = Vault(lean.client("secretsmanager"))
+_vault = Vault(lean.client("secretsmanager"), _settings.caches.secrets_s)
+_minted = Minted(lean.client("dynamodb"), _deployment.table_name)
 
 edge = Edge("token", _snapshots.readable_by)
 logger, app = edge.logger, edge.app
@@ -105,8 +107,10 @@ def _sign(
     ttl_s: int,
     session_id: str | None = None,
 ) -> tokens.Token:
+    key = _signing_key(now)
+    _minted.count(key.kid, now)
     return tokens.mint(
-        _signing_key(now),
+        key,
         issuer=_deployment.issuer,
         tid=_deployment.tid,
         pid=pid,

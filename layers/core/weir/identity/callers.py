@@ -8,16 +8,21 @@ from collections.abc import Callable
 from weir.errors import Unauthenticated
 from weir.identity import api_keys, tokens
 from weir.identity.keyring import Kid, PublicKey
+from weir.identity.tenant_keys import TenantKey
 from weir.identity.tokens import Claims
 from weir.settings import Deployment
 from weir.web.request import Request
 
 
 def believe(
-    request: Request, deployment: Deployment, find_key: Callable[[Kid], PublicKey], *, now: int
+    request: Request,
+    deployment: Deployment,
+    find_key: Callable[[Kid], PublicKey | TenantKey],
+    *,
+    now: int,
 ) -> Claims:
-    """The claims of a user token that is ours and unexpired. Whether its project is open, and may
-    be called from the page that sent it, is for the caller to ask.
+    """The claims of a user token that is unexpired, and signed by us or by a tenant's server. Whether
+    its project is open, and may be called from the page that sent it, is for the caller to ask.
 
     `find_key` raises Unauthenticated for a key that is not believed. Identity comes from the token
     alone: headers such as X-End-User-Id, X-Role or X-Tier are never read.
@@ -31,5 +36,8 @@ def believe(
             reason="api_key_on_chat",
         )
     key = find_key(tokens.unverified_kid(credential))
-    signed = tokens.signed_claims(credential, key)
-    return tokens.judge(signed, issuer=deployment.issuer, tid=deployment.tid, now=now)
+    issuer, tid = deployment.issuer, deployment.tid
+    if isinstance(key, TenantKey):
+        signed = tokens.signed_claims(credential, key.public)
+        return tokens.judge_local(signed, issuer=issuer, tid=tid, pid=key.pid, now=now)
+    return tokens.judge(tokens.signed_claims(credential, key), issuer=issuer, tid=tid, now=now)
