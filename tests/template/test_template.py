@@ -439,14 +439,14 @@ MAY: dict[str, dict[str, list[str]]] = {
     "TokenFunction": {
         "BatchGetItem": CONFIGURATION,
         "GetItem": ["APIKEY#*"],
-        "Query": ["KEYRING"],
+        "Query": ["KEYRING", "SIGNINGKEYS"],
         "PutItem": ["REFUSED#*"],
-        "UpdateItem": ["APIKEY#*"],
+        "UpdateItem": ["APIKEY#*", "MINTED#*"],
     },
     "ChatFunction": {
         "BatchGetItem": ["TENANT", "OVERRUNS", "PROJECTS", "LEDGER#*"],
         "GetItem": OF_THE_LEDGER,
-        "Query": ["KEYRING"],
+        "Query": ["KEYRING", "SIGNINGKEYS"],
         "PutItem": ["REFUSED#*", *OF_THE_LEDGER],
         "UpdateItem": [*OF_THE_LEDGER, "OVERRUNS"],
         "DeleteItem": OF_THE_LEDGER,
@@ -456,7 +456,7 @@ MAY: dict[str, dict[str, list[str]]] = {
     "AccountFunction": {
         "BatchGetItem": [*CONFIGURATION, "LEDGER#*"],
         "GetItem": ["APIKEY#*"],
-        "Query": ["KEYRING", "ROLLUP#*", "USAGE#*"],
+        "Query": ["KEYRING", "SIGNINGKEYS", "ROLLUP#*", "USAGE#*"],
         "PutItem": ["REFUSED#*"],
         "UpdateItem": ["APIKEY#*", "ASKED#*", "LEDGER#*"],
     },
@@ -467,11 +467,14 @@ MAY: dict[str, dict[str, list[str]]] = {
         "BatchGetItem": CONFIGURATION,
         "GetItem": ["PROJECT#*", "APIKEY#*"],
         "Query": [
-            *("PROJECTS", "PROJECT#*", "CONTENT#*", "REFUSED#*", "ROLLUP#*", "USAGE#*", "AUDIT")
+            *("PROJECTS", "PROJECT#*", "SIGNINGKEYS", "CONTENT#*", "REFUSED#*"),
+            *("ROLLUP#*", "USAGE#*", "AUDIT"),
         ],
         "ConditionCheckItem": ["TENANT", "PROJECTS"],
-        "PutItem": ["TENANT", "PROJECTS", "PROJECT#*", "SUBJECT#*", "APIKEY#*", "AUDIT"],
-        "UpdateItem": ["APIKEY#*", "OVERRUNS"],
+        "PutItem": [
+            *("TENANT", "PROJECTS", "PROJECT#*", "SUBJECT#*", "APIKEY#*", "SIGNINGKEYS", "AUDIT")
+        ],
+        "UpdateItem": ["APIKEY#*", "SIGNINGKEYS", "OVERRUNS"],
         "DeleteItem": ["PROJECT#*", "SUBJECT#*"],
         "BatchWriteItem": ["CONTENT#*"],
     },
@@ -485,10 +488,12 @@ MAY: dict[str, dict[str, list[str]]] = {
 # Which attributes an update may name, by function and partition key; of others, every one.
 ATTRIBUTES = {
     ("TokenFunction", "APIKEY#*"): ["pk", "sk", "last_used_at"],
+    ("TokenFunction", "MINTED#*"): ["pk", "sk", "tokens", "ttl"],
     ("AccountFunction", "APIKEY#*"): ["pk", "sk", "last_used_at"],
     ("AccountFunction", "ASKED#*"): ["pk", "sk", "questions", "ttl"],
     ("AccountFunction", "LEDGER#*"): ["pk", "sk", "open", "cancelled"],
     ("AdminFunction", "APIKEY#*"): ["pk", "sk", "revoked_at"],
+    ("AdminFunction", "SIGNINGKEYS"): ["pk", "sk", "not_after", "ttl"],
 }
 KEYS, NAMED = "dynamodb:LeadingKeys", "dynamodb:Attributes"
 

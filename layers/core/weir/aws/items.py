@@ -3,7 +3,7 @@ signing keys and audit entries in `codecs`. Standard library only: the preflight
 
     pk                    sk           what
     KEYRING               KID#<kid>    a public key of the ring; not_after once it is retired
-    SIGNINGKEYS           KID#sk_<h>   a public key of a tenant's server; not_after once it is revoked
+    SIGNINGKEYS           KID#sk_<h>   a public key of a tenant; not_after once it is revoked
     MINTED#<kid>          <hour>       how many tokens a key of the ring may have signed in an hour
     APIKEY#<sha256>       APIKEY       an API key, found by the hash of what was sent
     PROJECT#<pid>         APIKEY#<id>  the same key's hash, found by its id

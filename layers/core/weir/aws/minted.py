@@ -2,8 +2,8 @@
 distrust it.
 
 Tokens are counted in blocks. Before a process signs the first token of a block, it adds the whole
-block to the count of that hour; a block is used for an hour at most. So a mint seldom costs a write,
-and no token is ever missing: those of the last `HOURS` hours are all that can be alive.
+block to the count of that hour; a block is used for an hour at most. So a mint seldom costs a
+write, and no token is ever missing: those of the last `HOURS` hours are all that can be alive.
 """
 
 from weir.aws import items
@@ -47,7 +47,8 @@ class Minted:
         return sum(int(item["tokens"]["N"]) for item in found.values())
 
     def _take(self, kid: Kid, now: int) -> None:
-        size = min(self._size * 2, MOST_BLOCK) if kid == self._kid else FIRST_BLOCK
+        used_up = kid == self._kid and self._left < 1
+        size = min(self._size * 2, MOST_BLOCK) if used_up else FIRST_BLOCK
         block = Expression()
         block.add("tokens", size)
         block.set("ttl", now + KEPT_S)

@@ -1,12 +1,14 @@
-"""A process's copy of the keys that verify tokens: those of the ring, and those of tenants' servers.
+"""A process's copy of the keys that verify tokens: those of the ring, and those of tenants'
+servers.
 
-Kept for a few seconds, so that a key that is struck out or revoked stops being believed that soon. A
-`kid` that is not known makes us look again at once, so that a freshly published key is never
-refused; but not more often than once in a while, or made-up `kid`s would turn into load on the table.
+Kept for a few seconds, so that a key that is struck out or revoked stops being believed that soon.
+A `kid` that is not known makes us look again at once, so that a freshly published key is never
+refused; but not more often than once in a while, or made-up `kid`s would turn into load on the
+table.
 
-The two kinds lie in two partitions, and the form of a `kid` says in which one to look: a token costs
-one read at most, neither kind can stand for the other, and made-up `kid`s of one kind do not keep a
-fresh key of the other from being found.
+The two kinds lie in two partitions, and the form of a `kid` says in which one to look: a token
+costs one read at most, neither kind can stand for the other, and made-up `kid`s of one kind do not
+keep a fresh key of the other from being found.
 """
 
 from collections.abc import Callable, Iterable
@@ -28,8 +30,8 @@ class PublicKeys:
         self._of_tenants = _Copy(table.tenant_keys, clock, caches)
 
     def listed(self) -> list[PublicKey]:
-        """Return every listed key, retired and revoked ones included: anyone may ask for the list, so
-        it is read no more often than is due.
+        """Return every listed key, retired and revoked ones included: anyone may ask for the list,
+        so it is read no more often than is due.
         """
         return [*self._ring.all(), *(key.public for key in self._of_tenants.all())]
 
@@ -46,7 +48,7 @@ class _Copy(Generic[Key]):
     """Of one partition."""
 
     def __init__(self, read: Callable[[], Iterable[Key]], clock: Clock, caches: Caches) -> None:
-        self._read_all = read
+        self._read_all: Callable[[], Iterable[Key]] = read
         self._clock = clock
         self._caches = caches
         self._keys: dict[Kid, Key] = {}

@@ -84,8 +84,8 @@ class Table:
                 raise
 
     def distrust(self, kid: Kid, now: int, entry: Entry) -> None:
-        """Believe a key of the ring no longer. It stays listed, so that rotation knows not to let it
-        sign. Raises Stale if it is not there, or was distrusted before.
+        """Believe a key of the ring no longer. It stays listed, so that rotation knows not to let
+        it sign. Raises Stale if it is not there, or was distrusted before.
         """
         distrust = Expression(PRESENT)
         distrust.require_absent("distrusted_at")
@@ -107,9 +107,7 @@ class Table:
         """Raises Stale if it exists, or if there is no such project."""
         parts = [expressions.put(self._name, codecs.tenant_key_item(key), Expression(ABSENT))]
         if key.pid is not None:
-            parts.append(
-                expressions.check(self._name, items.project(key.pid), Expression(PRESENT))
-            )
+            parts.append(expressions.check(self._name, items.project(key.pid), Expression(PRESENT)))
         self._transact([*parts, *self._audited(entry)])
 
     def revoke_tenant_key(self, kid: Kid, now: int, entry: Entry) -> None:

@@ -21,8 +21,9 @@ def believe(
     *,
     now: int,
 ) -> Claims:
-    """The claims of a user token that is unexpired, and signed by us or by a tenant's server. Whether
-    its project is open, and may be called from the page that sent it, is for the caller to ask.
+    """The claims of a user token that is unexpired, and signed by us or by a tenant's server.
+    Whether its project is open, and may be called from the page that sent it, is for the caller to
+    ask.
 
     `find_key` raises Unauthenticated for a key that is not believed. Identity comes from the token
     alone: headers such as X-End-User-Id, X-Role or X-Tier are never read.

@@ -1,5 +1,5 @@
-"""Tenant signing keys: RSA keys with which a customer's own server signs user tokens, without a call
-to mint (contract section 6).
+"""Tenant signing keys: RSA keys with which a customer's own server signs user tokens, without a
+call to mint (contract section 6).
 
 Only the public half is kept here. Such a key and a key of the ring can never stand for each other:
 they lie in partitions of their own, and the form of a `kid` says in which one to look.
@@ -77,16 +77,16 @@ def is_tenant_kid(kid: str) -> bool:
 
 
 def private_half(key: SigningKey) -> str:
-    """Return the value of BEHEST_KEY: bare base64 of the PKCS#8 PEM, on one line. The published SDKs
-    load no other documented form (contract section 6).
+    """Return the value of BEHEST_KEY: bare base64 of the PKCS#8 PEM, on one line. The published
+    SDKs load no other documented form (contract section 6).
     """
     return base64.b64encode(key.private_key.encode()).decode()
 
 
 def uploaded(kid: Kid, given: str | Mapping[str, Any], *, now: int) -> PublicKey:
-    """Read a public half that somebody else has made: PEM (SubjectPublicKeyInfo or PKCS#1), or a JWK
-    (RFC 7517) as an object or its text. Raises BadRequest, which never repeats what was given: it
-    may be a private key.
+    """Read a public half that somebody else has made: PEM (SubjectPublicKeyInfo or PKCS#1), or a
+    JWK (RFC 7517) as an object or its text. Raises BadRequest, which never repeats what was given:
+    it may be a private key.
     """
     number = _of_text(given) if isinstance(given, str) else _of_jwk(given)
     bits, exponent = number.n.bit_length(), number.e
@@ -151,8 +151,8 @@ def _number(jwk: Mapping[str, Any], name: str) -> int:
 
 def _private() -> BadRequest:
     return _refused(
-        "that is a private key. It has left its server: make a new pair, and upload its public half "
-        "(openssl pkey -in FILE -pubout)"
+        "that is a private key. It has left its server: make a new pair, and upload its public "
+        "half (openssl pkey -in FILE -pubout)"
     )
 
 

@@ -263,8 +263,9 @@ def judge_local(
     """Judge a token that a tenant's own server has signed with its signing key, which may sign for
     the project `pid`, or for every one if that is None.
 
-    Two generations of SDKs sign: the newer one writes every claim that mint does, the older one only
-    tid, pid, uid, iss, aud, iat, nbf and exp. Both are complete lists: any other claim is refused.
+    Two generations of SDKs sign: the newer one writes every claim that mint does, the older one
+    only tid, pid, uid, iss, aud, iat, nbf and exp. Both are complete lists: any other claim is
+    refused.
     Whatever `role` says, the token is a user's: a signing key is no admin key.
     """
     _require(claims, _LOCAL_CLAIM_TABLE)

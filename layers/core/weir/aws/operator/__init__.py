@@ -3,6 +3,7 @@
     records    reading and writing, in one way for all of them: below
     projects   projects, their origins, tiers and API keys
     models     the catalogue: models, upstreams, providers' keys
+    signing    keys that sign tokens: tenants' own, and the ring
     switches   what is switched off: the deployment, a project, a model, a user
     transfer   export and import
     recounts   usage rows that the sums lack
@@ -15,11 +16,12 @@ it is done again from what is there then.
 from weir.aws.operator.models import Models
 from weir.aws.operator.projects import Projects
 from weir.aws.operator.recounts import Recounts
+from weir.aws.operator.signing import Signing
 from weir.aws.operator.switches import Switches
 from weir.aws.operator.transfer import Transfer
 
 __all__ = ["Operator"]
 
 
-class Operator(Projects, Models, Switches, Transfer, Recounts):
+class Operator(Projects, Models, Signing, Switches, Transfer, Recounts):
     """Everything that one actor may do."""
