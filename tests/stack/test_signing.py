@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 
 from tests.stack.admin import COUNTS_WITHIN_S, Admin, bearer
 from tests.stack.conftest import Stack, ask, envelope
-from tests.stack.test_cli import done, told, weir
+from tests.stack.test_cli import done, told
 
 DAY_S = 86_400
 SHOP, OTHER = "signing-shop", "signing-other"
@@ -225,30 +225,3 @@ def test_private_half_is_in_no_log_and_not_in_the_table(stack: Stack, server: Se
     pages = table.get_paginator("scan").paginate(TableName=stack.outputs()["TableName"])
     for page in pages:
         assert inner not in json.dumps(page["Items"], default=str)
-
-
-# ---------------------------------------------------------------- the ring
-
-
-def test_ring_is_listed_rotated_and_a_leaked_key_of_it_distrusted(stack: Stack) -> None:
-    old = stack.mint(user_id="u_ring")["token"]
-    kid = jwt.get_unverified_header(old)["kid"]
-    keys = {key["kid"]: key for key in told(stack, "signing", "list")["data"]}
-    assert keys[kid]["role"] == "current"
-    assert keys[kid]["tokens_alive"] >= 1
-
-    still = weir(stack, "signing", "distrust", kid, "--force", "--yes")
-    assert (still.returncode, "signs now" in still.stderr) == (1, True)
-    rotated = told(stack, "signing", "rotate")
-    assert rotated["retired"] == kid
-    assert chat(stack, old).status_code == 200, "a rotation refuses no token"
-
-    alive = weir(stack, "signing", "distrust", kid, "--yes")
-    assert (alive.returncode, "may be alive" in alive.stderr) == (1, True)
-    assert "is distrusted" in done(stack, "signing", "distrust", kid, "--force", "--yes")
-    until(lambda: chat(stack, old).status_code == 401)
-    # The token process that signed with it may keep the private half for a minute.
-    assert [entry["action"] for entry in told(stack, "audit", "--limit", "2")["data"]] == [
-        "ring.distrust",
-        "ring.rotate",
-    ]
