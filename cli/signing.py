@@ -209,7 +209,7 @@ def rotate_ring(console: Console, _asked: argparse.Namespace) -> None:
     ring = console.operator.ring()
     _refuse_too_early(console, ring)
     before = _current(ring)
-    console.operator.ring_is_rotated()
+    console.operator.note_rotation()
     console.note("Rotating: the next key becomes the current one.")
     _start_rotation(console)
     give_up = time.monotonic() + WAIT_S

@@ -89,8 +89,10 @@ class Signing(Records):
         found = self._table.public_keys()
         return sorted(found, key=lambda key: (key.created_at, key.kid), reverse=True)
 
-    def ring_is_rotated(self) -> None:
-        """Leave an entry before a rotation is started, because Secrets Manager writes none here."""
+    def note_rotation(self) -> None:
+        """Leave an entry before a rotation is started: Secrets Manager, which does it, writes none
+        here.
+        """
         current = [key.kid for key in self._table.public_keys() if key.role == "current"]
         entry = self._entry("ring.rotate", "ring", {"current": current}, None)
         self._table.commit([], [entry])
