@@ -86,7 +86,9 @@ def without_keys(said: str) -> str:
     return _KEY.sub("(a key?)", said)
 
 
-_KEY = re.compile(r"(?<![A-Za-z0-9])(sk-|sk_|gsk_|xai-|AIza|behest_sk_|eyJ)[^\s'\"]*")
+# The id of a tenant's signing key is no secret, although it begins like one.
+_KID = r"sk_[0-9a-f]{32}(?![0-9A-Za-z_-])"
+_KEY = re.compile(rf"(?<![A-Za-z0-9])(?!{_KID})(sk-|sk_|gsk_|xai-|AIza|behest_sk_|eyJ)[^\s'\"]*")
 
 
 def off_text(killed: Mapping[str, Any] | None) -> str:

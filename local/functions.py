@@ -67,11 +67,18 @@ class Image:
 
 
 def program(
-    function: Function, configuration: FunctionConfiguration, stack: Stack, image: Image, logs: Path
+    function: Function,
+    configuration: FunctionConfiguration,
+    stack: Stack,
+    image: Image,
+    logs: Path,
+    instead: Mapping[str, str],
 ) -> Program:
+    """`instead` are variables that take the place of the template's."""
     layers = _layers(function, image)
     env = {
         **configuration.environment,
+        **instead,
         **_lambda_environment(function, configuration),
         "AWS_ENDPOINT_URL": stack.endpoint,
         # boto3 is not to find the operator's own settings and credentials.

@@ -90,6 +90,7 @@ PARAMETERS = {
     "name": "Of the model, upstream or tier.",
     "tier": "The tier's number or name.",
     "key_id": "The API key's id, which is no secret.",
+    "kid": "The signing key's id, which is no secret.",
     "origin": "As a browser sends it, such as https://app.example.com.",
     "dry_run": "true: only tell what would change, and change nothing.",
     "limit": "The most entries that one answer may have.",

@@ -268,7 +268,7 @@ def _make_pools(
     for logical_id, function in template.functions(source, ROOT).items():
         configuration = stack.functions[logical_id]
         running.pools[logical_id] = Pool(
-            functions.program(function, configuration, stack, image, logs),
+            functions.program(function, configuration, stack, image, logs, asked.environment),
             RoleCredentials(stack.endpoint, configuration),
             starting,
             most=asked.most_processes,

@@ -13,6 +13,7 @@ from local import CannotRun
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMETER = "WEIR_PARAM_"
+ENVIRONMENT = "WEIR_ENV_"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Settings:
     allowed_hosts: tuple[str, ...]
     # Template parameters given as WEIR_PARAM_<Name>.
     parameters: dict[str, str]
+    # Variables of every function, instead of the template's, given as WEIR_ENV_<NAME>.
+    environment: dict[str, str]
     most_processes: int
     wait_s: float
     # As a deployment leaves it: no project, no model, no user.
@@ -63,15 +66,17 @@ def from_env(env: Mapping[str, str]) -> Settings:
         upstream=_upstream(env),
         allowed_origins=env.get("ALLOWED_ORIGINS") or None,
         allowed_hosts=_hosts(env),
-        parameters={
-            name.removeprefix(PARAMETER): value
-            for name, value in env.items()
-            if name.startswith(PARAMETER)
-        },
+        parameters=_named(env, PARAMETER),
+        environment=_named(env, ENVIRONMENT),
         most_processes=max(1, _number(env, "WEIR_MAX_PROCESSES", 32, at_most=1000)),
         wait_s=_number(env, "WEIR_MAX_WAIT_S", 5, at_most=600),
         empty=env.get("WEIR_EMPTY", "0") not in ("", "0"),
     )
+
+
+def _named(env: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """Return what is given under names that begin so, without that beginning."""
+    return {n.removeprefix(prefix): value for n, value in env.items() if n.startswith(prefix)}
 
 
 def _number(env: Mapping[str, str], name: str, default: int, *, at_most: int) -> int:

@@ -30,7 +30,7 @@ from weir.identity.tokens import Claims
 from weir.ledger import rules
 from weir.projects.catalogue import Model
 from weir.projects.snapshot import Snapshot
-from weir.settings import Deployment
+from weir.settings import Caches, Deployment
 from weir.usage import answers
 from weir.usage.question import (
     MOST_OF_A_KEY,
@@ -47,7 +47,7 @@ _table = Table(lean.client("dynamodb"), _deployment.table_name)
 _ledger = Ledger(lean.client("dynamodb"), _deployment.table_name, time.time)
 _usage = Usage(lean.client("dynamodb"), _deployment.table_name)
 _questions = Questions(lean.client("dynamodb"), _deployment.table_name)
-_callers = Callers(_deployment, _table, time.time)
+_callers = Callers(_deployment, _table, time.time, Caches.from_env(os.environ))
 _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
 _key_use = KeyUse(_table)

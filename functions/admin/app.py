@@ -68,6 +68,7 @@ ModelName = Annotated[documents.ModelName, BeforeValidator(unquote), Path()]
 UpstreamName = Annotated[documents.UpstreamName, Path()]
 TierName = Annotated[documents.TierName, Path()]
 TierId = Annotated[str, Path(), StringConstraints(pattern=r"^([a-z][a-z0-9-]{0,31}|[1-6])$")]
+TenantKid = Annotated[str, Path(), StringConstraints(pattern=r"^sk_[0-9a-f]{32}$")]
 KeyId = Annotated[str, Path(), StringConstraints(pattern=r"^key_[0-9a-f]{16}$")]
 Asked = Annotated[str | None, Query()]
 Cursor = Annotated[str, StringConstraints(pattern=r"^[0-9]{13}#[0-9a-f]{8}$")]
@@ -156,6 +157,37 @@ def create_key(pid: Pid, new: documents.NewApiKey) -> views.CreatedApiKey:
 def revoke_key(pid: Pid, key_id: KeyId) -> Response[None]:
     """Revoke an API key, at once and for good. Tokens it has made are refused within 5 seconds."""
     _operator().revoke_key(pid, key_id)
+    return _nothing()
+
+
+# ---------------------------------------------------------------- tenants' signing keys
+
+
+@app.get("/admin/v1/signing-keys", tags=["signing keys"])
+def list_signing_keys() -> views.SigningKeys:
+    """Keys with which tenants' servers sign tokens themselves, newest first; revoked ones for a
+    month.
+    """
+    return _view(views.SigningKeys, data=[key.document() for key in _operator().tenant_keys()])
+
+
+@app.post("/admin/v1/signing-keys", status_code=201, tags=["signing keys"])
+def create_signing_key(new: documents.NewSigningKey) -> views.CreatedSigningKey:
+    """Make a signing key, or upload its public half. A private half that is made here is in this
+    answer and nowhere else.
+    """
+    private = None
+    if new.public_key is None:
+        private, key = _operator().create_tenant_key(new.project, name=new.name)
+    else:
+        key = _operator().upload_tenant_key(new.project, new.public_key, name=new.name)
+    return views.CreatedSigningKey(**key.document(), private_key=private)
+
+
+@app.delete("/admin/v1/signing-keys/<kid>", status_code=204, tags=["signing keys"])
+def revoke_signing_key(kid: TenantKid) -> Response[None]:
+    """Revoke a signing key for good. Tokens that it has signed are refused within 5 seconds."""
+    _operator().revoke_tenant_key(kid)
     return _nothing()
 
 

@@ -41,11 +41,11 @@ _deployment = _settings.deployment
 _dynamodb = lean.client("dynamodb")
 _table = Table(_dynamodb, _deployment.table_name)
 _ledger = Ledger(_dynamodb, _deployment.table_name, time.time, usage_kept_s=_settings.usage_kept_s)
-_callers = Callers(_deployment, _table, time.time)
+_callers = Callers(_deployment, _table, time.time, _settings.caches)
 _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
 _providers = Providers(
-    Vault(lean.client("secretsmanager")),
+    Vault(lean.client("secretsmanager"), _settings.caches.secrets_s),
     _settings.provider_keys_secret,
     region=_settings.region,
     role=os.environ,

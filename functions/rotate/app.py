@@ -20,6 +20,7 @@ _rotation = Rotation(
     clients.client("secretsmanager"),
     Table(clients.client("dynamodb"), _settings.table_name),
     next_key_min_age_s=_settings.next_key_min_age_s,
+    secrets_cached_s=_settings.secrets_cached_s,
 )
 
 

@@ -12,6 +12,7 @@ from aws_lambda_powertools.event_handler import Response
 from weir.aws import lean, revoking
 from weir.aws.edge import Edge
 from weir.aws.key_use import KeyUse
+from weir.aws.minted import Minted
 from weir.aws.public_keys import PublicKeys
 from weir.aws.refused_origins import RefusedOrigins
 from weir.aws.snapshots import Snapshots
@@ -32,11 +33,12 @@ from weir.web.request import Request, no_name_twice
 _settings = TokenSettings.from_env(os.environ)
 _deployment = _settings.deployment
 _table = Table(lean.client("dynamodb"), _deployment.table_name)
-_public_keys = PublicKeys(_table, time.time)
+_public_keys = PublicKeys(_table, time.time, _settings.caches)
 _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
 _key_use = KeyUse(_table)
-_vault = Vault(lean.client("secretsmanager"))
+_vault = Vault(lean.client("secretsmanager"), _settings.caches.secrets_s)
+_minted = Minted(lean.client("dynamodb"), _deployment.table_name)
 
 edge = Edge("token", _snapshots.readable_by)
 logger, app = edge.logger, edge.app
@@ -145,9 +147,11 @@ def _sign(
     session_id: str | None = None,
     key_id: str | None = None,
 ) -> tokens.Token:
+    key = _signing_key(now)
+    _minted.count(key.kid, now)
     session_id = session_id or str(uuid.uuid4())
     return tokens.mint(
-        _signing_key(now),
+        key,
         issuer=_deployment.issuer,
         tid=_deployment.tid,
         pid=snapshot.project.pid,

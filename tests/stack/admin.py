@@ -104,6 +104,7 @@ class Admin:
             "configuration": self("GET", "configuration"),
             "switches": self("GET", "kill-switches"),
             "upstreams": self("GET", "upstreams"),
+            "signing_keys": self("GET", "signing-keys"),
             "keys": {pid: _keys(self("GET", f"projects/{pid}/keys")) for pid in projects},
             "last": self("GET", "audit?limit=1")["data"],
         }

@@ -32,6 +32,7 @@ BODIES: dict[Operation, Any] = {
     ("POST", "/admin/v1/projects"): {"pid": "made-by-nobody"},
     ("PATCH", "/admin/v1/projects/{pid}"): {"name": "changed", "status": "suspended"},
     ("POST", "/admin/v1/projects/{pid}/keys"): {"name": "stolen", "role": "admin"},
+    ("POST", "/admin/v1/signing-keys"): {"every_project": True, "name": "stolen"},
     ("PUT", "/admin/v1/projects/{pid}/tiers/{name}"): {"rpm": 1000},
     ("POST", "/v1/projects/{pid}/tiers"): {"name": "theirs", "overrides": {"rpm_limit": 1000}},
     ("PUT", "/v1/projects/{pid}/tiers/{tier}"): {"overrides": {"rpm_limit": 1000}},
@@ -66,7 +67,8 @@ def place(admin: Admin) -> dict[str, str]:
     admin.project(PID, origins=["https://roles.example"])
     admin("PUT", f"projects/{PID}/tiers/{PID}", {"rpm": 5})
     key = admin("POST", f"projects/{PID}/keys", {}, 201)
-    return {"pid": PID, "name": PID, "tier": PID, "key_id": key["key_id"]}
+    signs = admin("POST", "signing-keys", {"project": PID}, 201)
+    return {"pid": PID, "name": PID, "tier": PID, "key_id": key["key_id"], "kid": signs["kid"]}
 
 
 def send(

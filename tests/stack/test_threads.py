@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -418,12 +419,15 @@ def of(user: User, prefix: str = "") -> int:
 
 def test_write_that_fails_changes_neither_answer_nor_charge(jo: User, place: Place) -> None:
     jo.say("first", "t1")
-    for happens in (
+
+    def delete() -> None:
+        jo.send("DELETE", "threads/t1", 204)
+
+    happenings: list[Callable[[], None]] = [
         lambda: lose(place, "TransactWriteItems"),
-        lambda: place.proxy.before(
-            "TransactWriteItems", lambda: jo.send("DELETE", "threads/t1", 204)
-        ),
-    ):
+        lambda: place.proxy.before("TransactWriteItems", delete),
+    ]
+    for happens in happenings:
         happens()
         reply = jo.chat("second", "t1", stream=True)
         assert reply.status_code == 200
@@ -572,8 +576,12 @@ def test_openai_sdk_continues_a_thread_by_a_header(jo: User, place: Place) -> No
                 extra_headers={"X-Thread-Id": "t1"},
             )
             assert "".join(c.choices[0].delta.content or "" for c in stream)
-            soon(lambda text=text: text in jo.texts("t1"))
+            soon(partial(_is_kept, jo, text))
     assert jo.texts("t1")[::2] == ["first", "second"]
+
+
+def _is_kept(user: User, text: str) -> bool:
+    return text in user.texts("t1")
 
 
 def soon(holds: Callable[[], bool]) -> None:

@@ -453,14 +453,14 @@ MAY: dict[str, dict[str, list[str]]] = {
     "TokenFunction": {
         "BatchGetItem": CONFIGURATION,
         "GetItem": ["APIKEY#*"],
-        "Query": ["KEYRING"],
+        "Query": ["KEYRING", "SIGNINGKEYS"],
         "PutItem": ["REFUSED#*"],
-        "UpdateItem": ["APIKEY#*", "SUBJECT#*"],
+        "UpdateItem": ["APIKEY#*", "SUBJECT#*", "MINTED#*"],
     },
     "ChatFunction": {
         "BatchGetItem": ["TENANT", "OVERRUNS", "PROJECTS", "LEDGER#*"],
         "GetItem": ["APIKEY#*", *OF_THE_LEDGER],
-        "Query": ["KEYRING", "CONTENT#*"],
+        "Query": ["KEYRING", "SIGNINGKEYS", "CONTENT#*"],
         "PutItem": ["REFUSED#*", *OF_THE_LEDGER, "CONTENT#*"],
         "UpdateItem": ["APIKEY#*", *OF_THE_LEDGER, "OVERRUNS"],
         "DeleteItem": [*OF_THE_LEDGER, "CONTENT#*"],
@@ -470,7 +470,7 @@ MAY: dict[str, dict[str, list[str]]] = {
     "AccountFunction": {
         "BatchGetItem": [*CONFIGURATION, "LEDGER#*"],
         "GetItem": ["APIKEY#*", "CONTENT#*"],
-        "Query": ["KEYRING", "ROLLUP#*", "USAGE#*", "CONTENT#*"],
+        "Query": ["KEYRING", "SIGNINGKEYS", "ROLLUP#*", "USAGE#*", "CONTENT#*"],
         "PutItem": ["REFUSED#*", "CONTENT#*"],
         "DeleteItem": ["CONTENT#*"],
         "BatchWriteItem": ["CONTENT#*"],
@@ -483,11 +483,12 @@ MAY: dict[str, dict[str, list[str]]] = {
         "BatchGetItem": CONFIGURATION,
         "GetItem": ["PROJECT#*", "APIKEY#*"],
         "Query": [
-            *("PROJECTS", "PROJECT#*", "CONTENT#*", "REFUSED#*", "ROLLUP#*", "USAGE#*", "AUDIT")
+            *("PROJECTS", "PROJECT#*", "SIGNINGKEYS", "CONTENT#*", "REFUSED#*"),
+            *("ROLLUP#*", "USAGE#*", "AUDIT"),
         ],
         "ConditionCheckItem": ["TENANT", "PROJECTS"],
-        "PutItem": ["TENANT", "PROJECTS", "PROJECT#*", "APIKEY#*", "AUDIT"],
-        "UpdateItem": ["APIKEY#*", "OVERRUNS", "SUBJECT#*"],
+        "PutItem": ["TENANT", "PROJECTS", "PROJECT#*", "APIKEY#*", "SIGNINGKEYS", "AUDIT"],
+        "UpdateItem": ["APIKEY#*", "SIGNINGKEYS", "OVERRUNS", "SUBJECT#*"],
         "DeleteItem": ["PROJECT#*"],
         "BatchWriteItem": ["CONTENT#*"],
     },
@@ -504,10 +505,12 @@ ATTRIBUTES = {
     # What is revoked of a user, and never `doc`, by which an operator has blocked them.
     ("TokenFunction", "SUBJECT#*"): [*("pk", "sk", "version", "ttl", "not_before", "s_*", "t_*")],
     ("ChatFunction", "APIKEY#*"): ["pk", "sk", "last_used_at"],
+    ("TokenFunction", "MINTED#*"): ["pk", "sk", "tokens", "ttl"],
     ("AccountFunction", "APIKEY#*"): ["pk", "sk", "last_used_at"],
     ("AccountFunction", "ASKED#*"): ["pk", "sk", "questions", "ttl"],
     ("AccountFunction", "LEDGER#*"): ["pk", "sk", "open", "cancelled"],
     ("AdminFunction", "APIKEY#*"): ["pk", "sk", "revoked_at"],
+    ("AdminFunction", "SIGNINGKEYS"): ["pk", "sk", "not_after", "ttl"],
 }
 KEYS, NAMED = "dynamodb:LeadingKeys", "dynamodb:Attributes"
 

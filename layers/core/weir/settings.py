@@ -40,8 +40,32 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True)
+class Caches:
+    """For how many seconds a process keeps what it has read.
+
+    A key that is struck from the ring, or a signing key that is revoked, dies within `keys_s`. A
+    `kid` that is not known is looked for at most once in `unknown_kid_s`. A changed secret counts
+    after `secrets_s`: short enough for an operator who waits for a new provider key to work, long
+    enough that Secrets Manager is not called for every request.
+    """
+
+    keys_s: int = 5
+    unknown_kid_s: int = 1
+    secrets_s: int = 60
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "Caches":
+        return cls(
+            keys_s=_integer(env, "KEYS_CACHED_S", 0, 300, default="5"),
+            unknown_kid_s=_integer(env, "UNKNOWN_KID_EVERY_S", 0, 300, default="1"),
+            secrets_s=_integer(env, "SECRETS_CACHED_S", 0, 3600, default="60"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class TokenSettings:
     deployment: Deployment
+    caches: Caches
     signing_key_secret: str
     cognito_client_id: str
     session_project: str  # whose users sign in with the stack's user pool
@@ -51,6 +75,7 @@ class TokenSettings:
     def from_env(cls, env: Mapping[str, str]) -> "TokenSettings":
         return cls(
             deployment=Deployment.from_env(env),
+            caches=Caches.from_env(env),
             signing_key_secret=_text(env, "SIGNING_KEY_SECRET"),
             cognito_client_id=_text(env, "COGNITO_CLIENT_ID"),
             session_project=_text(env, "PROJECT_ID"),
@@ -61,6 +86,7 @@ class TokenSettings:
 @dataclass(frozen=True, slots=True)
 class ChatSettings:
     deployment: Deployment
+    caches: Caches
     provider_keys_secret: str
     max_stream_s: int
     region: str
@@ -70,6 +96,7 @@ class ChatSettings:
     def from_env(cls, env: Mapping[str, str]) -> "ChatSettings":
         return cls(
             deployment=Deployment.from_env(env),
+            caches=Caches.from_env(env),
             provider_keys_secret=_text(env, "PROVIDER_KEYS_SECRET"),
             max_stream_s=_integer(env, "MAX_STREAM_S", 1, 840),
             region=_text(env, "AWS_REGION"),
@@ -118,12 +145,14 @@ class AdminSettings:
 class RotateSettings:
     table_name: str
     next_key_min_age_s: int
+    secrets_cached_s: int  # of the token processes
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "RotateSettings":
         return cls(
             table_name=_text(env, "TABLE_NAME"),
             next_key_min_age_s=_integer(env, "NEXT_KEY_MIN_AGE_S", 0, 10**9),
+            secrets_cached_s=Caches.from_env(env).secrets_s,
         )
 
 

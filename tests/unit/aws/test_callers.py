@@ -10,7 +10,7 @@ from weir.aws.operator import Operator
 from weir.aws.table import Table
 from weir.errors import BadRequest, Forbidden, Refusal, Unauthenticated
 from weir.identity.keyring import PublicKey, SigningKey
-from weir.settings import Deployment
+from weir.settings import Caches, Deployment
 from weir.web.request import Request
 
 
@@ -22,7 +22,7 @@ def store(configured: Operator, public_key: PublicKey) -> Between:
 
 @pytest.fixture
 def callers(store: Between, deployment: Deployment) -> Callers:
-    return Callers(deployment, Table(store, "t"), lambda: NOW)
+    return Callers(deployment, Table(store, "t"), lambda: NOW, Caches())
 
 
 def sent(credential: str, **headers: str) -> Request:

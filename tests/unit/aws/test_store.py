@@ -7,19 +7,21 @@ from typing import Any
 import pytest
 
 from tests.unit.conftest import NOW, minted
-from weir.aws import vault
 from weir.aws.clients import AWS_ERRORS, client
 from weir.aws.items import NO_RECORD, REFUSED_SLOTS, Key, Record, record_item, refused_item
-from weir.aws.public_keys import CACHED_FOR_S, PublicKeys
+from weir.aws.public_keys import PublicKeys
 from weir.aws.rotation import Rotation, RotationError
 from weir.aws.table import Change, Stale, Table
 from weir.aws.vault import Vault
 from weir.errors import NotReady, Unauthenticated
 from weir.identity import api_keys, tokens
 from weir.identity.keyring import RETIRED_FOR_S, KeyRing, Kid, PublicKey, jwks
+from weir.identity.tenant_keys import TenantKey
 from weir.operator.audit import Entry
+from weir.settings import Caches
 
 SECRET = "signing-keys"
+CACHES = Caches()
 MONTH = 30 * 86_400
 
 
@@ -34,7 +36,7 @@ class Driver:
 
     def __init__(self, secrets: Any, table: Table) -> None:
         self.secrets, self.table = secrets, table
-        self.rotation = Rotation(secrets, table, next_key_min_age_s=600)
+        self.rotation = Rotation(secrets, table, next_key_min_age_s=600, secrets_cached_s=60)
         self.count = 0
 
     def new_id(self) -> str:
@@ -150,18 +152,22 @@ def test_signing_keys_never_show_in_a_repr(driver: Driver) -> None:
 
 class Counted:
     def __init__(self, table: Table) -> None:
-        self.table, self.reads, self.clock_s = table, 0, 0.0
+        self.table, self.reads, self.reads_of_tenants, self.clock_s = table, 0, 0, 0.0
 
     def public_keys(self) -> list[PublicKey]:
         self.reads += 1
         return self.table.public_keys()
+
+    def tenant_keys(self) -> list[TenantKey]:
+        self.reads_of_tenants += 1
+        return self.table.tenant_keys()
 
     def clock(self) -> float:
         return self.clock_s
 
 
 def copy_of(counted: Counted) -> PublicKeys:
-    return PublicKeys(counted, counted.clock)  # type: ignore[arg-type]
+    return PublicKeys(counted, counted.clock, CACHES)  # type: ignore[arg-type]
 
 
 def test_known_key_costs_one_read_in_five_seconds(table: Table, public_key: PublicKey) -> None:
@@ -171,7 +177,7 @@ def test_known_key_costs_one_read_in_five_seconds(table: Table, public_key: Publ
     for _ in range(100):
         assert keys.find(public_key.kid, NOW) == public_key
     assert counted.reads == 1
-    counted.clock_s = CACHED_FOR_S
+    counted.clock_s = CACHES.keys_s
     keys.find(public_key.kid, NOW)
     assert counted.reads == 2
 
@@ -206,7 +212,7 @@ def test_failed_read_leaves_the_old_keys_in_place(table: Table, public_key: Publ
     counted = Counted(table)
     keys = copy_of(counted)
     keys.find(public_key.kid, NOW)
-    counted.clock_s = CACHED_FOR_S + 1
+    counted.clock_s = CACHES.keys_s + 1
     counted.table = None  # type: ignore[assignment]
     with pytest.raises(AttributeError):
         keys.find(public_key.kid, NOW)
@@ -426,19 +432,19 @@ def test_little_is_kept_of_a_refused_origin_whatever_was_sent(table: Table, orig
 
 
 def test_secret_is_read_once_a_minute_and_again_when_forgotten(secrets: Any) -> None:
-    store = Vault(secrets)
+    store = Vault(secrets, 60)
     assert store.read(SECRET, NOW) == "{}"
     secrets.put_secret_value(SecretId=SECRET, SecretString="new")
-    assert store.read(SECRET, NOW + vault.CACHED_FOR_S - 1) == "{}"
-    assert store.read(SECRET, NOW + vault.CACHED_FOR_S) == "new"
+    assert store.read(SECRET, NOW + 60 - 1) == "{}"
+    assert store.read(SECRET, NOW + 60) == "new"
     secrets.put_secret_value(SecretId=SECRET, SecretString="newer")
     store.forget(SECRET)
-    assert store.read(SECRET, NOW + vault.CACHED_FOR_S) == "newer"
+    assert store.read(SECRET, NOW + 60) == "newer"
 
 
 def test_secret_that_does_not_exist_is_not_ready(secrets: Any) -> None:
     with pytest.raises(NotReady):
-        Vault(secrets).read("no-such-secret", NOW)
+        Vault(secrets, 60).read("no-such-secret", NOW)
 
 
 def test_empty_signing_secret_is_not_ready_and_is_not_quoted() -> None:
@@ -453,5 +459,6 @@ def test_signature_by_the_ring_is_believed_through_the_table(driver: Driver) -> 
     driver.rotate("a", NOW)
     token = minted(driver.ring().current, now=NOW)
     key = copy_of(Counted(driver.table)).find(tokens.unverified_kid(token), NOW)
+    assert isinstance(key, PublicKey)
     signed = tokens.signed_claims(token, key)
     assert tokens.judge(signed, issuer="urn:weir:tenant-1", tid="tenant-1", now=NOW).uid == "u"

@@ -15,10 +15,12 @@ from tests.unit.conftest import LAMBDA
 from weir.aws import items, lean
 from weir.aws.clients import client
 from weir.aws.operator import Operator
+from weir.aws.public_keys import PublicKeys
 from weir.aws.table import Table
 from weir.identity import tokens
 from weir.identity.keyring import KeyRing, PublicKey, SigningKey
 from weir.operator.documents import ProjectChange, parsed
+from weir.settings import Caches
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {
@@ -188,14 +190,15 @@ def test_key_list_is_read_once_in_five_seconds_whoever_asks_how_often(
         return read(table)
 
     monkeypatch.setattr(Table, "public_keys", counted)
-    monkeypatch.setattr(time, "time", lambda: now)
     door._table.publish(public_key)
 
     def listed() -> list[str]:
         answer = send(door, "GET", "/.well-known/jwks.json")
         return [key["kid"] for key in json.loads(answer["body"])["keys"]]
 
-    door._public_keys._clock = lambda: now
+    monkeypatch.setattr(
+        door, "_public_keys", PublicKeys(door._table, lambda: now, Caches(keys_s=5))
+    )
     assert [listed() for _ in range(20)] == [[public_key.kid]] * 20
     assert len(reads) == 1
     now += 5.1

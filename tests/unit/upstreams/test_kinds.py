@@ -70,7 +70,7 @@ class Gateway:
         self.fake = FakeProvider(*scripts)
         self.secrets = Secrets()
         self.providers = Providers(
-            Vault(self.secrets), "all-keys", region="us-east-1", role=ROLE, clock=lambda: 1000.0
+            Vault(self.secrets, 60), "all-keys", region="us-east-1", role=ROLE, clock=lambda: 1000.0
         )
         self.base_url = self.fake.url.removesuffix("/v1") + EXPECTED[kind].base_path
         monkeypatch.setattr(bedrock, "base_url", lambda region: self.base_url)

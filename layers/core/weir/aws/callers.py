@@ -6,15 +6,15 @@ from weir.aws.table import Table
 from weir.freshness import Clock
 from weir.identity import api_keys, callers
 from weir.identity.tokens import Claims
-from weir.settings import Deployment
+from weir.settings import Caches, Deployment
 from weir.web.request import Request
 
 
 class Callers:
-    def __init__(self, deployment: Deployment, table: Table, clock: Clock) -> None:
+    def __init__(self, deployment: Deployment, table: Table, clock: Clock, caches: Caches) -> None:
         self._deployment = deployment
         self._table = table
-        self._public_keys = PublicKeys(table, clock)
+        self._public_keys = PublicKeys(table, clock, caches)
         self._key_use = KeyUse(table)
 
     def believe(self, request: Request, now: int) -> Claims:

@@ -2,9 +2,10 @@
 
 import json
 
-from weir.aws.items import AUDIT, KEYRING, Item, Key
+from weir.aws.items import AUDIT, KEYRING, TENANT_KEYS, Item, Key
 from weir.identity.api_keys import ApiKey, KeyHash
 from weir.identity.keyring import Kid, PublicKey
+from weir.identity.tenant_keys import TenantKey
 from weir.operator.audit import Entry
 
 # ---------------------------------------------------------------- signing keys, public halves
@@ -29,8 +30,29 @@ def public_key_of(item: Item) -> PublicKey:
         n=item["n"]["S"],
         e=item["e"]["S"],
         created_at=int(item["created_at"]["N"]),
-        not_after=int(item["not_after"]["N"]) if "not_after" in item else None,
+        **{name: int(item[name]["N"]) for name in _TIMES if name in item},
     )
+
+
+_TIMES = ("not_after", "signs_since", "distrusted_at")
+
+
+def tenant_key_key(kid: Kid) -> Key:
+    return Key(TENANT_KEYS, f"KID#{kid}")
+
+
+def tenant_key_item(key: TenantKey) -> Item:
+    return {
+        **public_key_item(key.public),
+        **tenant_key_key(key.kid).item(),
+        **({} if key.pid is None else {"pid": {"S": key.pid}}),
+        "name": {"S": key.name},
+    }
+
+
+def tenant_key_of(item: Item) -> TenantKey:
+    pid = item["pid"]["S"] if "pid" in item else None
+    return TenantKey(public_key_of(item), pid, item["name"]["S"])
 
 
 # ---------------------------------------------------------------- API keys

@@ -2,7 +2,9 @@
 signing keys and audit entries in `codecs`. Standard library only: the preflight function uses it.
 
     pk                    sk           what
-    KEYRING               KID#<kid>    a public signing key; not_after once it is retired
+    KEYRING               KID#<kid>    a public key of the ring; not_after once it is retired
+    SIGNINGKEYS           KID#sk_<h>   a public key of a tenant; not_after once it is revoked
+    MINTED#<kid>          <hour>       how many tokens a key of the ring may have signed in an hour
     APIKEY#<sha256>       APIKEY       an API key, found by the hash of what was sent
     PROJECT#<pid>         APIKEY#<id>  the same key's hash, found by its id
     PROJECT#<pid>         BLOCKED#<h>  a subject that is blocked, so that they can be listed
@@ -73,6 +75,7 @@ class Record(NamedTuple):
 NO_RECORD = Record({}, 0)
 
 KEYRING = "KEYRING"
+TENANT_KEYS = "SIGNINGKEYS"
 PROJECTS = "PROJECTS"
 AUDIT = "AUDIT"
 TENANT = Key("TENANT", "TENANT")
@@ -113,6 +116,11 @@ def blocked(pid: str, subject_key: str) -> Key:
 
 def content(pid: str, subject_key: str) -> str:
     return f"CONTENT#{pid}#{subject_key}"
+
+
+def minted(kid: str, hour: int) -> Key:
+    """`hour` is in hours since 1970."""
+    return Key(f"MINTED#{kid}", str(hour))
 
 
 def conversation(kind: str, name: str) -> str:

@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from weir.aws.table import Table
-from weir.aws.vault import CACHED_FOR_S
 from weir.identity import tokens
 from weir.identity.keyring import RETIRED_FOR_S, KeyRing, Kid, SigningKey
 
@@ -25,10 +24,14 @@ class RotationError(Exception):
 
 
 class Rotation:
-    def __init__(self, secrets: Any, table: Table, *, next_key_min_age_s: int) -> None:
+    def __init__(
+        self, secrets: Any, table: Table, *, next_key_min_age_s: int, secrets_cached_s: int
+    ) -> None:
+        """`secrets_cached_s` is for how long a minting process keeps its copy of the ring."""
         self._secrets = secrets
         self._table = table
         self._next_key_min_age_s = next_key_min_age_s
+        self._secrets_cached_s = secrets_cached_s
 
     def create_secret(
         self, secret_id: str, version: str, *, now: int, new_id: Callable[[], str]
@@ -38,12 +41,11 @@ class Rotation:
             return
         text = self._text(secret_id, VersionStage="AWSCURRENT")
         fresh = make_signing_key(Kid(f"ring_{new_id()}"))
-        if text is None or text.strip() in ("", "{}"):
-            ring = KeyRing(current=make_signing_key(Kid(f"ring_{new_id()}")), next=fresh)
-        else:
-            due = KeyRing.from_secret(text).next
-            self._check_published_long_enough(due, now)
-            ring = KeyRing(current=due, next=fresh)
+        first = text is None or text.strip() in ("", "{}")
+        due = None if text is None or first else self._due(KeyRing.from_secret(text).next, now)
+        if due is None:
+            due = make_signing_key(Kid(f"ring_{new_id()}"))
+        ring = KeyRing(current=due, next=fresh)
         self._secrets.put_secret_value(
             SecretId=secret_id,
             ClientRequestToken=version,
@@ -95,22 +97,30 @@ class Rotation:
             raise RotationError("the new version has no value")
         ring = KeyRing.from_secret(text)
         kept = {ring.current.kid, ring.next.kid}
+        self._table.signs_from(ring.current.kid, now)
         self._table.retire(
             (key.kid for key in self._table.public_keys() if key.kid not in kept),
             # A minting process may sign with its copy of the old ring for a moment yet.
-            not_after=now + CACHED_FOR_S + RETIRED_FOR_S,
+            not_after=now + self._secrets_cached_s + RETIRED_FOR_S,
         )
 
-    def _check_published_long_enough(self, key: SigningKey, now: int) -> None:
+    def _due(self, key: SigningKey, now: int) -> SigningKey | None:
+        """Return *next*, which becomes *current*; None if an operator has distrusted it: then both
+        are made anew, and sign at once. Waiting for every verifier to have seen them would leave
+        *current*, which lay in the same secret, to whoever has it.
+        """
         published = next((k for k in self._table.public_keys() if k.kid == key.kid), None)
         if published is None:
             raise RotationError(f"the next signing key {key.kid} was never published")
+        if published.distrusted_at is not None:
+            return None
         age_s = now - published.created_at
         if age_s < self._next_key_min_age_s:
             raise RotationError(
                 f"the next signing key was published {age_s} s ago; it may sign after "
                 f"{self._next_key_min_age_s} s, when every verifier has seen it"
             )
+        return key
 
     def _pending(self, secret_id: str, version: str) -> KeyRing:
         text = self._text(secret_id, VersionId=version, VersionStage="AWSPENDING")

@@ -11,6 +11,7 @@ from weir.aws.reading import every_item, items_at, until_nothing_is_left
 from weir.aws.store import Part, Store
 from weir.identity.api_keys import ApiKey, KeyHash
 from weir.identity.keyring import Kid, PublicKey
+from weir.identity.tenant_keys import REVOKED_KEPT_S, TenantKey, is_tenant_kid
 from weir.operator.audit import Entry
 
 _WRITE_BATCH = 25  # items in one BatchWriteItem
@@ -44,11 +45,12 @@ class Table:
         self._client = client
         self._name = name
 
-    # ------------------------------------------------------------ signing keys, public halves
+    # ------------------------------------------------------------ the key ring, public halves
 
     def public_keys(self) -> list[PublicKey]:
         """Every listed key, retired ones included. One round trip; a ring has a handful of keys."""
-        return [codecs.public_key_of(item) for item in self._query(items.KEYRING, consistent=True)]
+        found = [codecs.public_key_of(item) for item in self._query(items.KEYRING, consistent=True)]
+        return [key for key in found if not is_tenant_kid(key.kid)]
 
     def publish(self, key: PublicKey) -> None:
         """List a key. Publishing it again changes nothing: not its age, not its retirement."""
@@ -76,6 +78,55 @@ class Table:
             except Exception as error:
                 if not contention.condition_failed(error):
                     raise
+
+    def signs_from(self, kid: Kid, now: int) -> None:
+        """Note since when a key is *current*. Noting it again changes nothing."""
+        note = Expression(PRESENT)
+        note.require_absent("signs_since")
+        note.set("signs_since", now)
+        try:
+            self._client.update_item(
+                TableName=self._name, Key=codecs.keyring_key(kid).item(), **note.built()
+            )
+        except Exception as error:
+            if not contention.condition_failed(error):
+                raise
+
+    def distrust(self, kid: Kid, now: int, entry: Entry) -> None:
+        """Believe a key of the ring no longer. It stays listed, so that rotation knows not to let
+        it sign. Raises Stale if it is not there, or was distrusted before.
+        """
+        distrust = Expression(PRESENT)
+        distrust.require_absent("distrusted_at")
+        distrust.set("distrusted_at", now)
+        distrust.set("not_after", now)
+        part = expressions.update(self._name, codecs.keyring_key(kid), distrust)
+        self._transact([part, *self._audited(entry)])
+
+    # ------------------------------------------------------------ tenants' signing keys
+
+    def tenant_keys(self) -> list[TenantKey]:
+        """Every one, revoked ones included. One round trip."""
+        found = [
+            codecs.tenant_key_of(item) for item in self._query(items.TENANT_KEYS, consistent=True)
+        ]
+        return [key for key in found if is_tenant_kid(key.kid)]
+
+    def add_tenant_key(self, key: TenantKey, entry: Entry) -> None:
+        """Raises Stale if it exists, or if there is no such project."""
+        parts = [expressions.put(self._name, codecs.tenant_key_item(key), Expression(ABSENT))]
+        if key.pid is not None:
+            parts.append(expressions.check(self._name, items.project(key.pid), Expression(PRESENT)))
+        self._transact([*parts, *self._audited(entry)])
+
+    def revoke_tenant_key(self, kid: Kid, now: int, entry: Entry) -> None:
+        """Raises Stale if there is no such key, or it was revoked before."""
+        revoke = Expression(PRESENT)
+        revoke.require_absent("not_after")
+        revoke.set("not_after", now)
+        revoke.set("ttl", now + REVOKED_KEPT_S)
+        part = expressions.update(self._name, codecs.tenant_key_key(kid), revoke)
+        self._transact([part, *self._audited(entry)])
 
     # ------------------------------------------------------------ API keys
 

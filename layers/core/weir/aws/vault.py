@@ -9,22 +9,19 @@ from typing import Any
 from weir.aws.contention import code_of
 from weir.errors import NotReady
 
-# A changed secret counts after this long. Short enough for an operator who waits for a new provider
-# key to work; long enough that Secrets Manager is not asked for every request.
-CACHED_FOR_S = 60
-
 _KEY = re.compile(r"[!-~]+")  # what can stand in an Authorization header
 
 
 class Vault:
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, cached_for_s: int) -> None:
         self._client = client
+        self._cached_for_s = cached_for_s
         self._cache: dict[str, tuple[int, str]] = {}
 
     def read(self, secret_id: str, now: int) -> str:
         """The current version's text. Raises NotReady while there is none."""
-        read_at, text = self._cache.get(secret_id, (now - CACHED_FOR_S, ""))
-        if now - read_at < CACHED_FOR_S:
+        read_at, text = self._cache.get(secret_id, (now - self._cached_for_s, ""))
+        if now - read_at < self._cached_for_s:
             return text
         try:
             answer = self._client.get_secret_value(SecretId=secret_id, VersionStage="AWSCURRENT")

@@ -10,6 +10,7 @@ from weir.errors import BadRequest, Unauthenticated
 from weir.identity import api_keys, tokens
 from weir.identity.api_keys import ApiKey
 from weir.identity.keyring import Kid, PublicKey
+from weir.identity.tenant_keys import TenantKey
 from weir.identity.tokens import Claims
 from weir.settings import Deployment
 from weir.web.request import Request
@@ -19,10 +20,15 @@ DEFAULT_USER = "default"  # whom older clients mean when they send no such heade
 
 
 def believe(
-    request: Request, deployment: Deployment, find_key: Callable[[Kid], PublicKey], *, now: int
+    request: Request,
+    deployment: Deployment,
+    find_key: Callable[[Kid], PublicKey | TenantKey],
+    *,
+    now: int,
 ) -> Claims:
-    """The claims of a user token that is ours and unexpired. Whether its project is open, and may
-    be called from the page that sent it, is for the caller to ask.
+    """The claims of a user token that is unexpired, and signed by us or by a tenant's server.
+    Whether its project is open, and may be called from the page that sent it, is for the caller to
+    ask.
 
     `find_key` raises Unauthenticated for a key that is not believed. Identity comes from the token
     alone: headers such as X-End-User-Id, X-Role or X-Tier are never read.
@@ -35,13 +41,19 @@ def believe(
 
 
 def believe_token(
-    unverified: str, deployment: Deployment, find_key: Callable[[Kid], PublicKey], *, now: int
+    unverified: str,
+    deployment: Deployment,
+    find_key: Callable[[Kid], PublicKey | TenantKey],
+    *,
+    now: int,
 ) -> Claims:
     """The same for a token by itself, wherever it was sent."""
-    kid = tokens.unverified_kid(unverified)
-    signed = tokens.signed_claims(unverified, find_key(kid))
-    claims = tokens.judge(signed, issuer=deployment.issuer, tid=deployment.tid, now=now)
-    return tokens.dated(claims, kid)
+    key = find_key(tokens.unverified_kid(unverified))
+    issuer, tid = deployment.issuer, deployment.tid
+    if isinstance(key, TenantKey):
+        signed = tokens.signed_claims(unverified, key.public)
+        return tokens.judge_local(signed, issuer=issuer, tid=tid, pid=key.pid, now=now)
+    return tokens.judge(tokens.signed_claims(unverified, key), issuer=issuer, tid=tid, now=now)
 
 
 def believe_server(request: Request, key: ApiKey, deployment: Deployment) -> Claims:

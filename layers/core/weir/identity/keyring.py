@@ -1,4 +1,4 @@
-"""The key ring: which RSA keys sign tokens, and which are still believed.
+"""The key ring: which RSA keys sign the tokens made here, and which are still believed.
 
 Two private keys exist at a time, *current* (signs) and *next* (already published, so that every
 verifier knows it before its first signature). They live in one secret. Every public half lives in
@@ -25,13 +25,27 @@ RETIRED_FOR_S = 86_400
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A verification key as RFC 7517 spells it; `not_after` is set when the key is retired."""
+    """A verification key as RFC 7517 spells it. `signs_since` is set when it becomes *current*,
+    `not_after` when it is retired, `distrusted_at` when an operator has struck it out. All are Unix
+    seconds.
+    """
 
     kid: Kid
     n: str
     e: str
     created_at: int
     not_after: int | None = None
+    signs_since: int | None = None
+    distrusted_at: int | None = None
+
+    @property
+    def role(self) -> str:
+        """Its part in the ring: next, current, retired or distrusted."""
+        if self.distrusted_at is not None:
+            return "distrusted"
+        if self.not_after is not None:
+            return "retired"
+        return "next" if self.signs_since is None else "current"
 
     def believed_at(self, now: int) -> bool:
         return self.not_after is None or now < self.not_after
@@ -74,8 +88,7 @@ class SigningKey:
         return key
 
     def public(self, created_at: int) -> PublicKey:
-        numbers = self.rsa().public_key().public_numbers()
-        return PublicKey(self.kid, _base64url(numbers.n), _base64url(numbers.e), created_at)
+        return public_key(self.kid, self.rsa().public_key().public_numbers(), created_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +124,10 @@ class KeyRing:
 
 
 _NAMES = ("current", "next")
+
+
+def public_key(kid: Kid, numbers: rsa.RSAPublicNumbers, created_at: int) -> PublicKey:
+    return PublicKey(kid, _base64url(numbers.n), _base64url(numbers.e), created_at)
 
 
 def jwks(keys: Iterable[PublicKey], now: int) -> dict[str, list[dict[str, str]]]:

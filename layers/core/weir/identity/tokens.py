@@ -5,7 +5,8 @@ our ring, nothing else: RFC 8725, sections 3.1 and 3.2). `judge` judges every cl
 against a `now` that is passed in. Only then are there `Claims`.
 
 A token's lifetime ends on the second it names. There is no leeway for `exp`: minter and verifier
-are the same deployment. `iat` and `nbf` may lie a minute ahead, because two hosts' clocks may.
+are the same deployment. `iat` and `nbf` may lie a minute ahead, because two hosts' clocks may. A
+token that a tenant's own server has signed has that leeway at its end, too.
 """
 
 import base64
@@ -13,7 +14,7 @@ import functools
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NewType
 
 from cryptography.exceptions import InvalidSignature
@@ -35,12 +36,13 @@ MIN_TTL_S, MAX_TTL_S, DEFAULT_TTL_S = 60, 86_400, 3600
 MAX_TOKEN_BYTES = 2048  # at mint; headers of 10 KB in all are what API Gateway takes
 CLOCK_SKEW_S = 60
 
-TENANT_KID_PREFIX = "sk_"  # key ids of tenant signing keys; section 6
-
 # Names of the contract's own services (section 4.1).
 RESERVED_USER_IDS = frozenset({"admin", "dashboard-service", "system"})
 
 SignedClaims = NewType("SignedClaims", dict[str, Any])
+
+# What the published SDKs write into tokens that they sign themselves (contract section 22, C7).
+LOCAL_ISSUERS = frozenset({"https://api.behest.ai", "https://api.behest.app", "behest"})
 
 # Older SDKs' words for the same two roles; section 22, C13.
 _ROLES = {
@@ -266,11 +268,7 @@ def _octets(segment: str) -> bytes:
 
 def judge(claims: SignedClaims, *, issuer: str, tid: str, now: int) -> Claims:
     """Every claim is demanded, of its exact type; a claim nobody knows is a refusal."""
-    wrong = next((n for n, holds in _CLAIM_TABLE.items() if not holds(claims.get(n))), None)
-    if wrong is None:
-        wrong = next((name for name in claims if name not in _CLAIM_TABLE), None)
-    if wrong is not None:
-        raise _bad_claim(wrong)
+    _require(claims, _CLAIM_TABLE)
     if claims["iss"] != issuer:
         raise _bad_claim("iss")
     if claims["aud"] != AUDIENCE:
@@ -297,13 +295,53 @@ def judge(claims: SignedClaims, *, issuer: str, tid: str, now: int) -> Claims:
     )
 
 
-def dated(claims: Claims, kid: Kid) -> Claims:
-    """Date a token that a tenant's own host signed by the least favourable of clocks: nothing that
-    was issued before a revocation may count as issued after it.
+def judge_local(
+    claims: SignedClaims, *, issuer: str, tid: str, pid: str | None, now: int
+) -> Claims:
+    """Judge a token that a tenant's own server has signed with its signing key, which may sign for
+    the project `pid`, or for every one if that is None.
+
+    Two generations of SDKs sign: the newer one writes every claim that mint does, the older one
+    only tid, pid, uid, iss, aud, iat, nbf and exp. Both are complete lists: any other claim is
+    refused. Whatever `role` says, the token is a user's: a signing key is no admin key.
     """
-    if claims.issued_at is None or not kid.startswith(TENANT_KID_PREFIX):
-        return claims
-    return replace(claims, issued_at=claims.issued_at - CLOCK_SKEW_S)
+    _require(claims, _LOCAL_CLAIM_TABLE)
+    if claims["iss"] != issuer and claims["iss"] not in LOCAL_ISSUERS:
+        raise _bad_claim("iss")
+    if claims["aud"] not in (AUDIENCE, [AUDIENCE]):
+        raise _bad_claim("aud")
+    if claims["tid"] != tid:
+        raise _bad_claim("tid")
+    if pid is not None and claims["pid"] != pid:
+        raise _bad_claim("pid")
+    if claims["exp"] + CLOCK_SKEW_S <= now:
+        raise TokenExpired
+    if max(claims["iat"], claims["nbf"]) > now + CLOCK_SKEW_S:
+        raise _bad_claim("nbf")
+    if not 0 < claims["exp"] - claims["iat"] <= MAX_TTL_S:
+        raise _bad_claim("exp")
+    return Claims(
+        tid=claims["tid"],
+        pid=claims["pid"],
+        uid=claims["uid"],
+        role="user",
+        sid=claims.get("sid"),
+        tier=claims.get("tier"),
+        jti=claims.get("jti"),
+        expires_at=claims["exp"],
+        # By the least favourable of clocks: nothing that was issued before a revocation may count
+        # as issued after it.
+        issued_at=claims["iat"] - CLOCK_SKEW_S,
+    )
+
+
+def _require(claims: SignedClaims, table: Mapping[str, Callable[[object], bool]]) -> None:
+    """Raise unless every claim is of its kind, and in the table."""
+    wrong = next((n for n, holds in table.items() if not holds(claims.get(n))), None)
+    if wrong is None:
+        wrong = next((name for name in claims if name not in table), None)
+    if wrong is not None:
+        raise _bad_claim(wrong)
 
 
 def _is_text(value: object) -> bool:
@@ -328,6 +366,16 @@ _CLAIM_TABLE: dict[str, Callable[[object], bool]] = {
     "jti": is_identifier,
     "sid": is_identifier,
     "tier": lambda value: _is_tier(value),
+}
+
+# What only the newer SDKs write. A null is as good as none.
+_LOCAL_CLAIM_TABLE: dict[str, Callable[[object], bool]] = {
+    **_CLAIM_TABLE,
+    "role": lambda value: value is None or isinstance(value, str),
+    "scp": lambda value: value is None or value == [],
+    "aud": lambda value: isinstance(value, str | list),
+    "jti": lambda value: value is None or is_identifier(value),
+    "sid": lambda value: value is None or is_identifier(value),
 }
 
 

@@ -434,6 +434,26 @@ class NewApiKey(Document):
     role: Literal["user", "admin"] = "user"
 
 
+class NewSigningKey(Document):
+    """Exactly one of `project` and `every_project`. Without `public_key` a pair is made, and its
+    private half is in the answer.
+    """
+
+    name: Annotated[Text, Field(max_length=100)] = ""
+    project: Pid | None = None
+    every_project: bool = False
+    public_key: str | dict[str, Any] | None = Field(
+        default=None,
+        description="PEM, or a JWK (RFC 7517); RSA of 2048 to 4096 bits with the exponent 65537",
+    )
+
+    @model_validator(mode="after")
+    def _for_one_or_all(self) -> Self:
+        if (self.project is None) != self.every_project:
+            raise ValueError("name a project, or set every_project, but not both")
+        return self
+
+
 class ProviderKey(Document):
     key: Annotated[str, StringConstraints(pattern=r"^[!-~]{8,1000}$")] = Field(
         description="is stored in Secrets Manager, and never shown again"

@@ -110,6 +110,31 @@ class CreatedApiKey(ApiKey):
     secret: str
 
 
+class SigningKey(View):
+    """A tenant's signing key. `project` null: it signs for every project. Times are Unix
+    seconds.
+    """
+
+    kid: str
+    project: str | None
+    name: str
+    bits: int
+    created_at: int
+    revoked_at: int | None
+
+
+class SigningKeys(View):
+    data: list[SigningKey]
+
+
+class CreatedSigningKey(SigningKey):
+    """`private_key` is the value of BEHEST_KEY: base64 of a PKCS#8 PEM, shown only now. null: the
+    public half was uploaded.
+    """
+
+    private_key: str | None
+
+
 class Model(View):
     aliases: list[str]
     candidates: list[CandidateDocument]

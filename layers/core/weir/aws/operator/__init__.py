@@ -3,6 +3,7 @@
     records      reading and writing, in one way for all of them: below
     projects     projects, their origins, tiers and API keys
     models       the catalogue: models, upstreams, providers' keys
+    signing      keys that sign tokens: tenants' own, and the ring
     switches     what is switched off: the deployment, a project, a model, a user
     revocations  tokens that are refused
     transfer     export and import
@@ -17,11 +18,12 @@ from weir.aws.operator.models import Models
 from weir.aws.operator.projects import Projects
 from weir.aws.operator.recounts import Recounts
 from weir.aws.operator.revocations import Revocations
+from weir.aws.operator.signing import Signing
 from weir.aws.operator.switches import Switches
 from weir.aws.operator.transfer import Transfer
 
 __all__ = ["Operator"]
 
 
-class Operator(Projects, Models, Switches, Revocations, Transfer, Recounts):
+class Operator(Projects, Models, Signing, Switches, Revocations, Transfer, Recounts):
     """Everything that one actor may do."""
