@@ -17,6 +17,8 @@ DOCUMENT = ROOT / "docs" / "openapi.json"
 # Two that do not hold, on purpose: what fits the document may still not fit what is there (a model
 # that nobody has); and a method that is not listed is answered 404, as every unknown route is.
 NOT_ASKED = "positive_data_acceptance,unsupported_method"
+# Where paths are fixed (below), what is asked for is not what was created a moment ago.
+NOT_CREATED = "ensure_resource_availability"
 # What is there, so that more is tried than "there is no such project".
 THERE = """
 [parameters]
@@ -118,7 +120,8 @@ def tried(stack: Stack, admin: Admin, place: Path, *how: str, there: str = "") -
             DOCUMENT,
             *("--url", stack.env["BEHEST_BASE_URL"]),
             *("--header", f"Authorization: Bearer {admin.token}"),
-            *("--checks", "all", "--exclude-checks", NOT_ASKED),
+            *("--checks", "all", "--exclude-checks"),
+            f"{NOT_ASKED},{NOT_CREATED}" if there else NOT_ASKED,
             "--generation-deterministic",
             *("--workers", "1", "--request-timeout", "20", "--no-color", "--warnings", "off"),
             *how,
