@@ -279,9 +279,13 @@ def test_blocked_user_is_refused_and_holds_nothing(ledger: Ledger) -> None:
 AT = NOON - 100  # when the token was issued
 
 
+def table_of(store: Any) -> Table:
+    return Table(store, "t")
+
+
 def note(what: Revocation, now: int, store: Any = None) -> None:
     """Revoke it as of `now`."""
-    revoking.revoke(Table(store or client("dynamodb"), "t"), "p", what, now)
+    revoking.revoke(table_of(store or client("dynamodb")), "p", what, now)
 
 
 def token_of(sid: str | None = "s_1", jti: str | None = "j_1", at: int = AT) -> Issued:
@@ -358,7 +362,7 @@ def test_block_is_what_a_user_reads_who_is_blocked_and_signed_out(
     small: SmallDynamoDB, ledger: Ledger
 ) -> None:
     note(ALL, NOON, small)
-    table, key = Table(small, "t"), items.subject("p", "u#ann")
+    table, key = table_of(small), items.subject("p", "u#ann")
     (before,) = table.records([key])
     blocked = {**before.document, "blocked": {"reason": "", "at": 0, "by": ""}}
     table.commit([SubjectChange(key, before, blocked, NOON)], [])

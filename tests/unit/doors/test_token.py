@@ -133,19 +133,22 @@ def test_private_key_is_parsed_once_and_anew_after_a_rotation(
     assert parsed == [signing_key.kid, other_key.kid]
 
 
+def payload(token: str) -> dict[str, Any]:
+    return jwt.decode(token, options={"verify_signature": False})
+
+
 def test_token_names_its_key_and_that_of_a_session_names_none(
     door: ModuleType, configured: Operator
 ) -> None:
     secret, key = configured.create_key("default", name="n", scopes=["mint"], role="user")
     minted = json.loads(send(door, "POST", "/v1/auth/mint", '{"user_id":"ann"}', secret)["body"])
-    unverified = {"options": {"verify_signature": False}}
-    assert jwt.decode(minted["token"], **unverified)["client_id"] == key.key_id
+    assert payload(minted["token"])["client_id"] == key.key_id
     event = json.loads((ROOT / "events" / "token.real.json").read_text())
     event["requestContext"]["authorizer"]["claims"] |= {"aud": "client", "token_use": "id"}
     event["headers"].pop("origin", None)
     event["headers"].pop("Origin", None)
     answer = door.handler(event, SimpleNamespace(**LAMBDA))
-    assert "client_id" not in jwt.decode(json.loads(answer["body"])["token"], **unverified)
+    assert "client_id" not in payload(json.loads(answer["body"])["token"])
 
 
 def test_backend_may_revoke_while_its_project_is_switched_off_but_not_suspended(
