@@ -28,7 +28,7 @@ MODULES = {
     "identity/callers": [f"{UNIT}/identity", f"{UNIT}/aws/test_callers.py"],
     "identity/api_keys": [f"{UNIT}/identity", f"{UNIT}/aws/test_store.py"],
     "identity/revoke": [f"{UNIT}/identity/test_revoke.py"],
-    "revocation": [f"{UNIT}/test_revocation.py", f"{UNIT}/aws/test_ledger.py"],
+    "revocation": [f"{UNIT}/test_revocation.py"],
     "ledger/rules": [f"{UNIT}/ledger", f"{UNIT}/aws/test_ledger.py"],
     "ledger/costs": [f"{UNIT}/ledger/test_costs.py", f"{UNIT}/chat/test_completion.py"],
     "chat/relay": [f"{UNIT}/chat/test_relay.py", f"{UNIT}/chat/test_golden.py"],

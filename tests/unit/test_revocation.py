@@ -22,6 +22,10 @@ def passes(document: dict[str, object], at: int, sid: str | None = "s", jti: str
     return True
 
 
+def test_kind_says_how_much_is_revoked() -> None:
+    assert [what.kind for what in (ALL, SESSION, TOKEN)] == ["user", "session", "token"]
+
+
 @pytest.mark.parametrize("what", [ALL, SESSION])
 def test_new_token_is_good_at_once_and_goes_with_the_next_revocation(what: Revocation) -> None:
     """All within one second: a token is dated after what was revoked, in whole seconds."""

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -17,7 +17,6 @@ from weir.aws.clients import client
 from weir.aws.items import Key
 from weir.aws.ledger import Ledger
 from weir.aws.ledger.books import reservation_item
-from weir.aws.store import Store
 from weir.aws.table import SubjectChange, Table
 from weir.errors import (
     Conflict,
@@ -284,9 +283,13 @@ def test_blocked_user_is_refused_and_holds_nothing(ledger: Ledger) -> None:
 AT = NOON - 100  # when the token was issued
 
 
+def table_of(store: Any) -> Table:
+    return Table(store, "t")
+
+
 def note(what: Revocation, now: int, store: Any = None) -> None:
     """Revoke it as of `now`."""
-    revoking.revoke(Table(store or client("dynamodb"), "t"), "p", what, now)
+    revoking.revoke(table_of(store or client("dynamodb")), "p", what, now)
 
 
 def token_of(sid: str | None = "s_1", jti: str | None = "j_1", at: int = AT) -> Issued:
@@ -363,8 +366,7 @@ def test_block_is_what_a_user_reads_who_is_blocked_and_signed_out(
     small: SmallDynamoDB, ledger: Ledger
 ) -> None:
     note(ALL, NOON, small)
-    table = Table(cast(Store, small), "t")  # it writes no batches
-    key = items.subject("p", "u#ann")
+    table, key = table_of(small), items.subject("p", "u#ann")
     (before,) = table.records([key])
     blocked = {**before.document, "blocked": {"reason": "", "at": 0, "by": ""}}
     table.commit([SubjectChange(key, before, blocked, NOON)], [])

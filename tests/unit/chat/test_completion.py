@@ -18,6 +18,7 @@ from weir.projects.catalogue import Catalogue
 from weir.projects.limits import Limits, Pool
 from weir.projects.project import Project
 from weir.projects.snapshot import Shared, Snapshot
+from weir.revocation import Issued
 from weir.web.origins import Origins
 from weir.web.request import Request
 
@@ -127,6 +128,14 @@ def test_user_has_one_identifier_in_a_project_and_another_in_every_other() -> No
     assert told[0] == completion.safety_identifier(replace(ann, sid="s-2", tier="pro", jti="k"))
     assert all(len(each) == 64 and "ann" not in each for each in told)
     assert chat().asked.safety_identifier == told[0]
+
+
+def test_ledger_is_told_which_token_was_sent_and_that_an_api_key_is_none() -> None:
+    """Its id and session are the token's own, whatever a header says."""
+    one = chat(headers={"x-session-id": "another"})
+    issued = replace(one, claims=replace(one.claims, issued_at=7))
+    assert completion.asked_of_the_ledger(issued, 1).token == Issued(7, "j", "s-token")
+    assert completion.asked_of_the_ledger(one, 1).token is None
 
 
 @pytest.mark.parametrize("where", ["project", "model", "upstream"])

@@ -136,13 +136,16 @@ def test_private_key_is_parsed_once_and_anew_after_a_rotation(
     assert parsed == [signing_key.kid, other_key.kid]
 
 
+def payload(token: str) -> dict[str, Any]:
+    return jwt.decode(token, options={"verify_signature": False})
+
+
 def test_token_names_its_key_and_that_of_a_session_names_none(
     door: ModuleType, configured: Operator
 ) -> None:
     secret, key = configured.create_key("default", name="n", scopes=["mint"], role="user")
     minted = json.loads(send(door, "POST", "/v1/auth/mint", '{"user_id":"ann"}', secret)["body"])
-    unverified: Any = {"options": {"verify_signature": False}}
-    jti = jwt.decode(minted["token"], **unverified)["jti"]
+    jti = payload(minted["token"])["jti"]
     assert uuid.UUID(jti).version == 4
     assert names(jti, key.key_id)
     event = json.loads((ROOT / "events" / "token.real.json").read_text())
@@ -150,7 +153,7 @@ def test_token_names_its_key_and_that_of_a_session_names_none(
     event["headers"].pop("origin", None)
     event["headers"].pop("Origin", None)
     answer = door.handler(event, SimpleNamespace(**LAMBDA))
-    jti = jwt.decode(json.loads(answer["body"])["token"], **unverified)["jti"]
+    jti = payload(json.loads(answer["body"])["token"])["jti"]
     assert not names(jti, key.key_id)
 
 
