@@ -149,8 +149,8 @@ def test_no_answer_is_undocumented(apart: Stack, admin: Admin, tmp_path: Path) -
     nothing_failed(apart)
 
 
-# Not `stateful` with what is there: having made a project, schemathesis looks in it for a tier, but is
-# told to look in `default`, where it has deleted that tier before, and takes it for lost (ST302).
+# Not `stateful` with what is there: having made a project, schemathesis looks for a tier in it, but
+# must look in `default`, where it has deleted that tier, and takes it for lost (ST302).
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("phases", "there"),
