@@ -162,7 +162,7 @@ def test_vector_07_revoked_key_counts_for_nothing_within_seconds(
     revoked = create(stack, PID)
     token = revoked.sign()
     assert send(stack, token).status_code == 200
-    done(stack, "signing", "revoke", revoked.kid, "--project", PID, "--yes")
+    done(stack, "signing", "revoke", revoked.kid, "--yes")
     until(lambda: send(stack, token).status_code == 401)
     assert send(stack, key.sign()).status_code == 200
     client = sdk(key=revoked.text, kid=revoked.kid, tenant_id=key.tid, project_id=key.pid)
