@@ -13,8 +13,10 @@ import pytest
 from behest import Behest
 
 from tests.provider import FakeProvider
-from tests.stack.admin import Admin
-from tests.stack.conftest import Stack, start
+from tests.stack.admin import Admin, bearer
+from tests.stack.conftest import ORIGIN, Stack, ask, start
+from weir.identity import tokens
+from weir.identity.keyring import KeyRing
 
 WAITS_FOR_SIGNING = pytest.mark.skip(reason="there is no `weir signing create` yet")
 WAITS_FOR_THREADS = pytest.mark.skip(reason="there is no GET /v1/threads yet")
@@ -81,3 +83,36 @@ def sdk(stack: Stack) -> Iterator[Sdk]:
 @pytest.fixture
 def behest(sdk: Sdk) -> Behest:
     return sdk()
+
+
+@pytest.fixture(scope="session")
+def limited(admin: Admin) -> str:
+    """The API key of a project with the built-in tiers."""
+    admin.project("vectors", origins=[ORIGIN], default_model="fake-large", limits={"rpm": None})
+    return admin.key("vectors")
+
+
+def expired(stack: Stack, uid: str = "u_1") -> str:
+    """A token that was good until a minute ago: signed with the stack's own key."""
+    secret = stack.aws("secretsmanager").get_secret_value(
+        SecretId=stack.outputs()["SigningKeySecretArn"]
+    )
+    tid = stack.env["BEHEST_TENANT_ID"]
+    return tokens.mint(
+        KeyRing.from_secret(secret["SecretString"]).current,
+        issuer=f"urn:weir:{tid}",
+        tid=tid,
+        pid=stack.env["BEHEST_PROJECT_ID"],
+        uid=uid,
+        role="user",
+        ttl_s=60,
+        tier=None,
+        session_id="s",
+        jti="j",
+        now=int(time.time()) - 120,
+    ).value
+
+
+def chat(stack: Stack, token: str, headers: dict[str, str] | None = None, **more: Any) -> Any:
+    named = bearer(token) | (headers or {})
+    return stack.http.post(CHAT, headers=named, json=ask(**more))

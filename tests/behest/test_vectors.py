@@ -1,60 +1,23 @@
 """The conformance vectors of the contract (contracts/behest.md, section 23), over HTTP.
 
 Vector 6, the OpenAI SDKs with a token, is in tests/clients and tests/stack/test_openai_sdk.py;
-vector 7 is in test_signing.py, vector 8 in test_threads.py. Most say it with the published client.
+vector 7 is in test_signing.py, 8 in test_threads.py, 11 and 12 in test_pages.py, 13 in
+test_errors.py. Most say it with the published client.
 """
 
-import json
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import behest as published
-import httpx
 import pytest
 from behest import Behest
-from behest import errors as legacy
-from openai import OpenAI
 
-from tests.behest.conftest import CHAT, HELLO, Sdk, until
-from tests.stack.admin import UNLIMITED, Admin, bearer
-from tests.stack.conftest import ORIGIN, Stack, ask, envelope
-from weir.identity import tokens
-from weir.identity.keyring import KeyRing
+from tests.behest.conftest import CHAT, HELLO, Sdk, chat, until
+from tests.stack.admin import Admin, bearer
+from tests.stack.conftest import Stack, ask, envelope
 
 CLAIMS = ["tid", "pid", "uid", "role", "scp", "iss", "aud", "iat", "nbf", "exp", "jti", "sid"]
-STAINLESS = (
-    "x-stainless-arch,x-stainless-lang,x-stainless-os,x-stainless-package-version,"
-    "x-stainless-retry-count,x-stainless-runtime,x-stainless-runtime-version,x-stainless-timeout"
-)
-FETCHED_BEFORE_S = 60
-
-
-def expired(stack: Stack, uid: str = "u_1") -> str:
-    """A token that was good until a minute ago: signed with the stack's own key."""
-    secret = stack.aws("secretsmanager").get_secret_value(
-        SecretId=stack.outputs()["SigningKeySecretArn"]
-    )
-    tid = stack.env["BEHEST_TENANT_ID"]
-    return tokens.mint(
-        KeyRing.from_secret(secret["SecretString"]).current,
-        issuer=f"urn:weir:{tid}",
-        tid=tid,
-        pid=stack.env["BEHEST_PROJECT_ID"],
-        uid=uid,
-        role="user",
-        ttl_s=60,
-        tier=None,
-        session_id="s",
-        jti="j",
-        now=int(time.time()) - 120,
-    ).value
-
-
-def chat(stack: Stack, token: str, headers: dict[str, str] | None = None, **more: Any) -> Any:
-    named = bearer(token) | (headers or {})
-    return stack.http.post(CHAT, headers=named, json=ask(**more))
-
 
 # ---------------------------------------------------------------- 1 to 3: mint
 
@@ -197,13 +160,6 @@ def test_vector_09_billing_has_the_guides_shape(stack: Stack, behest: Behest) ->
 # ---------------------------------------------------------------- 10: limits
 
 
-@pytest.fixture(scope="module")
-def limited(admin: Admin) -> str:
-    """The API key of a project with the built-in tiers."""
-    admin.project("vectors", origins=[ORIGIN], default_model="fake-large", limits={"rpm": None})
-    return admin.key("vectors")
-
-
 def test_vector_10_eleventh_request_in_a_minute_on_free_is_a_429(sdk: Sdk, limited: str) -> None:
     client = sdk(key=limited)
     token = client.auth.mint(user_id="fast", tier=1).token
@@ -239,226 +195,6 @@ def test_vector_10_over_the_days_tokens_is_a_402_with_limit_and_usage(
     assert told["limit"] == {"tokens_per_day": 60}
     assert 0 < told["usage"]["tokens_today"] <= 60
     assert refused.value.trace_id
-
-
-# ---------------------------------------------------------------- 11: CORS
-
-
-def preflight(stack: Stack, origin: str, path: str = CHAT) -> httpx.Response:
-    asked = f"authorization,content-type,x-session-id,x-thread-id,x-end-user-id,{STAINLESS}"
-    return stack.http.options(
-        path,
-        headers={
-            "Origin": origin,
-            "Access-Control-Request-Method": "POST",
-            "Access-Control-Request-Headers": asked,
-        },
-    )
-
-
-@pytest.mark.parametrize("path", [CHAT, "/v1/auth/mint", "/v1/usage", "/v1/models"])
-def test_vector_11_preflight_of_an_allowed_origin_allows_every_header_of_the_sdks(
-    stack: Stack, path: str
-) -> None:
-    reply = preflight(stack, ORIGIN, path)
-    assert reply.status_code == 204
-    assert reply.headers["access-control-allow-origin"] == ORIGIN
-    allowed = reply.headers["access-control-allow-headers"].lower().replace(" ", "").split(",")
-    assert {*STAINLESS.split(","), "authorization", "x-session-id", "x-thread-id"} <= set(allowed)
-
-
-@pytest.mark.parametrize(
-    "origin",
-    [
-        "https://evil.example",
-        "http://localhost:5174",
-        f"{ORIGIN}/",
-        ORIGIN.replace("http://", "https://"),
-    ],
-)
-def test_vector_11_other_origin_gets_no_permission(stack: Stack, origin: str) -> None:
-    assert "access-control-allow-origin" not in preflight(stack, origin).headers
-
-
-def test_vector_11_page_can_read_every_refusal_and_when_to_come_back(
-    stack: Stack, admin: Admin, sdk: Sdk, limited: str
-) -> None:
-    client = sdk(key=limited)
-    admin("PUT", "projects/vectors/tiers/one-a-day", {"requests_per_day": 1})
-    admin("PUT", "projects/vectors/tiers/one-a-minute", {"rpm": 1})
-    until(lambda: _mints(client, "one-a-minute"))
-    seen = {401: chat(stack, "a.b.c", {"Origin": ORIGIN})}
-    for tier in ("one-a-day", "one-a-minute"):
-        token = client.auth.mint(user_id=tier, tier=tier).token
-        for _ in range(3):  # a minute may end between two
-            reply = chat(stack, token, {"Origin": ORIGIN})
-            if reply.status_code != 200:
-                seen[reply.status_code] = reply
-    assert seen.keys() == {401, 402, 429}
-    for reply in seen.values():
-        assert reply.headers["access-control-allow-origin"] == ORIGIN
-        exposed = reply.headers["access-control-expose-headers"].lower()
-        for name in ("retry-after", "x-trace-id", "x-request-id", "x-should-retry"):
-            assert name in exposed
-    assert seen[429].headers["retry-after"].isdigit()
-    assert seen[402].headers["x-should-retry"] == "false"
-
-
-def _mints(client: Behest, tier: Any) -> bool:
-    try:
-        return bool(client.auth.mint(user_id="u", tier=tier).token)
-    except published.BehestBadRequestError:
-        return False
-
-
-# ---------------------------------------------------------------- 12: a page
-
-
-class TokenCache:
-    """What @behest/react does: keeps the app's token until a minute before its end, and after a 401
-    fetches one more, once (contract, section 11.5).
-    """
-
-    def __init__(self, stack: Stack, session: str, first: dict[str, Any]) -> None:
-        self.stack, self.session, self.kept, self.fetched = stack, session, first, 0
-
-    def token(self) -> str:
-        if self.kept["expiresAt"] - time.time() < FETCHED_BEFORE_S:
-            self.fetch()
-        return str(self.kept["token"])
-
-    def fetch(self) -> None:
-        reply = self.stack.http.post("/api/behest/token", headers=bearer(self.session, ORIGIN))
-        assert reply.status_code == 200, reply.text
-        self.kept = reply.json()
-        self.fetched += 1
-        assert isinstance(self.kept["token"], str)
-        assert isinstance(self.kept["sessionId"], str)
-        for name in ("ttl", "expiresAt"):
-            assert isinstance(self.kept[name], int)
-
-    def stream(self) -> str:
-        for attempt in (1, 2):
-            with OpenAI(
-                api_key=self.token(),
-                base_url=f"{self.stack.env['BEHEST_BASE_URL']}/v1",
-                default_headers={"Origin": ORIGIN, "X-Session-Id": self.kept["sessionId"]},
-                max_retries=0,
-            ) as client:
-                try:
-                    chunks = client.chat.completions.create(
-                        model="", stream=True, **ask({"text": "ok", "chunks": 1})
-                    )
-                    return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
-                except Exception as error:
-                    if attempt == 2 or getattr(error, "status_code", None) != 401:
-                        raise
-                    self.fetch()
-        raise AssertionError
-
-
-@pytest.mark.parametrize("says_so", [True, False], ids=["known to be old", "believed to be new"])
-def test_vector_12_page_with_an_expired_token_fetches_one_and_streams(
-    stack: Stack, says_so: bool
-) -> None:
-    old = {
-        "token": expired(stack),
-        "sessionId": "s",
-        "ttl": 60,
-        "expiresAt": int(time.time()) + (-60 if says_so else 600),
-    }
-    cache = TokenCache(stack, stack.sign_in()["IdToken"], old)
-    assert cache.stream() == "ok"
-    assert cache.fetched == 1
-    assert cache.stream() == "ok"
-    assert cache.fetched == 1
-
-
-# ---------------------------------------------------------------- 13: the legacy parser
-
-
-@pytest.fixture(scope="module")
-def refusals(stack: Stack, admin: Admin) -> dict[str, httpx.Response]:
-    """One of each status that this gateway answers."""
-    token = str(stack.mint()["token"])
-    admin.project("refused", default_model="fake-large", **UNLIMITED)
-    key = admin.key("refused")
-    admin("PUT", "projects/refused/tiers/max", {"requests_per_day": 0})
-    admin("PUT", "projects/refused/tiers/free", {"rpm": 0})
-
-    def of_tier(tier: str) -> httpx.Response:
-        minted = stack.http.post(
-            "/v1/auth/mint", headers=bearer(key), json={"user_id": "u", "tier": tier}
-        )
-        refused: httpx.Response = chat(stack, minted.json()["token"])
-        return refused
-
-    return {
-        "400": chat(stack, token, model="gpt-9"),
-        "401": chat(stack, "a.b.c"),
-        "401 expired": chat(stack, expired(stack)),
-        "402": of_tier("max"),
-        "403": stack.http.post("/v1/auth/mint", headers=bearer(key, ORIGIN), json={"user_id": "u"}),
-        "404": stack.http.get("/v1/nothing", headers=bearer(token)),
-        "429": of_tier("free"),
-        "502": stack.http.post(
-            CHAT, headers=bearer(token), json=ask({"do": "fail", "status": 500})
-        ),
-    }
-
-
-@pytest.mark.parametrize(
-    ("refusal", "kind", "code"),
-    [
-        ("400", legacy.ValidationError, "validation_error"),
-        ("401", legacy.AuthenticationError, "invalid_token"),
-        ("401 expired", legacy.TokenExpiredError, "token_expired"),
-        ("402", legacy.BehestError, "budget_exceeded"),
-        ("403", legacy.BehestError, "api_key_in_browser"),
-        ("404", legacy.BehestError, "not_found"),
-        ("429", legacy.RateLimitError, "rate_limit_exceeded"),
-        ("502", legacy.ServerError, "upstream_error"),
-    ],
-)
-def test_vector_13_legacy_parser_makes_the_right_error_of_each_body(
-    refusals: dict[str, httpx.Response],
-    refusal: str,
-    kind: type[legacy.BehestError],
-    code: str,
-) -> None:
-    told = legacy.parse_error_response(refusals[refusal])
-    assert type(told) is kind
-    assert (told.status, told.code) == (int(refusal[:3]), code)
-    assert told.request_id
-    assert str(told) == refusals[refusal].json()["error"]["message"]
-
-
-@pytest.mark.parametrize(
-    ("refusal", "kind", "code"),
-    [
-        ("400", published.BehestBadRequestError, "validation_error"),
-        ("401", published.BehestAuthError, "invalid_token"),
-        ("401 expired", published.BehestAuthError, "invalid_token"),
-        ("402", published.BehestQuotaError, "quota_exceeded"),
-        ("403", published.BehestAuthError, "api_key_in_browser"),
-        ("404", published.BehestError, "not_found"),
-        ("429", published.BehestRateLimitError, "rate_limited"),
-        ("502", published.BehestServerError, "upstream_error"),
-    ],
-)
-def test_vector_13_todays_parser_makes_the_right_error_of_each_body(
-    refusals: dict[str, httpx.Response],
-    refusal: str,
-    kind: type[published.BehestError],
-    code: str,
-) -> None:
-    reply = refusals[refusal]
-    told = published.classify_http_error(
-        reply.status_code, headers=dict(reply.headers), body=json.loads(reply.content)
-    )
-    assert type(told) is kind
-    assert told.code == code
-    assert told.trace_id == reply.headers["x-trace-id"]
 
 
 # ---------------------------------------------------------------- 14: spoofed headers

@@ -152,11 +152,17 @@ def test_no_answer_is_undocumented(apart: Stack, admin: Admin, tmp_path: Path) -
     nothing_failed(apart)
 
 
+# Not `stateful` with what is there: having made a project, schemathesis looks for a tier in it, but
+# must look in `default`, where it has deleted that tier, and takes it for lost (ST302).
 @pytest.mark.long
-@pytest.mark.parametrize("there", ["", THERE], ids=["unknown", "known"])
+@pytest.mark.parametrize(
+    ("phases", "there"),
+    [("examples,coverage,fuzzing,stateful", ""), ("examples,coverage,fuzzing", THERE)],
+    ids=["unknown", "known"],
+)
 def test_no_answer_of_many_is_undocumented(
-    apart: Stack, admin: Admin, tmp_path: Path, there: str
+    apart: Stack, admin: Admin, tmp_path: Path, phases: str, there: str
 ) -> None:
-    phases = ("--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "100")
-    tried(apart, admin, tmp_path / "deep", *phases, there=there)
+    how = ("--phases", phases, "--max-examples", "100")
+    tried(apart, admin, tmp_path / "deep", *how, there=there)
     nothing_failed(apart)
