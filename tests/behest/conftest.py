@@ -1,7 +1,4 @@
-"""The running stack as Behest's published clients meet it: behest-ai 1.5.0b1 from PyPI, unmodified.
-
-What a test waits for is marked with `WAITS_FOR_…`: each such mark goes when what it names is there.
-"""
+"""The running stack as Behest's published clients meet it: behest-ai 1.5.0b1 from PyPI, unmodified."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,9 +14,6 @@ from tests.stack.admin import Admin, bearer
 from tests.stack.conftest import ORIGIN, Stack, ask, start
 from weir.identity import tokens
 from weir.identity.keyring import KeyRing
-
-WAITS_FOR_SIGNING = pytest.mark.skip(reason="there is no `weir signing create` yet")
-WAITS_FOR_THREADS = pytest.mark.skip(reason="there is no GET /v1/threads yet")
 
 CHAT = "/v1/chat/completions"
 HELLO: list[Any] = [{"role": "user", "content": "hi"}]

@@ -21,12 +21,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from tests.behest.conftest import CHAT, HELLO, WAITS_FOR_SIGNING, Sdk, until
+from tests.behest.conftest import CHAT, HELLO, Sdk, until
 from tests.stack.admin import UNLIMITED, Admin, bearer
 from tests.stack.conftest import Stack, ask
 from tests.stack.test_cli import done, told
-
-pytestmark = WAITS_FOR_SIGNING
 
 PID = "signing-shop"
 OTHER = "signing-other"

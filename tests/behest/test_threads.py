@@ -8,11 +8,9 @@ import behest as published
 import pytest
 from behest import Behest
 
-from tests.behest.conftest import CHAT, WAITS_FOR_THREADS, until
+from tests.behest.conftest import CHAT, until
 from tests.stack.admin import bearer
 from tests.stack.conftest import Stack
-
-pytestmark = WAITS_FOR_THREADS
 
 
 def say(stack: Stack, token: str, thread: str, *texts: str) -> None:
