@@ -1,4 +1,4 @@
-"""The running stack as Behest's published clients meet it: behest-ai 1.5.0b1 from PyPI, unmodified."""
+"""The running stack as Behest's published clients meet it: behest-ai 1.5.0b1, unmodified."""
 
 import time
 from collections.abc import Callable, Iterator
