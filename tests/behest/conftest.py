@@ -46,11 +46,7 @@ def provider() -> Iterator[FakeProvider]:
 def stack(provider: FakeProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with start(
         tmp_path_factory.mktemp("behest"),
-        UPSTREAM_BASE_URL=provider.url,
-        UPSTREAM_MODEL="fake-large",
-        UPSTREAM_API_KEY="provider-secret-key",
-        UPSTREAM_PRICE_INPUT="1",
-        UPSTREAM_PRICE_OUTPUT="2",
+        upstream=provider.url,
         WEIR_PARAM_NextKeyMinimumAgeSeconds="0",
     ) as running:
         yield running

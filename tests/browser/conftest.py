@@ -66,11 +66,7 @@ def stack(provider: FakeProvider, tmp_path_factory: pytest.TempPathFactory) -> I
         tmp_path_factory.mktemp("browser"),
         HEADLESS="0",
         PAGE_PORT="0",
-        UPSTREAM_BASE_URL=provider.url,
-        UPSTREAM_MODEL="fake-large",
-        UPSTREAM_API_KEY="provider-secret-key",
-        UPSTREAM_PRICE_INPUT="1",
-        UPSTREAM_PRICE_OUTPUT="2",
+        upstream=provider.url,
         WEIR_PARAM_NextKeyMinimumAgeSeconds="0",
     ) as running:
         assert httpx.get(running.env["ALLOWED_ORIGIN"]).status_code == 200, "no page is served"

@@ -96,14 +96,19 @@ def lift_limits(stack: Stack) -> None:
 
 
 @contextlib.contextmanager
-def start(directory: Path, *, limited: bool = False, **settings: str) -> Iterator[Stack]:
-    """The running stack; ends it as Ctrl-C's SIGTERM would. `limited`: as the project is made."""
+def start(
+    directory: Path, *, limited: bool = False, upstream: str | None = None, **settings: str
+) -> Iterator[Stack]:
+    """The running stack; ends it as Ctrl-C's SIGTERM would. `limited`: as the project is made.
+    `upstream` is the address of the only provider.
+    """
     environment = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("AWS_", "UPSTREAM_", "WEIR_"))
     }
-    environment |= {"PORT": "0", "HEADLESS": "1", "WEIR_LOCAL_DIR": str(directory), **settings}
+    environment |= {"PORT": "0", "HEADLESS": "1", "WEIR_LOCAL_DIR": str(directory)}
+    environment |= {**(upstream_at(upstream) if upstream else {}), **settings}
     with subprocess.Popen(
         [sys.executable, "-m", "local"],
         cwd=ROOT,
@@ -133,6 +138,17 @@ def start(directory: Path, *, limited: bool = False, **settings: str) -> Iterato
             process.communicate(timeout=10)
 
 
+def upstream_at(url: str) -> dict[str, str]:
+    """Return the settings of a stack whose only upstream is the fake provider."""
+    return {
+        "UPSTREAM_BASE_URL": url,
+        "UPSTREAM_MODEL": "fake-large",
+        "UPSTREAM_API_KEY": "provider-secret-key",
+        "UPSTREAM_PRICE_INPUT": "1",
+        "UPSTREAM_PRICE_OUTPUT": "2",
+    }
+
+
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Of an embedded AWS with nothing in it."""
@@ -159,11 +175,7 @@ def provider() -> Iterator[FakeProvider]:
 def stack(provider: FakeProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with start(
         tmp_path_factory.mktemp("stack"),
-        UPSTREAM_BASE_URL=provider.url,
-        UPSTREAM_MODEL="fake-large",
-        UPSTREAM_API_KEY="provider-secret-key",
-        UPSTREAM_PRICE_INPUT="1",
-        UPSTREAM_PRICE_OUTPUT="2",
+        upstream=provider.url,
         WEIR_PARAM_NextKeyMinimumAgeSeconds="0",
     ) as running:
         yield running

@@ -25,11 +25,7 @@ def proxy(provider: FakeProvider) -> FaultProxy:
 def faulty(proxy: FaultProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with start(
         tmp_path_factory.mktemp("faulty"),
-        UPSTREAM_BASE_URL=proxy.url,
-        UPSTREAM_MODEL="fake-large",
-        UPSTREAM_API_KEY="provider-secret-key",
-        UPSTREAM_PRICE_INPUT="1",
-        UPSTREAM_PRICE_OUTPUT="2",
+        upstream=proxy.url,
     ) as running:
         yield running
 

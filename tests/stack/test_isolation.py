@@ -59,11 +59,7 @@ def two(provider: FakeProvider, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """
     with start(
         tmp_path_factory.mktemp("two"),
-        UPSTREAM_BASE_URL=provider.url,
-        UPSTREAM_MODEL="fake-large",
-        UPSTREAM_API_KEY="provider-secret-key",
-        UPSTREAM_PRICE_INPUT="1",
-        UPSTREAM_PRICE_OUTPUT="2",
+        upstream=provider.url,
     ) as stack:
         admin = Admin(stack)
         upstream = {"kind": "openai", "base_url": provider.url}

@@ -27,11 +27,7 @@ ROTATE_EVERY_S = 1.0
 def quick(provider: FakeProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with start(
         tmp_path_factory.mktemp("ring"),
-        UPSTREAM_BASE_URL=provider.url,
-        UPSTREAM_MODEL="fake-large",
-        UPSTREAM_API_KEY="provider-secret-key",
-        UPSTREAM_PRICE_INPUT="1",
-        UPSTREAM_PRICE_OUTPUT="2",
+        upstream=provider.url,
         WEIR_PARAM_NextKeyMinimumAgeSeconds="0",
         WEIR_ENV_KEYS_CACHED_S="1",
         WEIR_ENV_UNKNOWN_KID_EVERY_S="1",

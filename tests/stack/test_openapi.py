@@ -89,11 +89,7 @@ def apart(provider: FakeProvider, tmp_path_factory: pytest.TempPathFactory) -> I
     """A stack that may be turned upside down."""
     with start(
         tmp_path_factory.mktemp("fuzzed"),
-        UPSTREAM_BASE_URL=provider.url,
-        UPSTREAM_MODEL="fake-large",
-        UPSTREAM_API_KEY="provider-secret-key",
-        UPSTREAM_PRICE_INPUT="1",
-        UPSTREAM_PRICE_OUTPUT="2",
+        upstream=provider.url,
     ) as running:
         yield running
 

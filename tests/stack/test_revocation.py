@@ -62,11 +62,7 @@ class World:
 def world(provider: FakeProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with start(
         tmp_path_factory.mktemp("revocation"),
-        UPSTREAM_BASE_URL=provider.url,
-        UPSTREAM_MODEL="fake-large",
-        UPSTREAM_API_KEY="provider-secret-key",
-        UPSTREAM_PRICE_INPUT="1",
-        UPSTREAM_PRICE_OUTPUT="2",
+        upstream=provider.url,
     ) as stack:
         admin = Admin(stack)
         default = admin("GET", "projects/default")["default_model"]
