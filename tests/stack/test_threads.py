@@ -200,7 +200,7 @@ def test_deleted_thread_is_gone_and_its_name_begins_anew(jo: User) -> None:
     jo.send("DELETE", "threads/t1", 204)
     assert jo.say("again", "t1") == on_the_wire("again")
     assert jo.texts("t1") == ["again", "Hello!"]
-    assert of(jo, "THREAD#") == 2
+    assert of(jo, "TURN#") == 2
 
 
 @pytest.mark.parametrize(
@@ -381,7 +381,7 @@ def test_thread_of_2000_turns_is_continued_with_one_read_and_one_write(
 def fill(user: User, thread: str, turns: int) -> None:
     """With turns that are older than the one that is there, as they would be stored."""
     client, name = table(user.place.stack)
-    items = of_items(user, "THREAD#")
+    items = of_items(user, "TURN#")
     (turn,) = [item for item in items if not item["sk"]["S"].endswith("RECORD")]
     (record,) = [item for item in items if item["sk"]["S"].endswith("RECORD")]
     prefix, at_ms = turn["sk"]["S"].rsplit("#", 3)[0], int(turn["sk"]["S"].split("#")[2])
@@ -478,7 +478,7 @@ def test_two_tabs_at_once_lose_no_message(jo: User, place: Place) -> None:
     ]
     (thread,) = jo.get("threads")
     assert (thread["messages_count"], len(texts)) == (2 * count + 2, 2 * count + 2)
-    assert of(jo, "THREADS#") == 1
+    assert of(jo, "THREAD#") == 1
     assert all(asked != "Hello!" for asked in texts[::2]), "a turn stays together"
 
 
@@ -560,7 +560,7 @@ def test_all_threads_are_deleted_only_if_it_is_said(jo: User) -> None:
 def test_operator_who_erases_a_user_erases_their_threads(jo: User, place: Place) -> None:
     jo.say("hi", "t1")
     removed = place.admin("POST", f"projects/{jo.pid}/users/erase", {"user_id": jo.uid})["removed"]
-    assert removed == {"thread": 2, "threads": 1}
+    assert removed == {"turn": 1, "thread": 1}
     assert jo.get("threads") == []
 
 
