@@ -46,7 +46,8 @@ def erase_user(console: Console, asked: argparse.Namespace) -> None:
     )
     removed = console.operator.erase_user(pid, user_id)
     told = ", ".join(
-        f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in sorted(removed.items())
+        f"{count} {kind.replace('_', ' ')}{'' if count == 1 else 's'}"
+        for kind, count in sorted(removed.items())
     )
     console.show(
         {"removed": removed},

@@ -4,12 +4,12 @@ The chat function's store is behind a proxy, which counts its calls and lets som
 """
 
 import base64
+import functools
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -200,7 +200,7 @@ def test_deleted_thread_is_gone_and_its_name_begins_anew(jo: User) -> None:
     jo.send("DELETE", "threads/t1", 204)
     assert jo.say("again", "t1") == on_the_wire("again")
     assert jo.texts("t1") == ["again", "Hello!"]
-    assert of(jo, "THREAD#") == 2
+    assert of(jo, "TURN#") == 2
 
 
 @pytest.mark.parametrize(
@@ -381,7 +381,7 @@ def test_thread_of_2000_turns_is_continued_with_one_read_and_one_write(
 def fill(user: User, thread: str, turns: int) -> None:
     """With turns that are older than the one that is there, as they would be stored."""
     client, name = table(user.place.stack)
-    items = of_items(user, "THREAD#")
+    items = of_items(user, "TURN#")
     (turn,) = [item for item in items if not item["sk"]["S"].endswith("RECORD")]
     (record,) = [item for item in items if item["sk"]["S"].endswith("RECORD")]
     prefix, at_ms = turn["sk"]["S"].rsplit("#", 3)[0], int(turn["sk"]["S"].split("#")[2])
@@ -423,13 +423,12 @@ def test_write_that_fails_changes_neither_answer_nor_charge(jo: User, place: Pla
     def delete() -> None:
         jo.send("DELETE", "threads/t1", 204)
 
-    happenings: list[Callable[[], None]] = [
-        lambda: lose(place, "TransactWriteItems"),
-        lambda: place.proxy.before("TransactWriteItems", delete),
-    ]
-    for happens in happenings:
-        happens()
-        reply = jo.chat("second", "t1", stream=True)
+    for deleted in (False, True):
+        if deleted:
+            place.proxy.before("TransactWriteItems", delete)
+        else:
+            lose(place, "TransactWriteItems")
+        reply = jo.chat("a-canary", "t1", stream=True)
         assert reply.status_code == 200
         assert reply.text.endswith("data: [DONE]\n\n")
     place.proxy.quiet()
@@ -439,7 +438,7 @@ def test_write_that_fails_changes_neither_answer_nor_charge(jo: User, place: Pla
     log = place.stack.log("ChatFunction")
     assert '"TurnsNotKept": 1' in log or '"TurnsNotKept":1' in log
     assert "the turn was not kept" in log
-    assert "second" not in log
+    assert "a-canary" not in log
 
 
 def lose(place: Place, kind: str) -> None:
@@ -479,7 +478,7 @@ def test_two_tabs_at_once_lose_no_message(jo: User, place: Place) -> None:
     ]
     (thread,) = jo.get("threads")
     assert (thread["messages_count"], len(texts)) == (2 * count + 2, 2 * count + 2)
-    assert of(jo, "THREADS#") == 1
+    assert of(jo, "THREAD#") == 1
     assert all(asked != "Hello!" for asked in texts[::2]), "a turn stays together"
 
 
@@ -561,7 +560,7 @@ def test_all_threads_are_deleted_only_if_it_is_said(jo: User) -> None:
 def test_operator_who_erases_a_user_erases_their_threads(jo: User, place: Place) -> None:
     jo.say("hi", "t1")
     removed = place.admin("POST", f"projects/{jo.pid}/users/erase", {"user_id": jo.uid})["removed"]
-    assert removed == {"thread": 2, "threads": 1}
+    assert removed == {"turn": 1, "thread": 1}
     assert jo.get("threads") == []
 
 
@@ -576,7 +575,7 @@ def test_openai_sdk_continues_a_thread_by_a_header(jo: User, place: Place) -> No
                 extra_headers={"X-Thread-Id": "t1"},
             )
             assert "".join(c.choices[0].delta.content or "" for c in stream)
-            soon(partial(_is_kept, jo, text))
+            soon(functools.partial(_is_kept, jo, text))
     assert jo.texts("t1")[::2] == ["first", "second"]
 
 

@@ -15,9 +15,9 @@ signing keys and audit entries in `codecs`. Standard library only: the preflight
     OVERRUNS              OVERRUNS     by candidate, the percent of its output cap to reserve
     PROJECTS              <pid>        record: a project
     SUBJECT#<pid>#<s>     SUBJECT      record: what is revoked of a subject, or that it is blocked
-    CONTENT#<pid>#<s>     THREAD#<h>#… a thread: RECORD, and <ms>#… for each turn
-    CONTENT#<pid>#<s>     THREADS#…    <ms>#<h>: a copy of its record, in the order of last use
-    CONTENT#<pid>#<s>     SESSION#<h># a turn of a session that is remembered; no record
+    CONTENT#<pid>#<s>     TURN#<h>#…   of a thread: <ms>#… each turn, RECORD its title and sums
+    CONTENT#<pid>#<s>     THREAD#<ms>… a copy of the record, in the order of last use; then <h>
+    CONTENT#<pid>#<s>     SESSION_TURN#<h>#… a turn of a session that is remembered
     LEDGER#<pid>#<s>      NOW          a subject's open requests; MINUTE#…, MONTH#… what it has used
     LEDGER#<pid>#<k>      …            the same of a project's k-th shard; no pid: of the tenant's
     LEDGER#<pid>#<a>      MINUTE#…     how many requests came from a network address in a minute
@@ -124,12 +124,15 @@ def minted(kid: str, hour: int) -> Key:
 
 
 def conversation(kind: str, name: str) -> str:
-    """Return what the sort keys of a thread or session begin with; `kind` is thread or session."""
+    """Return what the sort keys of the turns of a thread or session begin with; `kind` is thread or
+    session.
+    """
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{kind.upper()}#{digest}#"
+    return f"{_TURNS[kind]}{digest}#"
 
 
-THREADS = "THREADS#"
+_TURNS = {"thread": "TURN#", "session": "SESSION_TURN#"}
+THREADS = "THREAD#"  # the list
 RECORD_OF_A_THREAD = "RECORD"  # sorts behind the turns, whose keys begin with a digit
 
 

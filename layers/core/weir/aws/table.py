@@ -292,7 +292,13 @@ class Table:
                 {"DeleteRequest": {"Key": key.item()}} for key in keys[start : start + _WRITE_BATCH]
             ]
             until_nothing_is_left(self._write_batch, {self._name: batch})
-        return dict(Counter(key.sk.partition("#")[0].lower() for key in keys))
+        return dict(
+            Counter(
+                key.sk.partition("#")[0].lower()
+                for key in keys
+                if not key.sk.endswith(f"#{items.RECORD_OF_A_THREAD}")
+            )
+        )
 
     # ------------------------------------------------------------ the calls
 
