@@ -31,8 +31,14 @@ MODULES = {
     "revocation": [f"{UNIT}/test_revocation.py"],
     "ledger/rules": [f"{UNIT}/ledger", f"{UNIT}/aws/test_ledger.py"],
     "ledger/costs": [f"{UNIT}/ledger/test_costs.py", f"{UNIT}/chat/test_completion.py"],
-    "chat/relay": [f"{UNIT}/chat/test_relay.py", f"{UNIT}/chat/test_golden.py"],
-    "chat/completion": [f"{UNIT}/chat/test_completion.py"],
+    "chat/relay": [
+        *(f"{UNIT}/chat/test_relay{part}.py" for part in ("", "_bounds", "_outcome")),
+        f"{UNIT}/chat/test_golden.py",
+    ],
+    "chat/completion": [
+        f"{UNIT}/chat/test_completion.py",
+        f"{UNIT}/chat/test_question_to_the_ledger.py",
+    ],
     "web/origins": [f"{UNIT}/web/test_origins.py"],
 }
 COUNT = os.environ.get("MUTANTS", "10")

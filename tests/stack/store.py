@@ -97,6 +97,12 @@ class StoreProxy(ThreadingHTTPServer):
         """Once: another transaction is in the way of the next one of this kind."""
         self._conflicts.add(kind)
 
+    def forget(self) -> None:
+        """Let nothing happen that was to happen at a call that never came."""
+        self._before.clear()
+        self._after.clear()
+        self._conflicts.clear()
+
     def is_in_the_way(self, call: Call, number: int) -> bool:
         """`number` counts the transactions of a process."""
         if call.kind in self._conflicts:

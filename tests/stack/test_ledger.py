@@ -906,7 +906,13 @@ ROUTES: dict[tuple[str, str], tuple[str, bool]] = {
     ("GET", "/v1/billing/usage"): ("AccountFunction", False),
     ("GET", "/v1/models"): ("AccountFunction", False),
     ("GET", "/v1/models/{name+}"): ("AccountFunction", False),
+    ("GET", "/v1/threads"): ("AccountFunction", False),
+    ("DELETE", "/v1/threads"): ("AccountFunction", False),
+    ("GET", "/v1/threads/{id+}"): ("AccountFunction", False),
+    ("PATCH", "/v1/threads/{id+}"): ("AccountFunction", False),
+    ("DELETE", "/v1/threads/{id+}"): ("AccountFunction", False),
     ("POST", "/v1/auth/mint"): ("TokenFunction", False),
+    ("POST", "/v1/auth/revoke"): ("TokenFunction", False),
     ("POST", "/auth/v1/auth/mint"): ("TokenFunction", False),
     ("POST", "/api/behest/token"): ("TokenFunction", False),
     ("GET", "/.well-known/jwks.json"): ("TokenFunction", False),
@@ -957,7 +963,10 @@ def test_no_provider_is_asked_without_a_reservation(place: Place, stream: bool) 
     place.a.points["asked"] = lambda: held.append(len(place.books().reservations(who.pid)))
     how = steps({"point": "asked"}, *WORDS, *ENDING)
     body = ask(how if stream else {"do": "whole", "point": "asked"}, stream=stream)
-    names = {"id": "chatcmpl-1", "name+": "one", "proxy+": "chat/completions"}
+    names = {
+        **{"id": "chatcmpl-1", "id+": "t1", "name+": "one", "pid": "default"},
+        "proxy+": "chat/completions",
+    }
     for (method, path), (_, spends) in ROUTES.items():
         held.clear()
         place.stack.http.request(

@@ -88,7 +88,7 @@ def shop(stack: Stack) -> Shop:
     made = Shop(
         stack,
         admin,
-        {user: mint(stack, key, user) for user in ("ann", "bob")},
+        {user: mint(stack, key, user, role="user") for user in ("ann", "bob")},
         mint(stack, key, "boss", role="admin"),
         admin.key(PID, scopes=["api:read"]),
         key,
