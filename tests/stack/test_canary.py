@@ -495,7 +495,7 @@ def test_names_that_a_caller_gives_are_kept_as_usage_and_nowhere_else(left: Left
     counted = {"USAGE", "ROLLUP"}
     assert kept == {
         **dict.fromkeys(("tag", "sid"), counted),
-        **dict.fromkeys(("session", "thread"), {*counted, "CONTENT"}),
+        **{each: {*counted, "CONTENT"} for each in ("session", "thread")},
         "completion": {"USAGE"},
         "user": {*counted, "LEDGER", "CONTENT"},
     }
