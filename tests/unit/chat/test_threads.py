@@ -166,7 +166,7 @@ def test_request_with_the_id_of_the_last_one_is_the_same_request(thread: Thread)
     thread.ask([user("q2")], assistant("a2"), completion_id="mine")
     sent = thread.ask([user("q2")], assistant("a2 again"), completion_id="mine")
     assert sent == [*TWO, user("q2")]
-    assert thread.texts[-2:] == ["q2", "a2 again"]
+    assert thread.texts[-4:] == ["q1", "a1", "q2", "a2 again"]
     thread.ask([user("another")], assistant("a3"), completion_id="mine")
     assert thread.texts[-4:] == ["q2", "a2 again", "another", "a3"], "the id alone is not enough"
 
@@ -174,7 +174,7 @@ def test_request_with_the_id_of_the_last_one_is_the_same_request(thread: Thread)
 def test_request_that_a_library_sends_again_is_the_same_for_two_minutes(thread: Thread) -> None:
     thread.ask([user("q2")], assistant("a2"))
     thread.ask([user("q2")], assistant("a2 again"), is_retry=True)
-    assert thread.texts[-2:] == ["q2", "a2 again"]
+    assert thread.texts[-4:] == ["q1", "a1", "q2", "a2 again"]
     thread.ask([user("q2")], assistant("later"), is_retry=True, apart_ms=200_000)
     assert thread.texts[-4:] == ["q2", "a2 again", "q2", "later"]
 
@@ -185,7 +185,7 @@ def test_answer_that_was_broken_off_is_replaced_when_the_message_comes_again(
     thread.ask([user("q2")], assistant("a ha"), finish_reason=None)
     assert thread.turns[-1].finish_reason == "cancelled"
     thread.ask([user("q2")], assistant("a whole one"))
-    assert thread.texts[-2:] == ["q2", "a whole one"]
+    assert thread.texts[-4:] == ["q1", "a1", "q2", "a whole one"]
 
 
 def test_edited_history_is_believed_and_its_last_message_is_added(thread: Thread) -> None:
@@ -198,6 +198,26 @@ def test_edited_history_is_believed_and_its_last_message_is_added(thread: Thread
     follows = [*edited, assistant("b1"), user("q2")]
     assert thread.ask(follows, assistant("b2")) == follows
     assert thread.texts[-2:] == ["q2", "b2"]
+
+
+def test_another_answer_is_recognised_among_answers_that_are_all_the_same() -> None:
+    one, said = Thread(), [user("q0"), assistant("OK"), user("q1")]
+    one.ask(said[:1], assistant("OK"))
+    one.ask(said, assistant("OK"))
+    assert one.ask(said, assistant("fine")) == said
+    assert one.texts == ["q0", "OK", "q1", "fine"]
+
+
+def test_message_repeated_in_an_edited_history_is_a_new_one_and_another_answer_is_not(
+    thread: Thread,
+) -> None:
+    edited = [user("q0 edited"), TWO[1], user("go on")]
+    thread.ask(edited, assistant("b1"))
+    again = [*edited, assistant("b1"), user("go on")]
+    thread.ask(again, assistant("b2"))
+    assert thread.texts[-4:] == ["go on", "b1", "go on", "b2"]
+    thread.ask(again, assistant("b3"))
+    assert thread.texts[-4:] == ["go on", "b1", "go on", "b3"]
 
 
 def test_tools_are_kept_once_and_sent_with_their_calls(thread: Thread) -> None:
@@ -316,7 +336,7 @@ def test_any_mixture_of_clients_leaves_each_message_once(
 
     for number, (step, style) in enumerate(steps, 1):
         request_id = f"id-{number}"
-        answer = assistant(f"a{number}")
+        answer = assistant("OK" if same else f"a{number}")
         if step in ("turn", "cut", "tools") or asked is None:
             new = [user("go on" if same and number > 1 and step == "turn" else f"q{number}")]
             before = said
