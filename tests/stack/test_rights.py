@@ -99,7 +99,7 @@ MAY = {
         "read provider keys",
     },
     "PreflightFunction": {"get", "put"},
-    "AccountFunction": {"get", "get many", "query", "put", "update"},
+    "AccountFunction": {"get", "get many", "query", "put", "update", "delete", "write many"},
     "AdminFunction": {
         "get",
         "get many",

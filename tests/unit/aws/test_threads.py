@@ -15,8 +15,8 @@ from weir.aws.conversations import Conversations
 from weir.aws.threads import Threads
 from weir.chat import completion, threads
 from weir.chat.masking import NOTHING_MASKED
+from weir.chat.replies import Reply
 from weir.chat.threads import Addition, Conversation
-from weir.chat.turns import Reply
 from weir.errors import BadRequest, NotFound, NotReady
 from weir.projects.project import Project
 

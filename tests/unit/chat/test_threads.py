@@ -1,5 +1,7 @@
 """What a request adds to a thread and what it continues, whatever style of client sends it."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +11,9 @@ from hypothesis import strategies as st
 
 from weir.chat import additions, history, threads, turns
 from weir.chat.masking import NOTHING_MASKED
+from weir.chat.replies import Reply
 from weir.chat.threads import Addition, Conversation, Merge
-from weir.chat.turns import Message, Reply, Turn
+from weir.chat.turns import Message, Turn
 
 AT_MS = 1_795_000_000_000
 
@@ -486,3 +489,12 @@ def test_turn_survives_its_item() -> None:
     turn = Turn(turns.turn_id(AT_MS, "r"), [user("\ud800é")], ["d"], model="m", usage={"a": 1.5})
     assert Turn.parse(turn.id, turn.text()) == turn
     assert replace(turn, replies=1).inputs == []
+
+
+def test_chat_that_names_no_thread_imports_nothing_of_them() -> None:
+    told = "import sys, weir.chat.completion, weir.chat.headers, weir.chat.records; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, check=True, text=True)
+    ours = {"threads", "turns", "history", "additions", "replies", "transcripts"}
+    imported = set(done.stdout.split())
+    assert "weir.chat.relay" in imported
+    assert not {f"weir.chat.{name}" for name in ours} & imported
