@@ -93,6 +93,11 @@ class StoreProxy(ThreadingHTTPServer):
         """Once, when the next call of this kind has been carried out and is not yet answered."""
         self._after[kind] = happens
 
+    def forget(self) -> None:
+        """What was to happen before or after a call and has not."""
+        self._before.clear()
+        self._after.clear()
+
     def conflict(self, kind: str) -> None:
         """Once: another transaction is in the way of the next one of this kind."""
         self._conflicts.add(kind)
