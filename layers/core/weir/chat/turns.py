@@ -70,21 +70,17 @@ class Turn:
 
     def text(self) -> str:
         """Return the JSON that is stored. All but the id, which is the item's key."""
-        return compact(
-            {
-                "messages": self.messages,
-                "digests": self.digests,
-                "replies": self.replies,
-                "completion_id": self.completion_id,
-                "model": self.model,
-                "finish_reason": self.finish_reason,
-                "usage": self.usage,
-            }
-        )
+        return compact({name: getattr(self, name) for name in _STORED})
 
     @classmethod
     def parse(cls, turn_id: str, text: str) -> "Turn":
-        return cls(turn_id, **json.loads(text))
+        """Read what `text` has written. Members that a later release has added are left out."""
+        stored = json.loads(text)
+        known = {name: stored[name] for name in _STORED if name in stored}
+        return cls(turn_id, **known)
+
+
+_STORED = tuple(Turn.__slots__[1:])
 
 
 def compact(value: Any) -> str:
@@ -173,7 +169,8 @@ def kept(message: Mapping[str, Any], *, tool_calls: bool = True) -> Message:
     """Return what is stored of a message: known members, with markers for what is too large."""
     content = message.get("content")
     if isinstance(content, list):
-        content = [_kept_part(part) for part in content if not _is_thought(part)]
+        # An empty list is refused by several providers.
+        content = [_kept_part(part) for part in content if not _is_thought(part)] or ""
     elif isinstance(content, str) and _size(content) > MOST_PART_BYTES:
         content = [_marker("text", content)]
     stored: Message = {"role": message.get("role"), "content": content}
