@@ -453,6 +453,7 @@ def test_read_that_fails_is_a_503_and_nothing_is_held(jo: User, place: Place) ->
     place.calls()
     lose(place, "Query")
     reply = jo.chat("second", "t1")
+    place.proxy.forget()
     envelope(reply, 503, "store_unavailable")
     assert "admit" not in place.calls()
     assert len(balanced(place.stack).rows(jo.pid, jo.uid)) == 1

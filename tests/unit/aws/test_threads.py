@@ -15,8 +15,8 @@ from weir.aws.conversations import Conversations
 from weir.aws.threads import Threads
 from weir.chat import completion, threads
 from weir.chat.masking import NOTHING_MASKED
+from weir.chat.replies import Reply
 from weir.chat.threads import Addition, Conversation
-from weir.chat.turns import Reply
 from weir.errors import BadRequest, NotFound, NotReady
 from weir.projects.project import Project
 
@@ -143,12 +143,15 @@ def test_two_requests_that_begin_a_thread_together_keep_both_turns(place: Place)
     assert place.texts()[::2] == ["left", "right"]
 
 
-def test_thread_that_was_deleted_while_it_was_answered_stays_so(place: Place) -> None:
+def test_thread_that_was_deleted_while_it_was_answered_stays_so(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
     place.say("first")
     read = place.read()
     place.threads().delete("t1", lambda: False)
     place.say("late", conversation=read)
     assert stored() == []
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_turns_that_a_deletion_did_not_reach_are_not_of_the_next_thread(place: Place) -> None:
@@ -163,6 +166,7 @@ def test_turns_that_a_deletion_did_not_reach_are_not_of_the_next_thread(place: P
     assert place.read().turns == []
     place.say("anew")
     assert place.texts() == ["anew", "answer"]
+    assert len(place.read().turns) == 1
     place.threads().delete("t1", lambda: False)
     assert stored() == []
 

@@ -11,6 +11,8 @@ from weir.chat import completion, relay
 from weir.chat.completion import BILLED, Billed, Chat, Running
 from weir.chat.masking import NOTHING_MASKED
 from weir.chat.outcome import Ending, Outcome, State
+from weir.chat.threads import Conversation
+from weir.chat.turns import Turn, digest, turn_id
 from weir.errors import BadRequest, NotReady, Refusal, UpstreamFailed, UpstreamRejected
 from weir.identity.tokens import Claims
 from weir.ledger.admission import Reservation
@@ -454,3 +456,60 @@ def test_single_token_that_a_provider_reports_is_believed() -> None:
     told = {"usage": usage, "usage_is_final": True, "content_bytes": 90, "content_chunks": 9}
     charge = ended(admitted(chat()), State.FINISHED, Ending.COMPLETED, **told)
     assert (charge.row["output_tokens"], charge.row["estimated"]) == (1, False)
+
+
+# ---------------------------------------------------------------- what a thread adds
+
+
+def continued(one: Chat, *, turns_kept: int, bytes_of_each: int) -> Chat:
+    """The same request in a thread with so many turns."""
+    kept = [
+        Turn(turn_id(AT_MS - 1000 + n, "r"), [user, answer], [digest(user), digest(answer)], 1)
+        for n in range(turns_kept)
+        for user in [{"role": "user", "content": f"{n:0{bytes_of_each}d}"}]
+        for answer in [{"role": "assistant", "content": f"a{n}"}]
+    ]
+    return completion.understood(
+        one.request,
+        one.claims,
+        one.snapshot,
+        {"messages": [{"role": "user", "content": "hi"}]},
+        subject=one.subject,
+        at_ms=AT_MS,
+        random_hex="00ff",
+        conversation=Conversation("thread", "t1", {}, 1, kept, True),
+    )
+
+
+def turns_sent(one: Chat) -> int:
+    messages = json.loads(one.asked.body_for(one.model.candidates[0], 1))["messages"]
+    return sum(message["role"] == "assistant" for message in messages)
+
+
+def test_history_is_held_and_charged_as_the_input_that_it_is() -> None:
+    alone, together = chat(), continued(chat(), turns_kept=3, bytes_of_each=500)
+    assert turns_sent(together) == 3
+    assert together.input_bound > alone.input_bound + 1_500
+    assert admitted(together).reservation.amounts.nano_usd >= (
+        admitted(alone).reservation.amounts.nano_usd + 1_500 * 100
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "sent"),
+    [
+        ({}, 8),  # 9,000 tokens are left of the context, about three bytes each
+        ({"tokens_per_day": 3_000}, 1),
+        ({"tpm": 2_100}, 1),
+        ({"tpm": 900}, 0),
+        ({"usd_per_month": 0.0009}, 1),
+    ],
+    ids=str,
+)
+def test_history_is_only_as_long_as_lets_the_request_be_admitted(
+    change: dict[str, Any], sent: int
+) -> None:
+    one = chat()
+    project = replace(one.snapshot.project, limits=Limits().overridden(change))
+    limited = replace(one, snapshot=replace(one.snapshot, project=project))
+    assert turns_sent(continued(limited, turns_kept=20, bytes_of_each=3_000)) == sent

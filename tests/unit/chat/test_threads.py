@@ -1,5 +1,7 @@
 """What a request adds to a thread and what it continues, whatever style of client sends it."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +11,9 @@ from hypothesis import strategies as st
 
 from weir.chat import additions, history, threads, turns
 from weir.chat.masking import NOTHING_MASKED
+from weir.chat.replies import Reply
 from weir.chat.threads import Addition, Conversation, Merge
-from weir.chat.turns import Message, Reply, Turn
+from weir.chat.turns import Message, Turn
 
 AT_MS = 1_795_000_000_000
 
@@ -166,7 +169,7 @@ def test_request_with_the_id_of_the_last_one_is_the_same_request(thread: Thread)
     thread.ask([user("q2")], assistant("a2"), completion_id="mine")
     sent = thread.ask([user("q2")], assistant("a2 again"), completion_id="mine")
     assert sent == [*TWO, user("q2")]
-    assert thread.texts[-2:] == ["q2", "a2 again"]
+    assert thread.texts[-4:] == ["q1", "a1", "q2", "a2 again"]
     thread.ask([user("another")], assistant("a3"), completion_id="mine")
     assert thread.texts[-4:] == ["q2", "a2 again", "another", "a3"], "the id alone is not enough"
 
@@ -174,7 +177,7 @@ def test_request_with_the_id_of_the_last_one_is_the_same_request(thread: Thread)
 def test_request_that_a_library_sends_again_is_the_same_for_two_minutes(thread: Thread) -> None:
     thread.ask([user("q2")], assistant("a2"))
     thread.ask([user("q2")], assistant("a2 again"), is_retry=True)
-    assert thread.texts[-2:] == ["q2", "a2 again"]
+    assert thread.texts[-4:] == ["q1", "a1", "q2", "a2 again"]
     thread.ask([user("q2")], assistant("later"), is_retry=True, apart_ms=200_000)
     assert thread.texts[-4:] == ["q2", "a2 again", "q2", "later"]
 
@@ -185,7 +188,7 @@ def test_answer_that_was_broken_off_is_replaced_when_the_message_comes_again(
     thread.ask([user("q2")], assistant("a ha"), finish_reason=None)
     assert thread.turns[-1].finish_reason == "cancelled"
     thread.ask([user("q2")], assistant("a whole one"))
-    assert thread.texts[-2:] == ["q2", "a whole one"]
+    assert thread.texts[-4:] == ["q1", "a1", "q2", "a whole one"]
 
 
 def test_edited_history_is_believed_and_its_last_message_is_added(thread: Thread) -> None:
@@ -198,6 +201,26 @@ def test_edited_history_is_believed_and_its_last_message_is_added(thread: Thread
     follows = [*edited, assistant("b1"), user("q2")]
     assert thread.ask(follows, assistant("b2")) == follows
     assert thread.texts[-2:] == ["q2", "b2"]
+
+
+def test_another_answer_is_recognised_among_answers_that_are_all_the_same() -> None:
+    one, said = Thread(), [user("q0"), assistant("OK"), user("q1")]
+    one.ask(said[:1], assistant("OK"))
+    one.ask(said, assistant("OK"))
+    assert one.ask(said, assistant("fine")) == said
+    assert one.texts == ["q0", "OK", "q1", "fine"]
+
+
+def test_message_repeated_in_an_edited_history_is_a_new_one_and_another_answer_is_not(
+    thread: Thread,
+) -> None:
+    edited = [user("q0 edited"), TWO[1], user("go on")]
+    thread.ask(edited, assistant("b1"))
+    again = [*edited, assistant("b1"), user("go on")]
+    thread.ask(again, assistant("b2"))
+    assert thread.texts[-4:] == ["go on", "b1", "go on", "b2"]
+    thread.ask(again, assistant("b3"))
+    assert thread.texts[-4:] == ["go on", "b1", "go on", "b3"]
 
 
 def test_tools_are_kept_once_and_sent_with_their_calls(thread: Thread) -> None:
@@ -287,12 +310,15 @@ STEPS = st.lists(
 )
 
 
-@given(steps=STEPS, window=st.sampled_from([3, 1_000]), same=st.booleans())
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=STEPS, how=st.sampled_from([(3, False), (1_000, False), (1_000, True)]))
+@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 def test_any_mixture_of_clients_leaves_each_message_once(
-    steps: list[tuple[str, str]], window: int, same: bool
+    steps: list[tuple[str, str]], how: tuple[int, bool]
 ) -> None:
-    """`said` is the conversation as its user sees it. `same`: some texts come again and again."""
+    """`said` is the conversation as its user sees it. `same`: some texts come again and again; what
+    is read then reaches back to where they began, or nobody could tell a new turn from an old one.
+    """
+    window, same = how
     one = Thread(window=window)
     said: list[Message] = []
     asked: tuple[list[Message], list[Message], str | None] | None = None
@@ -316,7 +342,7 @@ def test_any_mixture_of_clients_leaves_each_message_once(
 
     for number, (step, style) in enumerate(steps, 1):
         request_id = f"id-{number}"
-        answer = assistant(f"a{number}")
+        answer = assistant("OK" if same else f"a{number}")
         if step in ("turn", "cut", "tools") or asked is None:
             new = [user("go on" if same and number > 1 and step == "turn" else f"q{number}")]
             before = said
@@ -330,16 +356,16 @@ def test_any_mixture_of_clients_leaves_each_message_once(
             asked = (before, new, request_id)
         else:  # the last request comes once more, by its id or as a client that sends everything
             said = asked[0]
-            how: dict[str, Any] = {"completion_id": asked[2]}
+            names: dict[str, Any] = {"completion_id": asked[2]}
             if step == "again" and style != "newest" and len(said) > 0:
-                how = {"completion_id": f"{request_id}-again"}
-                asked = (asked[0], asked[1], how["completion_id"])
+                names = {"completion_id": f"{request_id}-again"}
+                asked = (asked[0], asked[1], names["completion_id"])
             ask(
                 asked[1],
                 "whole" if step == "again" and style != "newest" else style,
                 answer,
                 "stop",
-                **how,
+                **names,
             )
         assert one.messages == said
 
@@ -466,3 +492,12 @@ def test_turn_survives_its_item() -> None:
     turn = Turn(turns.turn_id(AT_MS, "r"), [user("\ud800é")], ["d"], model="m", usage={"a": 1.5})
     assert Turn.parse(turn.id, turn.text()) == turn
     assert replace(turn, replies=1).inputs == []
+
+
+def test_chat_that_names_no_thread_imports_nothing_of_them() -> None:
+    told = "import sys, weir.chat.completion, weir.chat.headers; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, check=True, text=True)
+    ours = {"threads", "turns", "history", "additions", "replies", "transcripts"}
+    imported = set(done.stdout.split())
+    assert "weir.chat.relay" in imported
+    assert not {f"weir.chat.{name}" for name in ours} & imported

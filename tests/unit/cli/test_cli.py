@@ -461,6 +461,8 @@ def test_project_takes_every_setting_and_gives_it_back(configured: Weir, tmp_pat
         *("--preview-origin", "https://*.a.example", "--model", "large"),
         *("--default-model", "large", "--system-prompt", f"@{tmp_path / 'prompt'}"),
         *("--allow-field", "top_k", "--allow-field", "guided_json"),
+        *("--memory-window", "7", "--retention-days", "0", "--memory-enabled"),
+        "--no-store-tool-calls",
     ]
     told = configured("projects", "update", "p", *flags, "--json").json()
     expected = {
@@ -471,12 +473,20 @@ def test_project_takes_every_setting_and_gives_it_back(configured: Weir, tmp_pat
         "default_model": "large",
         "system_prompt": "Be brief.\nBe kind.\n",
         "allowed_fields": ["guided_json", "top_k"],
+        "memory_window": 7,
+        "retention_days": 0,
+        "memory_enabled": True,
+        "store_tool_calls": False,
     }
     assert {name: told[name] for name in expected} == expected
+    assert "nothing is kept" in configured("projects", "show", "p").out
     back = ["--no-default-model", "--all-models", "--no-system-prompt", "--no-allowed-fields"]
+    back += ["--no-retention-days", "--no-memory-enabled", "--store-tool-calls"]
     told = configured("projects", "update", "p", *back, "--json").json()
     assert (told["models"], told["default_model"], told["system_prompt"]) == (None, None, None)
     assert (told["name"], told["allowed_fields"]) == ("Shop", [])
+    assert (told["retention_days"], told["memory_enabled"]) == (None, False)
+    assert "kept until they are deleted; at most 7" in configured("projects", "show", "p").out
     refused = configured("projects", "update", "p", "--allow-field", "service_tier")
     assert refused.code != 0
     assert "service_tier: cannot be allowed" in refused.err
@@ -814,13 +824,14 @@ def test_entry_of_the_trail_cannot_break_out_of_its_line(weir: Weir, fresh: Depl
 
 
 def test_erasing_says_what_was_removed_and_what_stays(configured: Weir, fresh: Deployment) -> None:
-    for sk in ("MESSAGE#1", "MESSAGE#2", "THREAD#1"):
+    turns = ("TURN#1#1", "TURN#1#2", "TURN#1#RECORD", "SESSION_TURN#1#1")
+    for sk in (*turns, "THREAD#1"):
         fresh.client("dynamodb").put_item(
             TableName="t", Item={"pk": {"S": "CONTENT#default#u#u_1"}, "sk": {"S": sk}}
         )
     answer = configured("erase-user", "u_1", "--yes")
     removed, stays = answer.out.splitlines()
-    assert removed.endswith("2 messages, 1 thread.")
+    assert removed.endswith("1 session turn, 1 thread, 2 turns.")
     assert all(word in stays for word in ("blocked", "audit trail", "logs"))
     assert "nothing was kept" in configured("erase-user", "u_1", "--yes").out
     again = configured("erase-user", "u_1", "--yes", "--json")

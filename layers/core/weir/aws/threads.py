@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from weir.aws import contention, items
 from weir.aws.contention import CONDITION_REASON, Busy
-from weir.aws.conversations import current, record_key, thread_parts, turn_of
 from weir.aws.items import Item, Key, Record
 from weir.aws.reading import until_nothing_is_left
 from weir.aws.store import Store
+from weir.aws.thread_items import current, record_key, thread_parts, turn_of
 from weir.chat import threads, transcripts
 from weir.chat.threads import THREAD
 from weir.errors import LedgerBusy, NotFound, NotReady

@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from weir.chat import transcripts, turns
+from weir.chat.replies import Reply
 from weir.chat.threads import Addition
-from weir.chat.turns import Reply, Turn
+from weir.chat.turns import Turn
 
 
 def added_turns(

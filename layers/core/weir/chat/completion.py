@@ -27,8 +27,8 @@ from weir.web.addresses import counted_as
 from weir.web.request import Request
 
 if TYPE_CHECKING:  # hardly any request needs them at run time: see `_continued`
+    from weir.chat.replies import Reply
     from weir.chat.threads import Addition, Conversation
-    from weir.chat.turns import Reply
 
 # After the longest answer its process is given up, and the sweeper settles for it.
 SWEPT_AFTER_S = 60
@@ -323,7 +323,7 @@ def relayed(
 def _answering(running: Running, cancelled: Callable[[], bool]) -> relay.Answering:
     chat, hear = running.chat, relay.unheard
     if chat.addition is not None:
-        from weir.chat.turns import Reply
+        from weir.chat.replies import Reply
 
         running.reply = Reply()
         hear = running.reply.hear

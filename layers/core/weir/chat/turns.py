@@ -16,9 +16,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from weir.chat.intake import Accumulator
-from weir.chat.masking import NOTHING_MASKED, Mask
-
 Message = dict[str, Any]
 
 MOST_PART_BYTES = 65_536
@@ -29,9 +26,9 @@ OMITTED = "omitted"  # the type of a part that is a marker
 SYSTEM = frozenset({"system", "developer"})
 COMPLETE = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 _TOOLS = frozenset({"tool", "function"})
-_CALLS = ("tool_calls", "function_call")
+CALLS = ("tool_calls", "function_call")
 # Members that a provider may want back with a tool call, and that a reader has no use for.
-_THOUGHT = ("extra_content", "reasoning_content", "reasoning", "reasoning_details")
+THOUGHT = ("extra_content", "reasoning_content", "reasoning", "reasoning_details")
 _TEXTS = ("content", "refusal", "name", "tool_call_id")
 _THINKING = frozenset({"thinking", "redacted_thinking", "reasoning"})
 
@@ -73,21 +70,17 @@ class Turn:
 
     def text(self) -> str:
         """Return the JSON that is stored. All but the id, which is the item's key."""
-        return compact(
-            {
-                "messages": self.messages,
-                "digests": self.digests,
-                "replies": self.replies,
-                "completion_id": self.completion_id,
-                "model": self.model,
-                "finish_reason": self.finish_reason,
-                "usage": self.usage,
-            }
-        )
+        return compact({name: getattr(self, name) for name in _STORED})
 
     @classmethod
     def parse(cls, turn_id: str, text: str) -> "Turn":
-        return cls(turn_id, **json.loads(text))
+        """Read what `text` has written. Members that a later release has added are left out."""
+        stored = json.loads(text)
+        known = {name: stored[name] for name in _STORED if name in stored}
+        return cls(turn_id, **known)
+
+
+_STORED = tuple(Turn.__slots__[1:])
 
 
 def compact(value: Any) -> str:
@@ -176,7 +169,8 @@ def kept(message: Mapping[str, Any], *, tool_calls: bool = True) -> Message:
     """Return what is stored of a message: known members, with markers for what is too large."""
     content = message.get("content")
     if isinstance(content, list):
-        content = [_kept_part(part) for part in content if not _is_thought(part)]
+        # An empty list is refused by several providers.
+        content = [_kept_part(part) for part in content if not _is_thought(part)] or ""
     elif isinstance(content, str) and _size(content) > MOST_PART_BYTES:
         content = [_marker("text", content)]
     stored: Message = {"role": message.get("role"), "content": content}
@@ -184,9 +178,9 @@ def kept(message: Mapping[str, Any], *, tool_calls: bool = True) -> Message:
         if isinstance(message.get(name), str):
             stored[name] = message[name]
     if tool_calls and calls_of(message):
-        for name in _CALLS + _THOUGHT:
+        for name in CALLS + THOUGHT:
             value = message.get(name)
-            if value is not None and (name in _CALLS or _size(compact(value)) <= MOST_PART_BYTES):
+            if value is not None and (name in CALLS or _size(compact(value)) <= MOST_PART_BYTES):
                 stored[name] = value
         if "tool_calls" in stored:
             stored["tool_calls"] = [_kept_call(call) for call in calls_of(message)]
@@ -269,59 +263,6 @@ def packed(messages: Sequence[Message]) -> list[int]:
 
 def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-
-
-# ---------------------------------------------------------------- the answer
-
-
-class Reply:
-    """The first choice of an answer, put together while it is relayed."""
-
-    def __init__(self) -> None:
-        self._texts: list[str] = []
-        self._rest = Accumulator()
-        self._message: Message | None = None  # of an answer that does not stream
-        self._mask = NOTHING_MASKED
-        self._heard = False
-        self.finish_reason: str | None = None
-
-    def hear(self, said: Mapping[str, Any], mask: Mask) -> None:
-        """Take in a chunk or a whole answer, in normal form. `mask` hides the provider's key."""
-        self._mask = mask
-        for choice in said["choices"]:
-            if choice["index"] != 0:
-                continue
-            self.finish_reason = choice.get("finish_reason") or self.finish_reason
-            self._heard = True
-            if "message" in choice:
-                self._message = choice["message"]
-                continue
-            delta = choice["delta"]
-            if isinstance(delta.get("content"), str):
-                self._texts.append(delta["content"])
-                delta = {name: value for name, value in delta.items() if name != "content"}
-            if delta:
-                chunk = {"model": "", "choices": [{"index": 0, "delta": delta}]}
-                self._rest.add(chunk)
-
-    def message(self) -> Message | None:
-        """Return what has been said so far; None if it is nothing. Of an answer that did not come
-        to its end only the text: a half tool call is of no use.
-        """
-        if not self._heard:
-            return None
-        message = self._message
-        if message is None:
-            choices = self._rest.completion()["choices"]
-            message = {**(choices[0]["message"] if choices else {})}
-            message["content"] = "".join(self._texts) or None
-        if self.finish_reason not in COMPLETE:
-            message = {n: v for n, v in message.items() if n not in _CALLS + _THOUGHT}
-        said = bool(message.get("content") or message.get("refusal") or calls_of(message))
-        if not said and self.finish_reason is None:
-            return None
-        masked: Message = self._mask.value({**message, "role": "assistant"})
-        return masked
 
 
 # Made once: json.dumps with arguments would make one for every message.
