@@ -93,6 +93,8 @@ def test_after_an_overrun_the_worst_case_would_have_been_enough(
 
 def test_overrun_is_bounded_and_says_nothing_of_free_output() -> None:
     assert costs.overrun(candidate(), 10, 100, 10 * 100 + 320 * 400) == 320
+    assert costs.overrun(candidate(), 10, 100, 10 * 100 + 100 * 400) == 100
+    assert costs.overrun(candidate(), 10, 100, 0) == 100
     assert costs.overrun(candidate(), 10, 100, 10**12) == 1_600
     assert costs.overrun(candidate(output=0), 10, 100, 10**12) == 100
 
