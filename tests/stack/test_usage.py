@@ -298,7 +298,7 @@ def test_key_that_cannot_read_or_that_a_page_holds_sees_nothing(shop: Shop) -> N
 
 
 def test_blocked_user_sees_nothing(shop: Shop) -> None:
-    token = mint(shop.stack, shop.mints, "cy")
+    token = mint(shop.stack, shop.mints, "cy", role="user")
     assert shop.usage(token)["total_requests"] == 0
     who = {"scope": "user", "project": PID, "user_id": "cy"}
     shop.admin("PUT", "kill-switches", {**who, "off": True}, 204)
