@@ -13,7 +13,7 @@ from weir.chat.masking import NOTHING_MASKED
 from weir.chat.outcome import Ending, Outcome, State
 from weir.chat.threads import Conversation
 from weir.chat.turns import Turn, digest, turn_id
-from weir.errors import BadRequest, NotReady, Refusal, UpstreamFailed, UpstreamRejected
+from weir.errors import BadRequest, Cancelled, NotReady, Refusal, UpstreamFailed, UpstreamRejected
 from weir.identity.tokens import Claims
 from weir.ledger.admission import Reservation
 from weir.projects.catalogue import Catalogue
@@ -513,3 +513,20 @@ def test_history_is_only_as_long_as_lets_the_request_be_admitted(
     project = replace(one.snapshot.project, limits=Limits().overridden(change))
     limited = replace(one, snapshot=replace(one.snapshot, project=project))
     assert turns_sent(continued(limited, turns_kept=20, bytes_of_each=3_000)) == sent
+
+
+def test_answer_that_was_cancelled_before_its_first_word_is_charged_as_stopped() -> None:
+    running = admitted(chat(max_tokens=100))
+    role = {"choices": [{"index": 0, "delta": {"role": "assistant"}}]}
+    settled: list[int] = []
+    frames = completion.relayed(
+        running,
+        relay.Timing(lambda: 0.0, 100),
+        open_upstream=lambda candidate, body: Says(b"data: %b\n\n" % json.dumps(role).encode()),
+        settle=lambda one: settled.append(completion.charge(one).row["nano_usd"]),
+        cancelled=lambda: True,
+    )
+    with pytest.raises(Cancelled):
+        next(frames)
+    assert (running.outcome.state, running.outcome.ending) == (State.BEGUN, Ending.STOPPED)
+    assert settled == [running.reservation.amounts.nano_usd]
