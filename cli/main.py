@@ -12,6 +12,7 @@ from weir.errors import NotFound, Refusal
 from . import (
     files,
     flags,
+    issuers,
     keys,
     limits,
     models,
@@ -31,6 +32,7 @@ _IN_ORDER = (
     status,
     projects,
     keys,
+    issuers,
     origins,
     limits,
     models,

@@ -31,6 +31,7 @@ BROWSER_ROUTES = {
     "/v1/auth/mint": "POST",
     "/auth/v1/auth/mint": "POST",
     "/api/behest/token": "POST",
+    "/v1/token": "POST",
     "/.well-known/jwks.json": "GET",
     "/v1/models": "GET",
     "/v1/models/{name+}": "GET",
@@ -200,7 +201,8 @@ def test_api_is_regional_traced_and_throttled_on_every_route(resources: Resource
     (stage,) = of_type(resources, "AWS::ApiGateway::Stage").values()
     assert stage["Properties"]["TracingEnabled"] is True
     settings = {s["ResourcePath"]: s for s in stage["Properties"]["MethodSettings"]}
-    named = {"/v1/chat/completions", "/v1/auth/mint", "/auth/v1/auth/mint", "/api/behest/token"}
+    mints = ("/v1/auth/mint", "/auth/v1/auth/mint", "/api/behest/token", "/v1/token")
+    named = {"/v1/chat/completions", *mints}
     assert set(settings) == {"/*", *("/" + p.replace("/", "~1") for p in (*named, "/v1/cors"))}
     assert all("ThrottlingRateLimit" in s for s in settings.values())
     assert stage["Properties"]["AccessLogSetting"]["DestinationArn"]
@@ -438,10 +440,10 @@ CONFIGURATION = ["TENANT", "OVERRUNS", "PROJECTS", "SUBJECT#*"]
 MAY: dict[str, dict[str, list[str]]] = {
     "TokenFunction": {
         "BatchGetItem": CONFIGURATION,
-        "GetItem": ["APIKEY#*"],
+        "GetItem": ["APIKEY#*", "JWKS#*", "KNOWN#*"],
         "Query": ["KEYRING"],
-        "PutItem": ["REFUSED#*"],
-        "UpdateItem": ["APIKEY#*"],
+        "PutItem": ["REFUSED#*", "KNOWN#*"],
+        "UpdateItem": ["APIKEY#*", "JWKS#*", "ARRIVALS#*"],
     },
     "ChatFunction": {
         "BatchGetItem": ["TENANT", "OVERRUNS", "PROJECTS", "LEDGER#*"],

@@ -1,7 +1,7 @@
 """A project as a request reads it: is it open, which pages may call, which models, which limits."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from weir.errors import BadRequest, Killed, NotReady, Unauthenticated
@@ -17,7 +17,8 @@ DEFAULT_MODEL_NAMES = (None, "", "default")
 class Project:
     """`models` None: the whole catalogue. `limits` are the project's own, all users together, and
     `pool` what is needed to count by them. `limited_fields` names the limits of any of its users:
-    they are counted for each user, because his next token may have another tier.
+    they are counted for each user, because his next token may have another tier. `issuers` is as
+    the operator wrote it: weir/identity/issuers.py reads it for the few requests that need it.
     """
 
     pid: str
@@ -34,6 +35,7 @@ class Project:
     suspended: bool
     killed: bool
     allowed_fields: frozenset[str] = frozenset()
+    issuers: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_document(cls, pid: str, told: Mapping[str, Any]) -> "Project":
@@ -61,6 +63,7 @@ class Project:
             suspended=told.get("status", "active") != "active",
             killed=told.get("killed") is not None,
             allowed_fields=allowed_fields(told),
+            issuers=told.get("issuers", {}),
         )
 
     def require_open(self) -> None:

@@ -40,6 +40,7 @@ ROUTES = (
     Route("POST", "/v1/auth/mint"),
     Route("POST", "/auth/v1/auth/mint"),
     Route("POST", "/api/behest/token"),
+    Route("POST", "/v1/token"),
     Route("GET", "/.well-known/jwks.json"),
     Route("ANY", "/admin/v1/{proxy+}"),
 )

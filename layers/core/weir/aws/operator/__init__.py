@@ -2,6 +2,7 @@
 
     records    reading and writing, in one way for all of them: below
     projects   projects, their origins, tiers and API keys
+    issuers    other issuers whose tokens a project exchanges
     models     the catalogue: models, upstreams, providers' keys
     switches   what is switched off: the deployment, a project, a model, a user
     transfer   export and import
@@ -12,8 +13,8 @@ together with its entry in the audit trail. If somebody else has changed the sam
 it is done again from what is there then.
 """
 
+from weir.aws.operator.issuers import Issuers
 from weir.aws.operator.models import Models
-from weir.aws.operator.projects import Projects
 from weir.aws.operator.recounts import Recounts
 from weir.aws.operator.switches import Switches
 from weir.aws.operator.transfer import Transfer
@@ -21,5 +22,5 @@ from weir.aws.operator.transfer import Transfer
 __all__ = ["Operator"]
 
 
-class Operator(Projects, Models, Switches, Transfer, Recounts):
+class Operator(Issuers, Models, Switches, Transfer, Recounts):
     """Everything that one actor may do."""
