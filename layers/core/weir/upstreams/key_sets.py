@@ -203,7 +203,7 @@ class _PublicNetwork(httpcore.NetworkBackend):
             raise KeySetUnavailable(f"There is no address of {host}.")
         if not all(map(is_public, addresses)):
             raise KeySetUnavailable(f"{host} leads to an address that is not public.")
-        return sorted(set(addresses), key=lambda address: ":" in address)
+        return sorted(dict.fromkeys(addresses), key=lambda address: ":" in address)
 
     def _left(self, most_s: float) -> float:
         left = self._until - self._monotonic()

@@ -14,6 +14,8 @@ _HOST = re.compile(rf"(?=.{{1,253}}$)({_LABEL}\.)+{_LABEL}")
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)", re.IGNORECASE)
 # Names that only a private network or this machine resolves.
 _PRIVATE = ("localhost", "local", "localdomain", "internal", "intranet", "lan", "home.arpa")
+# IETF protocol assignments and 6to4 relays, which older Pythons take for public.
+_SPECIAL = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("192.88.99.0/24"))
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
 
@@ -31,6 +33,8 @@ def is_public(address: str) -> bool:
             ip = ip.ipv4_mapped
         elif ip not in _GLOBAL_UNICAST or ip.sixtofour or ip.teredo:
             return False
+    if any(ip in network for network in _SPECIAL):
+        return False
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
 
 
