@@ -28,7 +28,7 @@ def private_key(kind: str, name: str = "one") -> Any:
     """`kind` is RS256, ES256, EdDSA, or another curve or size; making RSA keys is slow."""
     return {
         "RS256": lambda: rsa.generate_private_key(65537, 2048),
-        "RSA-1024": lambda: rsa.generate_private_key(65537, 1024),
+        "RSA-1024": lambda: rsa.generate_private_key(65537, 1024),  # noqa: S505
         "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
         "ES384": lambda: ec.generate_private_key(ec.SECP384R1()),
         "ES256K": lambda: ec.generate_private_key(ec.SECP256K1()),

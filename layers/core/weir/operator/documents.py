@@ -612,7 +612,9 @@ def check_issuers(project: Mapping[str, Any]) -> None:
     for name, told in sorted(issuers.items()):
         other = owners.setdefault(told["issuer"], name)
         if other != name:
-            raise BadRequest(f"{told['issuer']} is trusted already, as {other!r}.", param="issuer")
+            raise BadRequest(
+                f"{other!r} and {name!r} would both be {told['issuer']}.", param="issuer"
+            )
     without = sorted(n for n, told in issuers.items() if not told.get("prefix_user_ids", True))
     if len(without) > 1:
         raise BadRequest(
