@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.issuers import ENTRY
 from tests.stack.admin import (
     PASSWORD,
     Admin,
@@ -33,6 +34,8 @@ BODIES: dict[Operation, Any] = {
     ("PATCH", "/admin/v1/projects/{pid}"): {"name": "changed", "status": "suspended"},
     ("POST", "/admin/v1/projects/{pid}/keys"): {"name": "stolen", "role": "admin"},
     ("PUT", "/admin/v1/projects/{pid}/tiers/{name}"): {"rpm": 1000},
+    ("PUT", "/admin/v1/projects/{pid}/issuers/{name}"): ENTRY,
+    ("POST", "/admin/v1/projects/{pid}/issuers/verdict"): {"token": "a.b.c"},
     ("POST", "/admin/v1/projects/{pid}/users/erase"): {"user_id": "u_1"},
     ("PUT", "/admin/v1/models/{name}"): {**model("roles", "theirs"), "context_tokens": 9999},
     ("PUT", "/admin/v1/upstreams/{name}"): {"kind": "openai", "base_url": "https://x.example"},
