@@ -116,7 +116,7 @@ def _exchanged() -> dict[str, Any]:
     new = Arrivals(lean.client("dynamodb"), _deployment.table_name).admit(
         pid, who.issuer, who.user_id, now
     )
-    ttl_s = who.issuer.ttl_s or _settings.session_token_ttl_s
+    ttl_s = who.issuer.ttl_s or min(_settings.session_token_ttl_s, issuers.MAX_TTL_S)
     session_id = who.session_id or wish.session_id
     token = _sign(now, pid, who.user_id, "user", who.tier, ttl_s, session_id)
     seen = {"issuer": who.issuer.name, "uid": who.user_id, "ttl_s": ttl_s, "new_user": new}

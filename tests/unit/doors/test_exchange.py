@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
@@ -116,6 +117,13 @@ def test_what_the_operator_set_holds(door: ModuleType, configured: Operator) -> 
     assert told["issued_token_type"] == JWT
     _, _, told = send(door, wish(token(int(time.time())), session_id="of the page"))
     assert told["sessionId"] == "of the page"
+
+
+def test_token_lives_for_an_hour_at_most_whatever_the_stack_gives_its_own_users(
+    door: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "_settings", replace(door._settings, session_token_ttl_s=86_400))
+    assert send(door, wish())[2]["ttl"] == 3600
 
 
 def test_audience_names_the_project(door: ModuleType) -> None:

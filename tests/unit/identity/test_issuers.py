@@ -232,7 +232,7 @@ def test_forged_token_is_refused(name: str) -> None:
 
 def test_key_of_one_issuer_does_not_sign_for_another() -> None:
     """Both are trusted, and the ids of their keys are the same."""
-    both = {"one": ENTRY, "two": OTHER}
+    both: dict[str, Any] = {"one": ENTRY, "two": OTHER}
     assert believed(token(NOW), **both).user_id == "one:user_2abc"
     theirs = token(NOW, name="two", header={"kid": "RS256-one"}, iss=OTHER["issuer"])
     assert believed(theirs, **both).user_id == "two:user_2abc"
@@ -331,7 +331,8 @@ def test_two_issuers_never_name_the_same_user() -> None:
     for name in names:
         for sub in subs:
             told = token(NOW, sub=sub)
-            user_id = believed(told, **{name: ENTRY}).user_id
+            trusted: dict[str, Any] = {name: ENTRY}
+            user_id = believed(told, **trusted).user_id
             assert seen.setdefault(user_id, (name, sub)) == (name, sub)
 
 

@@ -26,6 +26,7 @@ from tests.issuers import ISSUER, JWKS_URI, jwk, jwks
 from weir.identity.key_sets import MAX_BYTES, KeySetUnavailable
 from weir.upstreams import key_sets
 from weir.upstreams.key_sets import KeySetFetcher, resolve
+from weir.web.addresses import is_public
 
 HOST = "sign-in.example.com"
 PUBLIC = "93.184.216.34"
@@ -245,7 +246,7 @@ def test_name_that_changes_between_check_and_dial_changes_nothing(
 def test_local_name_is_not_public_for_the_system_resolver_either() -> None:
     found = resolve("localhost", 443)
     assert found
-    assert not any(map(key_sets.is_public, found))
+    assert not any(map(is_public, found))
 
 
 @pytest.mark.parametrize(
@@ -355,13 +356,18 @@ def drip(whole: bytes) -> Script:
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n"
 
 
+def stops(spoken: ssl.SSLSocket) -> None:
+    spoken.sendall(HEAD + b"{")
+    time.sleep(2)
+
+
 @pytest.mark.parametrize(
     "script",
     [
         lambda spoken: time.sleep(2),
         drip(b"HTTP/1.1 200 OK\r\n" + b"X-Slow: y\r\n" * 20),
         drip(HEAD + b" " * 100),
-        lambda spoken: (spoken.sendall(HEAD + b"{"), time.sleep(2)),
+        stops,
     ],
     ids=["silent", "drips its headers", "drips its body", "stops in the middle"],
 )

@@ -95,7 +95,7 @@ class IssuerKeys:
         try:
             keys = self._fetch(jwks_uri)
         except KeySetUnavailable as error:
-            log.warning("an issuer's keys cannot be fetched", extra={"why": str(error)})
+            log.warning("an issuer's keys cannot be fetched: %s", error)
             return kept
         fresh_until = int(now) + keys.fresh_for_s
         self._write(jwks_uri, keys, fresh_until, now)

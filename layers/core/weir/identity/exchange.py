@@ -31,6 +31,7 @@ _TOKEN_TYPE = "urn:ietf:params:oauth:token-type:"  # noqa: S105 - a name, not a 
 ACCESS_TOKEN, JWT, ID_TOKEN = (_TOKEN_TYPE + name for name in ("access_token", "jwt", "id_token"))
 
 _MOST_FIELDS = 40
+_PID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # nothing else is looked for in the table
 # RFC 8693, section 2.1: these may come several times. No other may (RFC 6749, section 3.2).
 _REPEATED = ("audience", "resource")
 
@@ -154,7 +155,7 @@ def _fields(request: Request) -> dict[str, list[str]]:
 
 def _project(fields: dict[str, list[str]]) -> str | None:
     audiences = set(fields.get("audience", ()))
-    if "resource" in fields or len(audiences) > 1:
+    if "resource" in fields or len(audiences) > 1 or not all(map(_PID.fullmatch, audiences)):
         raise ExchangeRefused(
             "A token is for one project: name its id as audience, once, and no resource.",
             code="invalid_target",
