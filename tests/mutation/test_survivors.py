@@ -24,12 +24,16 @@ UNIT = "tests/unit"
 MODULES = {
     "identity/tokens": [f"{UNIT}/identity"],
     "identity/callers": [f"{UNIT}/identity"],
+    "identity/issuers": [f"{UNIT}/identity/test_issuers.py"],
+    "identity/key_sets": [f"{UNIT}/identity/test_key_sets.py"],
+    "identity/exchange": [f"{UNIT}/identity/test_exchange.py"],
     "identity/api_keys": [f"{UNIT}/identity", f"{UNIT}/aws/test_store.py"],
     "ledger/rules": [f"{UNIT}/ledger", f"{UNIT}/aws/test_ledger.py"],
     "ledger/costs": [f"{UNIT}/ledger/test_costs.py", f"{UNIT}/chat/test_completion.py"],
     "chat/relay": [f"{UNIT}/chat/test_relay.py", f"{UNIT}/chat/test_golden.py"],
     "chat/completion": [f"{UNIT}/chat/test_completion.py", f"{UNIT}/doors"],
     "web/origins": [f"{UNIT}/web/test_origins.py"],
+    "web/addresses": [f"{UNIT}/web/test_addresses.py"],
 }
 TIMEOUT_S = 120
 COUNT = os.environ.get("MUTANTS", "10")

@@ -43,6 +43,7 @@ ECHOED = {
     "provider413",
     "providerstream",
     "unknownpath",
+    "audience",
 }
 # The log of `make run`'s gateway has the paths that were asked for. On AWS the access log has the
 # route alone (tests/template/test_template.py).

@@ -117,9 +117,19 @@ def test_media_type_of_a_form_or_none(media_type: str | None) -> None:
     assert parsed(content_type=media_type).subject_token == "a.b.c"
 
 
-def test_long_body_is_refused_before_it_is_read() -> None:
+def test_body_of_the_most_bytes_is_read_and_a_longer_one_is_not() -> None:
+    body = urlencode(GOOD) + "&x="
+    longest = body + "y" * (32_000 - len(body))
+    assert ExchangeRequest.parse(request(longest)).subject_token == "a.b.c"
     with pytest.raises(TooLarge):
-        ExchangeRequest.parse(request(b"=" * (exchange.MAX_BODY_BYTES + 1)))
+        ExchangeRequest.parse(request(longest + "y"))
+
+
+def test_forty_fields_are_read_and_one_more_is_not() -> None:
+    forty = [*GOOD.items(), *((f"f{n}", "x") for n in range(37))]
+    assert parsed(forty).subject_token == "a.b.c"
+    with pytest.raises(ExchangeRefused):
+        parsed([*forty, ("one", "more")])
 
 
 def test_answer_has_what_the_standard_and_what_published_clients_ask_for() -> None:
@@ -171,4 +181,5 @@ def test_every_refusal_is_an_oauth_error_with_cors_and_without_cache(kind: type[
 def test_error_says_what_a_client_can_do(refusal: Refusal, status: int, error: str) -> None:
     told = exchange.refusal_answer(refusal, request(""), Origins())
     assert (told[0], json.loads(told[2])["error"]) == (status, error)
+    assert json.loads(told[2])["reason"] == refusal.details.get("reason", refusal.code)
     assert told[1].get("Retry-After") == ("7" if status in (429, 503) else None)
