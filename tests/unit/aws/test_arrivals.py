@@ -17,6 +17,10 @@ from weir.identity.issuers import Issuer
 HOUR = NOW - NOW % HOUR_S
 
 
+def store() -> Any:
+    return SmallDynamoDB()
+
+
 def issuer(most: int = 2, name: str = "clerk") -> Issuer:
     return Issuer.from_document(name, {**ENTRY, "new_users_per_hour": most})
 
@@ -31,7 +35,7 @@ def test_user_is_new_once_and_a_known_user_costs_one_read() -> None:
 
 
 def test_new_users_above_the_limit_wait_for_the_next_hour_and_known_ones_do_not() -> None:
-    arrivals = Arrivals(SmallDynamoDB(), "t")
+    arrivals = Arrivals(store(), "t")
     for user_id in ("clerk:a", "clerk:b"):
         assert arrivals.admit("shop", issuer(), user_id, HOUR)
     with pytest.raises(LimitReached) as refusal:
@@ -42,7 +46,7 @@ def test_new_users_above_the_limit_wait_for_the_next_hour_and_known_ones_do_not(
 
 
 def test_projects_and_issuers_are_counted_apart() -> None:
-    arrivals = Arrivals(SmallDynamoDB(), "t")
+    arrivals = Arrivals(store(), "t")
     one = issuer(most=1)
     assert arrivals.admit("shop", one, "clerk:a", HOUR)
     assert arrivals.admit("blog", one, "clerk:a", HOUR)
@@ -53,7 +57,7 @@ def test_projects_and_issuers_are_counted_apart() -> None:
 
 
 def test_limit_of_zero_lets_only_known_users_in() -> None:
-    arrivals = Arrivals(SmallDynamoDB(), "t")
+    arrivals = Arrivals(store(), "t")
     assert arrivals.admit("shop", issuer(), "clerk:a", HOUR)
     with pytest.raises(LimitReached):
         arrivals.admit("shop", issuer(most=0), "clerk:b", HOUR)

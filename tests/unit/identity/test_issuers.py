@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.issuers import (
     AUDIENCE,
@@ -20,6 +22,7 @@ from tests.issuers import (
     signed_with_secret,
     token,
 )
+from tests.unit.identity.test_key_sets import JSON
 from weir.errors import ExchangeRefused
 from weir.identity.issuers import CHECKS, Identity, Issuer, believe, verdict
 from weir.identity.key_sets import VerificationKey, parse
@@ -372,6 +375,31 @@ def test_session_comes_from_its_claim_if_that_names_one(
     entry = {**ENTRY, "session_claim": "sid"}
     assert believed(token(NOW, **told), clerk=entry).session_id == session
     assert believed(token(NOW, **told)).session_id is None
+
+
+NAMES = ("iss", "aud", "azp", "sub", "exp", "nbf", "iat", "plan", "sid", "is_anonymous", "firebase")
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), JSON))
+@settings(deadline=None)
+def test_whatever_claims_a_trusted_issuer_signs_are_believed_or_refused(told: Any) -> None:
+    entry = {
+        **ENTRY,
+        "authorized_parties": ["page"],
+        "tier_claim": "plan",
+        "session_claim": "firebase.sid",
+    }
+    own = _signed({**KID, "alg": "RS256"}, {**claims(NOW), "azp": "page", **told})
+    judged = verdict(own, project(clerk=entry), find_key, now=NOW, pool_users=True)
+    assert (judged.identity is None) == (judged.failed is not None)
+
+
+@given(JSON, JSON)
+@settings(deadline=None)
+def test_whatever_stands_in_a_header_is_understood_or_refused(kid: Any, alg: Any) -> None:
+    own = _signed({"kid": kid, "alg": alg, "typ": alg}, claims(NOW))
+    judged = verdict(own, project(), find_key, now=NOW, pool_users=True)
+    assert judged.failed in ("form", "alg")
 
 
 # ---------------------------------------------------------------- for an operator

@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.issuers import encoded, jwk, jwks
 from weir.identity.key_sets import (
@@ -79,9 +81,44 @@ def test_what_is_no_key_set_is_none(document: Any) -> None:
         parse(document)
 
 
+@pytest.mark.parametrize(
+    ("bits", "exponent", "usable"),
+    [
+        *((2047, 65537, False), (2048, 65537, True), (8192, 65537, True), (8193, 65537, False)),
+        *((2048, 1, False), (2048, 2, False), (2048, 3, True), (2048, 65536, False)),
+        *((2048, 2**32 - 1, True), (2048, 2**32 + 1, False)),
+    ],
+)
+def test_rsa_key_has_a_modulus_and_an_exponent_within_bounds(
+    bits: int, exponent: int, usable: bool
+) -> None:
+    n, e = ((1 << (bits - 1)) + 1, exponent)
+    octets = [number.to_bytes((number.bit_length() + 7) // 8, "big") for number in (n, e)]
+    told = jwk("RS256", n=encoded(octets[0]), e=encoded(octets[1]))
+    assert len(parse(jwks(told, jwk("ES256"))).keys) == 1 + usable
+
+
+def test_fifty_keys_are_read() -> None:
+    assert len(parse({"keys": [GOOD] * 50}).keys) == 50
+
+
 def test_set_with_too_many_keys_is_not_read() -> None:
     with pytest.raises(KeySetUnavailable, match="at most 50"):
         parse({"keys": [GOOD] * 51})
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*GOOD, "crv", "x", "y", "key_ops"]), JSON), JSON)
+@settings(deadline=None)
+def test_whatever_an_issuer_publishes_is_read_or_refused(members: Any, beside: Any) -> None:
+    key = {**GOOD, **members}
+    assert 1 <= len(parse({"keys": [key, beside, GOOD]}).keys) <= 2
 
 
 def test_token_without_a_kid_is_verified_only_if_there_is_no_choice() -> None:
@@ -103,7 +140,11 @@ def test_token_without_a_kid_is_verified_only_if_there_is_no_choice() -> None:
         ("Max-Age=3600", "", 3600),
         ("max-age=3600", "-5", 3600),
         ("max-age=10", "", MIN_FRESH_S),
-        ("max-age=3600", "99999", MIN_FRESH_S),
+        ("max-age=3600", "99999", 60),
+        ("max-age=3600", "9999999999", 60),
+        ("max-age=3600", "99999999999", 3600),
+        ("max-age=9999999", "", 86_400),
+        ("s-maxage=5", "", 600),
         ("max-age=0", "", MIN_FRESH_S),
         ("no-store", "", MIN_FRESH_S),
         ("no-cache, max-age=3600", "", MIN_FRESH_S),

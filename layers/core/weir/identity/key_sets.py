@@ -111,7 +111,7 @@ def _usable(jwk: object) -> VerificationKey | None:
     if not isinstance(jwk, Mapping):
         return None
     kid = jwk.get("kid")
-    algorithm = _ALGORITHM_OF.get((jwk.get("kty"), jwk.get("crv")))
+    algorithm = _algorithm(jwk.get("kty"), jwk.get("crv"))
     fits = (
         algorithm is not None
         and (kid is None or (isinstance(kid, str) and 1 <= len(kid) <= MAX_KID))
@@ -137,12 +137,10 @@ def _may_verify(key_ops: object) -> bool:
     return key_ops is None or (isinstance(key_ops, list) and "verify" in key_ops)
 
 
-# By `kty` and `crv`.
-_ALGORITHM_OF: dict[tuple[object, object], str] = {
-    ("RSA", None): "RS256",
-    ("EC", "P-256"): "ES256",
-    ("OKP", "Ed25519"): "EdDSA",
-}
+def _algorithm(kty: object, crv: object) -> str | None:
+    """Return the algorithm of a type and curve (RFC 7518, section 6; RFC 8037)."""
+    types = (("RSA", None, "RS256"), ("EC", "P-256", "ES256"), ("OKP", "Ed25519", "EdDSA"))
+    return next((name for each, curve, name in types if (each, curve) == (kty, crv)), None)
 
 
 def _rsa(jwk: Mapping[str, str]) -> rsa.RSAPublicKey:
@@ -174,6 +172,6 @@ _LOADED: dict[str, Callable[[Mapping[str, str]], PublicKey]] = {
 
 
 def _octets(text: str) -> bytes:
-    if not _BASE64URL.fullmatch(text) or len(text) % 4 == 1:
+    if not _BASE64URL.fullmatch(text):  # Python skips what is not of the alphabet
         raise ValueError("not base64url")
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
