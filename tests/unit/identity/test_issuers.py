@@ -98,6 +98,8 @@ def test_header_members_that_providers_send_do_no_harm(header: dict[str, Any]) -
     [
         {"aud": ["https://example.com/userinfo", AUDIENCE]},
         {"exp": NOW - 59},
+        {"exp": 2**53 - 1},
+        {"jti": 7},  # not ours to judge
         {"exp": NOW + 0.5},
         {"nbf": NOW + 60, "iat": NOW + 60},
         {"iat": None},
@@ -161,6 +163,7 @@ FORGED: dict[str, tuple[Callable[[], str], str]] = {
     "kid of another issuer": (lambda: token(NOW, name="three"), "unknown_kid"),
     "kid that is a path": (lambda: token(NOW, header={"kid": "../../dev/null"}), "unknown_kid"),
     "kid that is no text": (lambda: token(NOW, header={"kid": 1}), "malformed"),
+    "longest kid": (lambda: token(NOW, header={"kid": "k" * 255}), "unknown_kid"),
     "kid without end": (lambda: token(NOW, header={"kid": "k" * 256}), "malformed"),
     "no kid, and the signature of an outsider": (
         lambda: _signed({"alg": "RS256"}, name="evil"),
@@ -185,6 +188,7 @@ FORGED: dict[str, tuple[Callable[[], str], str]] = {
     "no exp": (lambda: token(NOW, exp=None), "bad_exp"),
     "exp as text": (lambda: token(NOW, exp=str(NOW + 600)), "bad_exp"),
     "exp true": (lambda: token(NOW, exp=True), "bad_exp"),
+    "exp as large as no time is": (lambda: token(NOW, exp=2**53), "bad_exp"),
     "exp beyond all numbers": (lambda: token(NOW, exp=1e308), "bad_exp"),
     "nbf ahead": (lambda: token(NOW, nbf=NOW + 61), "bad_nbf"),
     "nbf as text": (lambda: token(NOW, nbf="0"), "bad_nbf"),
@@ -225,6 +229,20 @@ def _respelled(told: str) -> str:
     """The last character of 256 octets has four bits that mean nothing."""
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     return told[:-1] + alphabet[alphabet.index(told[-1]) + 1]
+
+
+def test_longest_token_is_read_and_a_longer_one_is_not() -> None:
+    def of_length(length: int) -> str:
+        start = (length - len(token(NOW, x=""))) * 3 // 4
+        tried = (
+            token(NOW, header={"pad": "p" * pad}, x="x" * (start - pad + more))
+            for pad in (0, 1, 2)
+            for more in range(-16, 4)
+        )
+        return next(each for each in tried if len(each) == length)
+
+    assert believed(of_length(16_384)).user_id == "clerk:user_2abc"
+    assert refused(of_length(16_385)) == "malformed"
 
 
 @pytest.mark.parametrize("name", FORGED)

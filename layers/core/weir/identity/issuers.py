@@ -77,13 +77,13 @@ class Issuer:
     algorithms: frozenset[str]
     audiences: frozenset[str]
     authorized_parties: frozenset[str]
-    uid_claim: str = "sub"
-    tier_claim: str | None = None
-    session_claim: str | None = None
-    prefixed: bool = True
-    allow_anonymous: bool = False
-    new_users_per_hour: int = DEFAULT_NEW_USERS_PER_HOUR
-    ttl_s: int | None = None
+    uid_claim: str
+    tier_claim: str | None
+    session_claim: str | None
+    prefixed: bool
+    allow_anonymous: bool
+    new_users_per_hour: int
+    ttl_s: int | None
 
     @classmethod
     def from_document(cls, name: str, told: Mapping[str, Any]) -> "Issuer":
