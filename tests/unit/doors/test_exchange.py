@@ -278,5 +278,16 @@ def test_process_that_has_the_keys_asks_nobody_for_them(
     assert send(door, wish())[0] == 200
 
 
+def test_known_user_costs_two_reads(door: ModuleType) -> None:
+    """Whether they are blocked, and whether they were here before."""
+    assert send(door, wish())[0] == 200
+    called: list[str] = []
+    events = door.lean.client("dynamodb").meta.events
+    note = events.register("before-call.dynamodb", lambda model, **_: called.append(model.name))
+    assert note is None
+    assert send(door, wish())[0] == 200
+    assert called == ["BatchGetItem", "GetItem"]
+
+
 def test_refusal_class_says_invalid_unless_told_otherwise() -> None:
     assert ExchangeRefused("m").reason == "invalid"

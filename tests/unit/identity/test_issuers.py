@@ -24,8 +24,9 @@ from tests.issuers import (
 )
 from tests.unit.identity.test_key_sets import JSON
 from weir.errors import ExchangeRefused
-from weir.identity.issuers import CHECKS, Identity, Issuer, believe, verdict
+from weir.identity.issuers import CHECKS, Identity, Issuer, believe
 from weir.identity.key_sets import VerificationKey, parse
+from weir.identity.verdict import verdict
 from weir.projects.project import Project
 
 NOW = 1_800_000_000

@@ -1,5 +1,6 @@
 """Key sets of other issuers: which keys are used, and for how long they are kept."""
 
+import base64
 from typing import Any
 
 import pytest
@@ -96,6 +97,25 @@ def test_rsa_key_has_a_modulus_and_an_exponent_within_bounds(
     octets = [number.to_bytes((number.bit_length() + 7) // 8, "big") for number in (n, e)]
     told = jwk("RS256", n=encoded(octets[0]), e=encoded(octets[1]))
     assert len(parse(jwks(told, jwk("ES256"))).keys) == 1 + usable
+
+
+@pytest.mark.parametrize("name", ["x", "y"])
+def test_coordinate_of_p256_has_32_octets(name: str) -> None:
+    own = jwk("ES256")
+    octets = base64.urlsafe_b64decode(own[name] + "=")
+    with pytest.raises(KeySetUnavailable):
+        parse(jwks({**own, name: encoded(b"\x00" + octets)}))
+
+
+def test_longest_id_of_a_key() -> None:
+    assert parse(jwks(jwk("RS256", kid="k" * 255))).keys
+    with pytest.raises(KeySetUnavailable):
+        parse(jwks(jwk("RS256", kid="k" * 256)))
+
+
+def test_keys_are_told_by_their_ids() -> None:
+    keys = parse(jwks(jwk("RS256", kid=None), jwk("ES256")))
+    assert keys.told() == "without an id (RS256), ES256-one (ES256)"
 
 
 def test_fifty_keys_are_read() -> None:

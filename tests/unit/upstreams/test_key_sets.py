@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.issuers import ISSUER, JWKS_URI, jwk, jwks
-from weir.identity.key_sets import MAX_BYTES, KeySetUnavailable
+from weir.identity.key_sets import KeySetUnavailable
 from weir.upstreams import key_sets
-from weir.upstreams.key_sets import KeySetFetcher, resolve
+from weir.upstreams.key_sets import MAX_BYTES, KeySetFetcher, resolve
 from weir.web.addresses import is_public
 
 HOST = "sign-in.example.com"
@@ -333,6 +333,15 @@ def test_answer_that_is_no_key_set_is_an_error_that_says_what_is_wrong(
 ) -> None:
     with pytest.raises(KeySetUnavailable, match=why):
         place(serve(script), certificates[HOST]).fetch(JWKS_URI)
+
+
+def test_key_set_of_the_most_bytes_is_read_and_a_longer_one_is_not(
+    serve: Serve, certificates: dict[str, Path]
+) -> None:
+    longest = GOOD + b" " * (256_000 - len(GOOD))
+    there = place(serve(answer(longest), answer(longest + b" ")), certificates[HOST])
+    assert there.fetch(JWKS_URI).keys
+    assert "more than 256000 bytes" in failure(there.fetch)
 
 
 # ---------------------------------------------------------------- how long it takes

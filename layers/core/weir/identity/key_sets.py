@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 ALGORITHMS = ("RS256", "ES256", "EdDSA")
 
-MAX_BYTES = 256_000  # of a key set
 MAX_KEYS = 50
 MAX_KID = 255  # characters
 

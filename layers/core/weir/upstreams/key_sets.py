@@ -31,7 +31,6 @@ import httpcore
 from weir.errors import BadRequest, ExchangeRefused
 from weir.identity.issuers import Issuer
 from weir.identity.key_sets import (
-    MAX_BYTES,
     KeySet,
     KeySetUnavailable,
     VerificationKey,
@@ -43,6 +42,7 @@ from weir.web.request import no_name_twice, parse_json
 
 CONNECT_S = 2.0  # to resolve the name; to dial and to speak TLS, each
 TOTAL_S = 5.0
+MAX_BYTES = 256_000
 _READ_SIZE = 65_536
 
 Resolve = Callable[[str, int], Iterable[str]]  # the addresses of a host

@@ -3,7 +3,8 @@
 from weir.aws.operator.projects import Projects
 from weir.aws.operator.records import Document
 from weir.errors import NotFound
-from weir.identity.issuers import FindKey, Verdict, verdict
+from weir.identity.issuers import FindKey
+from weir.identity.verdict import Verdict, verdict
 from weir.operator.documents import IssuerDocument
 from weir.projects.project import Project
 
