@@ -33,7 +33,7 @@ MODULES = {
     "chat/relay": [f"{UNIT}/chat/test_relay.py", f"{UNIT}/chat/test_golden.py"],
     "chat/completion": [f"{UNIT}/chat/test_completion.py", f"{UNIT}/doors"],
     "web/origins": [f"{UNIT}/web/test_origins.py"],
-    "web/addresses": [f"{UNIT}/web/test_addresses.py"],
+    "web/public_addresses": [f"{UNIT}/web/test_public_addresses.py"],
 }
 TIMEOUT_S = 120
 COUNT = os.environ.get("MUTANTS", "10")

@@ -26,7 +26,7 @@ from tests.issuers import ISSUER, JWKS_URI, jwk, jwks
 from weir.identity.key_sets import KeySetUnavailable
 from weir.upstreams import key_sets
 from weir.upstreams.key_sets import MAX_BYTES, KeySetFetcher, resolve
-from weir.web.addresses import is_public
+from weir.web.public_addresses import is_public
 
 HOST = "sign-in.example.com"
 PUBLIC = "93.184.216.34"

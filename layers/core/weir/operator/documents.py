@@ -32,7 +32,7 @@ from weir.projects.limits import ALL_FIELDS, BUILT_IN, PROJECT
 from weir.projects.limits import Field as Limit
 from weir.projects.upstream_kinds import KINDS, SETTINGS, Setting, described
 from weir.web import origins
-from weir.web.addresses import MAX_URL, parse_public_url
+from weir.web.public_addresses import MAX_URL, parse_public_url
 
 MOST_ORIGINS = 100
 MOST_ALIASES = 20

@@ -37,7 +37,7 @@ from weir.identity.key_sets import (
     fresh_for_s,
     parse,
 )
-from weir.web.addresses import is_public, parse_public_url
+from weir.web.public_addresses import is_public, parse_public_url
 from weir.web.request import no_name_twice, parse_json
 
 CONNECT_S = 2.0  # to resolve the name; to dial and to speak TLS, each

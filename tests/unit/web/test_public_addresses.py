@@ -2,7 +2,7 @@
 
 import pytest
 
-from weir.web.addresses import is_public, parse_public_url
+from weir.web.public_addresses import is_public, parse_public_url
 
 
 @pytest.mark.parametrize(
