@@ -12,6 +12,7 @@ from weir.errors import NotFound, Refusal
 from . import (
     files,
     flags,
+    issuers,
     keys,
     limits,
     models,
@@ -34,6 +35,7 @@ _IN_ORDER = (
     projects,
     keys,
     signing,
+    issuers,
     origins,
     limits,
     models,

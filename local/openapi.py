@@ -26,6 +26,7 @@ ENVIRONMENT = {
     "TENANT_ID": "tenant",
     "TABLE_NAME": "table",
     "STACK_NAME": "stack",
+    "PROJECT_ID": "default",
     "COGNITO_CLIENT_ID": "client",
     "PROVIDER_KEYS_SECRET": "secret",
     "AWS_REGION": "us-east-1",

@@ -69,6 +69,7 @@ UpstreamName = Annotated[documents.UpstreamName, Path()]
 TierName = Annotated[documents.TierName, Path()]
 TierId = Annotated[str, Path(), StringConstraints(pattern=r"^([a-z][a-z0-9-]{0,31}|[1-6])$")]
 TenantKid = Annotated[str, Path(), StringConstraints(pattern=r"^sk_[0-9a-f]{32}$")]
+IssuerName = Annotated[documents.IssuerName, Path()]
 KeyId = Annotated[str, Path(), StringConstraints(pattern=r"^key_[0-9a-f]{16}$")]
 Asked = Annotated[str | None, Query()]
 Cursor = Annotated[str, StringConstraints(pattern=r"^[0-9]{13}#[0-9a-f]{8}$")]
@@ -211,6 +212,42 @@ def reset_tier(pid: Pid, name: TierName) -> Response[None]:
     """Take free, pro or max back to its defaults; remove a tier of the project's own."""
     _operator().reset_tier(pid, name)
     return _nothing()
+
+
+# ---------------------------------------------------------------- issuers
+
+
+@app.get("/admin/v1/projects/<pid>/issuers", tags=["issuers"])
+def list_issuers(pid: Pid) -> views.Issuers:
+    """Other issuers that a project trusts."""
+    return _view(views.Issuers, data=_operator().issuers(pid))
+
+
+@app.put("/admin/v1/projects/<pid>/issuers/<name>", tags=["issuers"])
+def put_issuer(pid: Pid, name: IssuerName, issuer: documents.IssuerDocument) -> views.Issuer:
+    """Trust an issuer, or replace what is said of it. The project must have a usd_per_month."""
+    return views.Issuer(**_operator().put_issuer(pid, name, issuer))
+
+
+@app.delete("/admin/v1/projects/<pid>/issuers/<name>", status_code=204, tags=["issuers"])
+def remove_issuer(pid: Pid, name: IssuerName) -> Response[None]:
+    """Trust it no longer, within 5 seconds. Tokens of its users live until they expire."""
+    _operator().remove_issuer(pid, name)
+    return _nothing()
+
+
+@app.post("/admin/v1/projects/<pid>/issuers/verdict", tags=["issuers"])
+def judge_foreign_token(pid: Pid, given: documents.ForeignToken) -> views.ForeignTokenVerdict:
+    """Whether a token of an issuer would be exchanged now, and if not, which check it fails."""
+    from weir.upstreams.key_sets import KeySetFetcher  # with httpcore
+
+    judged = _operator().judge_token(
+        pid,
+        given.token,
+        KeySetFetcher().find,
+        pool_users=pid == _settings.session_project,
+    )
+    return _view(views.ForeignTokenVerdict, **judged.document())
 
 
 # The same in the words of Behest's control plane: contracts/behest.md, section 13.

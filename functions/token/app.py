@@ -1,10 +1,13 @@
-"""Tokens: an API key or a Cognito session in, a short-lived user token out; and the key ring."""
+"""Tokens: an API key, a Cognito session or another issuer's token in, a short-lived user token out;
+and the key ring.
+"""
 
 import contextlib
+import functools
 import os
 import time
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jwt  # noqa: F401 - with the process, not with the first token: weir.identity.tokens
 from aws_lambda_powertools.event_handler import Response
@@ -29,6 +32,10 @@ from weir.projects.snapshot import Snapshot
 from weir.revocation import Revocation
 from weir.settings import MAX_MINT_BODY_BYTES, TokenSettings
 from weir.web.request import Request, no_name_twice
+
+if TYPE_CHECKING:
+    from weir.aws.issuer_keys import IssuerKeys
+    from weir.identity.key_sets import KeySet
 
 _settings = TokenSettings.from_env(os.environ)
 _deployment = _settings.deployment
@@ -115,7 +122,62 @@ def session_token() -> dict[str, Any]:
     return tokens.session_reply(token)
 
 
-def _session_snapshot(pid: str, sub: str) -> Snapshot:
+@app.post("/v1/token")
+def exchange() -> Response[Any]:
+    """RFC 8693: for a page whose user is signed in with an issuer that the project trusts. What
+    only this route needs is imported here: mint is called at chat rate, and its cold start counts.
+    """
+    from weir.identity.exchange import NO_CACHE, refusal_answer
+
+    try:
+        return Response(200, "application/json", _exchanged(), NO_CACHE)
+    except Exception as error:
+        return edge.refuse(error, refusal_answer)
+
+
+def _exchanged() -> dict[str, Any]:
+    from weir.aws.arrivals import Arrivals
+    from weir.identity import issuers
+    from weir.identity.exchange import ExchangeRequest, reply
+
+    request, now = edge.request, int(time.time())
+    wish = ExchangeRequest.parse(request)
+    pid = wish.project or _settings.session_project
+    project = (_session_snapshot(pid) if wish.project is None else _snapshots.of(pid)).project
+    _refused_origins.check(request, project, now)
+    who = issuers.believe(
+        wish.subject_token,
+        project,
+        lambda issuer, kid, alg: _issuer_keys().find(issuer.jwks_uri, kid, alg),
+        now=now,
+        pool_users=pid == _settings.session_project,
+    )
+    snapshot = _snapshots.of(pid, who.user_id)  # raises for a user who is blocked
+    new = Arrivals(lean.client("dynamodb"), _deployment.table_name).admit(
+        pid, who.issuer, who.user_id, now
+    )
+    ttl_s = who.issuer.ttl_s or min(_settings.session_token_ttl_s, issuers.MAX_TTL_S)
+    session_id = who.session_id or wish.session_id
+    token = _sign(now, snapshot, who.user_id, "user", who.tier, ttl_s, session_id)
+    seen = {"issuer": who.issuer.name, "uid": who.user_id, "ttl_s": ttl_s, "new_user": new}
+    logger.info("exchanged", extra=seen)
+    return reply(token, wish.issued_token_type)
+
+
+@functools.cache
+def _issuer_keys() -> "IssuerKeys":
+    from weir.aws.issuer_keys import IssuerKeys
+
+    return IssuerKeys(lean.client("dynamodb"), _deployment.table_name, _fetch, time.time)
+
+
+def _fetch(jwks_uri: str) -> "KeySet":
+    from weir.upstreams.key_sets import KeySetFetcher  # with httpcore: once in a while
+
+    return KeySetFetcher()(jwks_uri)
+
+
+def _session_snapshot(pid: str, sub: str | None = None) -> Snapshot:
     """The session is good: that nobody has made its project yet must not look like a bad one."""
     try:
         return _snapshots.of(pid, sub)

@@ -26,6 +26,9 @@ UNIT = "tests/unit"
 MODULES = {
     "identity/tokens": [f"{UNIT}/identity"],
     "identity/callers": [f"{UNIT}/identity", f"{UNIT}/aws/test_callers.py"],
+    "identity/issuers": [f"{UNIT}/identity/test_issuers.py"],
+    "identity/key_sets": [f"{UNIT}/identity/test_key_sets.py"],
+    "identity/exchange": [f"{UNIT}/identity/test_exchange.py"],
     "identity/api_keys": [f"{UNIT}/identity", f"{UNIT}/aws/test_store.py"],
     "identity/revoke": [f"{UNIT}/identity/test_revoke.py"],
     "revocation": [f"{UNIT}/test_revocation.py"],
@@ -40,6 +43,7 @@ MODULES = {
         f"{UNIT}/chat/test_question_to_the_ledger.py",
     ],
     "web/origins": [f"{UNIT}/web/test_origins.py"],
+    "web/public_addresses": [f"{UNIT}/web/test_public_addresses.py"],
 }
 COUNT = os.environ.get("MUTANTS", "10")
 SEED = int(os.environ.get("MUTATION_SEED", "1"))

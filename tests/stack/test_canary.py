@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -42,6 +43,7 @@ ECHOED = {
     "provider413",
     "providerstream",
     "unknownpath",
+    "audience",
 }
 # The log of `make run`'s gateway has the paths that were asked for. On AWS the access log has the
 # route alone (tests/template/test_template.py).
@@ -258,6 +260,7 @@ def fly(flight: Flight, admin: Admin) -> None:
     wrong_chats(flight, token)
     wrong_credentials(flight, key, token)
     wrong_mints(flight, key)
+    wrong_exchanges(flight)
     others(flight, token, admin)
 
 
@@ -346,6 +349,24 @@ def wrong_mints(flight: Flight, key: str) -> None:
             flight.send("wrong mint", "POST", path, headers=bearer(key), json=wrong)
     broken = f'{{"user_id": "{words("mintbroken")}'
     flight.send("broken mint", "POST", "/v1/auth/mint", headers=bearer(key), content=broken)
+
+
+def wrong_exchanges(flight: Flight) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    grant = "urn:ietf:params:oauth:grant-type:token-exchange"
+    kind = "urn:ietf:params:oauth:token-type:id_token"
+    told = {"grant_type": grant, "subject_token_type": kind}
+    forged = jwt(head={"alg": "RS256", "kid": secret("subjectkid")}, claims={"iss": words("iss")})
+    for fields in (
+        {**told, "subject_token": forged},
+        {**told, "subject_token": secret("subjecttoken")},
+        {**told, "subject_token": forged, "audience": words("audience")},
+        {**told, "subject_token": forged, "session_id": words("exchangesession") * 20},
+        {**told, "subject_token": forged, "actor_token": secret("actor")},
+        {**told, "grant_type": words("grant"), "client_secret": secret("clientsecret")},
+    ):
+        body = urlencode(fields)
+        flight.send("wrong exchange", "POST", "/v1/token", headers=form, content=body)
 
 
 def others(flight: Flight, token: str, admin: Admin) -> None:

@@ -304,7 +304,7 @@ STAINLESS = (
 )
 
 
-@pytest.mark.parametrize("route", [ROUTE, "/v1/auth/mint", "/api/behest/token"])
+@pytest.mark.parametrize("route", [ROUTE, "/v1/auth/mint", "/api/behest/token", "/v1/token"])
 def test_preflight_is_answered_before_any_credential(stack: Stack, route: str) -> None:
     asked = {
         "Access-Control-Request-Method": "POST",

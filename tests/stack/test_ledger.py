@@ -915,6 +915,7 @@ ROUTES: dict[tuple[str, str], tuple[str, bool]] = {
     ("POST", "/v1/auth/revoke"): ("TokenFunction", False),
     ("POST", "/auth/v1/auth/mint"): ("TokenFunction", False),
     ("POST", "/api/behest/token"): ("TokenFunction", False),
+    ("POST", "/v1/token"): ("TokenFunction", False),
     ("GET", "/.well-known/jwks.json"): ("TokenFunction", False),
     ("GET", "/auth/.well-known/jwks.json"): ("TokenFunction", False),
     ("GET", "/v1/cors"): ("PreflightFunction", False),

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.issuers import ENTRY
 from tests.stack.admin import (
     PASSWORD,
     Admin,
@@ -36,6 +37,8 @@ BODIES: dict[Operation, Any] = {
     ("PUT", "/admin/v1/projects/{pid}/tiers/{name}"): {"rpm": 1000},
     ("POST", "/v1/projects/{pid}/tiers"): {"name": "theirs", "overrides": {"rpm_limit": 1000}},
     ("PUT", "/v1/projects/{pid}/tiers/{tier}"): {"overrides": {"rpm_limit": 1000}},
+    ("PUT", "/admin/v1/projects/{pid}/issuers/{name}"): ENTRY,
+    ("POST", "/admin/v1/projects/{pid}/issuers/verdict"): {"token": "a.b.c"},
     ("POST", "/admin/v1/projects/{pid}/users/erase"): {"user_id": "u_1"},
     ("POST", "/admin/v1/projects/{pid}/users/revoke"): {"user_id": "u_1"},
     ("PUT", "/admin/v1/models/{name}"): {**model("roles", "theirs"), "context_tokens": 9999},

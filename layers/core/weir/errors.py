@@ -3,6 +3,8 @@
     Refusal                      status  code (error.code)
     ├── BadRequest                  400  validation_error
     │   └── UpstreamRejected        400  the provider's own, or validation_error
+    ├── ExchangeRefused             400  invalid_request / invalid_target / invalid_scope /
+    │                                    unsupported_grant_type  (POST /v1/token only: RFC 8693)
     ├── Unauthenticated             401  invalid_token         (details.reason says which of many)
     │   └── TokenExpired            401  invalid_token         (top-level code: token_expired)
     ├── QuotaExceeded               402  quota_exceeded        (top-level code: budget_exceeded)
@@ -117,6 +119,20 @@ class BadRequest(Refusal):
 
 class UpstreamRejected(BadRequest):
     """The provider says the request itself is wrong; its words are passed on."""
+
+
+class ExchangeRefused(Refusal):
+    """A token exchange that is not granted. `code` is the `error` of RFC 8693, section 2.2.2: a
+    subject token that is not accepted is an `invalid_request`. `reason` is the stable machine word.
+    """
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+
+    def __init__(self, message: str, *, reason: str = "invalid", code: str | None = None) -> None:
+        super().__init__(message, code=code, details={"reason": reason})
+        self.reason = reason
 
 
 class Unauthenticated(Refusal):

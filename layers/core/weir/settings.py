@@ -131,6 +131,7 @@ class AdminSettings:
     deployment: Deployment
     provider_keys_secret: str
     cognito_client_id: str
+    session_project: str  # whose users sign in with the stack's user pool
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "AdminSettings":
@@ -138,6 +139,7 @@ class AdminSettings:
             deployment=Deployment.from_env(env),
             provider_keys_secret=_text(env, "PROVIDER_KEYS_SECRET"),
             cognito_client_id=_text(env, "COGNITO_CLIENT_ID"),
+            session_project=_text(env, "PROJECT_ID"),
         )
 
 

@@ -230,7 +230,11 @@ class Bedrock(BaseHTTPRequestHandler):
 
 
 CHAT_DOOR = {"PROVIDER_KEYS_SECRET": PROVIDER_KEYS, "MAX_STREAM_S": "300"}
-ADMIN_DOOR = {"PROVIDER_KEYS_SECRET": PROVIDER_KEYS, "COGNITO_CLIENT_ID": "client"}
+ADMIN_DOOR = {
+    "PROVIDER_KEYS_SECRET": PROVIDER_KEYS,
+    "COGNITO_CLIENT_ID": "client",
+    "PROJECT_ID": "default",
+}
 
 
 def chat_event(door: ModuleType, signing_key: SigningKey) -> dict[str, Any]:

@@ -30,6 +30,7 @@ ENVIRONMENT = {
     "AWS_REGION": "us-east-1",
     "PROVIDER_KEYS_SECRET": PROVIDER_KEYS,
     "COGNITO_CLIENT_ID": "client",
+    "PROJECT_ID": "default",
 }
 OPERATOR = {"token_use": "id", "aud": "client", "sub": "s", "cognito:groups": "admins"}
 

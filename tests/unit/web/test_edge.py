@@ -265,7 +265,7 @@ NEEDS: dict[Any, list[str]] = {
         "SESSION_TOKEN_TTL_S",
     ],
     ChatSettings: ["TABLE_NAME", "PROVIDER_KEYS_SECRET", "MAX_STREAM_S", "AWS_REGION"],
-    AdminSettings: ["TENANT_ID", "PROVIDER_KEYS_SECRET", "COGNITO_CLIENT_ID"],
+    AdminSettings: ["TENANT_ID", "PROJECT_ID", "PROVIDER_KEYS_SECRET", "COGNITO_CLIENT_ID"],
     RotateSettings: ["TABLE_NAME", "NEXT_KEY_MIN_AGE_S"],
 }
 

@@ -19,6 +19,9 @@ from weir.errors import Internal, NotFound, Refusal, TooLarge, store_unavailable
 from weir.web.origins import Origins
 from weir.web.request import Request, answer_headers, refusal_answer
 
+# Status, headers and body of a refusal, for pages of these origins.
+Refuse = Callable[[Refusal, Request, Origins], tuple[int, dict[str, str], str]]
+
 MAX_ANSWER_BYTES = 4_500_000  # Lambda takes 6 MB, in which the body is escaped once more
 
 
@@ -86,9 +89,11 @@ class Edge:
         ours = _several(answer_headers(request, self._readable_by()))
         return {**answer, "multiValueHeaders": {**ours, **answer["multiValueHeaders"]}}
 
-    def refuse(self, error: Exception) -> Response[str]:
-        """For exception handlers of `app`; every exception without one of its own comes here."""
-        status, headers, body = self._refusal(error, self.request)
+    def refuse(self, error: Exception, spelled: Refuse = refusal_answer) -> Response[str]:
+        """For exception handlers of `app`; every exception without one of its own comes here.
+        `spelled` is how a route answers whose errors another standard lays down.
+        """
+        status, headers, body = self._refusal(error, self.request, spelled)
         return Response(status, body=body, headers=headers)
 
     def _routed(self, path: str) -> str:
@@ -101,7 +106,9 @@ class Edge:
                 return prefix + quote(name, safe="") + suffix
         return path
 
-    def _refusal(self, error: Exception, request: Request) -> tuple[int, dict[str, str], str]:
+    def _refusal(
+        self, error: Exception, request: Request, spelled: Refuse = refusal_answer
+    ) -> tuple[int, dict[str, str], str]:
         if isinstance(error, Refusal):
             refusal = error
         elif isinstance(error, NotFoundError):  # Powertools': no route has this path and method
@@ -111,7 +118,7 @@ class Edge:
             refusal = store_unavailable() if isinstance(error, self._store_errors) else Internal()
         seen = {"status": refusal.status, "code": refusal.code, "details": refusal.details}
         self.logger.info("refused", extra=seen)
-        return refusal_answer(refusal, request, self._readable_by())
+        return spelled(refusal, request, self._readable_by())
 
 
 def _several(headers: Mapping[str, str]) -> dict[str, list[str]]:

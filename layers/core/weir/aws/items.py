@@ -28,6 +28,9 @@ signing keys and audit entries in `codecs`. Standard library only: the preflight
     ROLLUP#<pid>#<month>  <h>          … users
     ROLLUP#<pid>#<day>#M  <HHMM>#<m>   … minutes, by model
     ASKED#<pid>#<c>       MINUTE#…     how many questions about usage a caller has asked in a minute
+    JWKS#<sha256>         JWKS         an issuer's key set, by the hash of its address; who fetches
+    KNOWN#<pid>#<s>       KNOWN        a user of another issuer has been here before
+    ARRIVALS#<pid>#<n>    HOUR#…       how many users of the issuer <n> were new in an hour
     REFUSED#<pid>         <slot>       a page's origin that was refused; no pid: at a preflight
     AUDIT                 <ms>#<id>    who changed what
 
@@ -194,6 +197,22 @@ def rollup(kind: str, pid: str, period: str, name: str = "") -> Key:
 
 def asked(pid: str, caller: str, at: int) -> Key:
     return Key(f"ASKED#{pid}#{caller}", minute(at))
+
+
+# ---------------------------------------------------------------- other issuers
+
+
+def key_set(jwks_uri: str) -> Key:
+    return Key(f"JWKS#{hashlib.sha256(jwks_uri.encode()).hexdigest()}", "JWKS")
+
+
+def known_user(pid: str, subject_key: str) -> Key:
+    return Key(f"KNOWN#{pid}#{subject_key}", "KNOWN")
+
+
+def arrivals(pid: str, issuer_name: str, at: int) -> Key:
+    hour = time.strftime("HOUR#%Y%m%d%H", time.gmtime(at))
+    return Key(f"ARRIVALS#{pid}#{issuer_name}", hour)
 
 
 # ---------------------------------------------------------------- origins that were refused

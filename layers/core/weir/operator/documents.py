@@ -28,14 +28,16 @@ from pydantic import (
 from weir import identifiers
 from weir.errors import BadRequest
 from weir.projects.allowed_fields import MOST_ALLOWED_FIELDS, reason_not_allowed
-from weir.projects.limits import ALL_FIELDS, BUILT_IN, MOST_COUNT
+from weir.projects.limits import ALL_FIELDS, BUILT_IN, MOST_COUNT, PROJECT
 from weir.projects.limits import Field as Limit
 from weir.projects.upstream_kinds import KINDS, SETTINGS, Setting, described
 from weir.web import origins
+from weir.web.public_addresses import MAX_URL, parse_public_url
 
 MOST_ORIGINS = 100
 MOST_ALIASES = 20
 MOST_CANDIDATES = 5
+MOST_ISSUERS = 10
 
 # A record is one item of the table; what it was and is, another (the audit trail): 400 KB each.
 MAX_DOCUMENT_BYTES = 180_000
@@ -81,6 +83,23 @@ def _lines(text: str) -> str:
     text = text.replace("\r\n", "\n")
     _line(text.replace("\n", "").replace("\t", ""))
     return text
+
+
+def _public_url(text: str) -> str:
+    return parse_public_url(text)
+
+
+def _issuer_url(text: str) -> str:
+    if "?" in text:
+        raise ValueError("an issuer's URL has no query (OpenID Connect Core, section 2)")
+    return parse_public_url(text)
+
+
+def _claim_name(text: str) -> str:
+    # Supabase's and Clerk's: a page may write them.
+    if text.split(".")[0] in ("user_metadata", "unsafe_metadata", "unsafeMetadata"):
+        raise ValueError("users can write this themselves: use what only the operator can write")
+    return _line(text)
 
 
 def _allowable(names: list[str]) -> list[str]:
@@ -184,6 +203,78 @@ class TierDocument(Document):
     limits: LimitsDocument = LimitsDocument()
 
 
+Audience = Annotated[Text, Field(min_length=1, max_length=MAX_URL)]
+Audiences = Annotated[list[Audience], Field(max_length=20), AfterValidator(_sorted)]
+ClaimName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_claim_name)]
+IssuerName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+
+
+class IssuerDocument(Document):
+    """Whose tokens a project exchanges for its own. One of `audiences` and `authorized_parties`
+    must be set: an issuer makes tokens for many, and only those made for this app count.
+    """
+
+    issuer: Annotated[str, AfterValidator(_issuer_url)] = Field(
+        description="`iss` of its tokens, exactly, with a slash at the end if they have one",
+        examples=["https://example.eu.auth0.com/"],
+    )
+    jwks_uri: Annotated[str, AfterValidator(_public_url)] = Field(
+        description="where its public keys are",
+        examples=["https://example.eu.auth0.com/.well-known/jwks.json"],
+    )
+    algs: Annotated[
+        list[Literal["RS256", "ES256", "EdDSA"]],
+        Field(min_length=1, max_length=3),
+        AfterValidator(_sorted),
+    ] = Field(description="with which it signs")
+    audiences: Audiences = Field(default=[], description="one of which `aud` must name")
+    authorized_parties: Audiences = Field(
+        default=[], description="one of which `azp` must be: of Clerk's tokens, the page's origin"
+    )
+    uid_claim: ClaimName = Field(
+        default="sub", description="names the user; a.b is the member b of the claim a"
+    )
+    tier_claim: ClaimName | None = Field(
+        default=None,
+        description="names the tier, or several, of which the highest counts; what the project "
+        "does not have counts as the lowest. null: the limits without tier hold",
+    )
+    session_claim: ClaimName | None = Field(
+        default=None, description="names the session; null: a page may name it, or it is new"
+    )
+    prefix_user_ids: bool = Field(
+        default=True,
+        description="a user's id begins with the issuer's name and a colon. false, for one issuer "
+        "of a project: it is what the issuer says, as the project's own server would mint it",
+    )
+    allow_anonymous: bool = Field(
+        default=False, description="also users without an account (Supabase, Firebase)"
+    )
+    new_users_per_hour: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        default=100, description="of users that the project has not seen before"
+    )
+    ttl: Annotated[int, Field(ge=60, le=3600)] | None = Field(
+        default=None,
+        description="seconds that a token lives; null: as one of the stack's user pool",
+    )
+
+    @model_validator(mode="after")
+    def _bound(self) -> Self:
+        if not self.audiences and not self.authorized_parties:
+            raise ValueError("one of audiences and authorized_parties must be set")
+        return self
+
+    def stored(self) -> dict[str, Any]:
+        # The whole of it: a later release's defaults must not change whom an operator trusts.
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class ForeignToken(Document):
+    token: Annotated[str, Field(min_length=1, max_length=100_000)] = Field(
+        description="is judged, and neither kept nor repeated"
+    )
+
+
 class ProjectChange(Document):
     """Fields that are absent stay as they are. null takes a field back to its default, where it is
     allowed.
@@ -252,6 +343,7 @@ class ProjectDocument(ProjectChange):
     """A whole project, in an exported file."""
 
     tiers: dict[TierName, TierDocument] = {}
+    issuers: dict[IssuerName, IssuerDocument] = {}
 
     def stored(self) -> dict[str, Any]:
         return {name: value for name, value in super().stored().items() if value not in (None, {})}
@@ -538,7 +630,10 @@ def check_catalogue(catalogue: Mapping[str, Any]) -> None:
 
 
 def check_project(project: Mapping[str, Any], catalogue: Mapping[str, Any]) -> None:
-    """The models it names are in the catalogue, and its default is one that it offers."""
+    """The models it names are in the catalogue, its default is one that it offers, and whom it
+    trusts cannot spend without end.
+    """
+    check_issuers(project)
     models = catalogue.get("models", {})
     names = {alias: name for name, told in models.items() for alias in (name, *told["aliases"])}
     listed = project.get("models")
@@ -556,6 +651,35 @@ def check_project(project: Mapping[str, Any], catalogue: Mapping[str, Any]) -> N
         raise BadRequest(
             f"The default model {default!r} is not one of the project's models.",
             param="default_model",
+        )
+
+
+def check_issuers(project: Mapping[str, Any]) -> None:
+    """No two issuers can be taken for each other, and the project has a budget."""
+    issuers = project.get("issuers") or {}
+    if not issuers:
+        return
+    if PROJECT.overridden(project.get("limits") or {}).nano_usd_per_month is None:
+        raise BadRequest(
+            "A project that trusts other issuers needs a budget of its own: whoever can sign in "
+            "there can spend. Set one: weir projects update PID --limit usd_per_month=50.",
+            param="limits.usd_per_month",
+        )
+    if len(issuers) > MOST_ISSUERS:
+        raise BadRequest(f"A project trusts at most {MOST_ISSUERS} issuers.", param="issuers")
+    owners: dict[str, str] = {}
+    for name, told in sorted(issuers.items()):
+        other = owners.setdefault(told["issuer"], name)
+        if other != name:
+            raise BadRequest(
+                f"{other!r} and {name!r} would both be {told['issuer']}.", param="issuer"
+            )
+    without = sorted(n for n, told in issuers.items() if not told.get("prefix_user_ids", True))
+    if len(without) > 1:
+        raise BadRequest(
+            f"Of {' and '.join(without)} at most one may go without a prefix: one's users could "
+            "be taken for the other's.",
+            param="prefix_user_ids",
         )
 
 

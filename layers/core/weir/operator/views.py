@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from weir.operator.documents import (
     CandidateDocument,
+    IssuerDocument,
     LimitsDocument,
     TierDocument,
     with_a_member_for_each_limit,
@@ -46,6 +47,7 @@ class Project(View):
     rpm_per_address: int | None
     ledger_shards: int
     tiers: dict[str, TierDocument]
+    issuers: dict[str, IssuerDocument]
     killed: Off | None
     created_at: int
 
@@ -82,6 +84,32 @@ class Tier(View):
 
 class Tiers(View):
     data: list[Tier]
+
+
+class Issuer(IssuerDocument):
+    """`name` begins its users' ids."""
+
+    name: str
+
+
+class Issuers(View):
+    data: list[Issuer]
+
+
+class ForeignTokenVerdict(View):
+    """Whether a token would be exchanged, and for whom. `passed` are the checks that it passed, in
+    order; `failed` is the one that it did not, `reason` and `message` say why.
+    """
+
+    accepted: bool
+    passed: list[str]
+    failed: str | None
+    reason: str | None
+    message: str | None
+    issuer: str | None
+    user_id: str | None
+    tier: str | None
+    session_id: str | None
 
 
 class ApiKey(View):

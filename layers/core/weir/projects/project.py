@@ -1,7 +1,7 @@
 """A project as a request reads it: is it open, which pages may call, which models, which limits."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from weir.errors import BadRequest, Killed, NotReady, Unauthenticated
@@ -26,6 +26,8 @@ class Project:
     request; what is kept of either is kept for `retention_days` (None: until it is deleted, 0: not
     at all).
     `rpm_per_address`: how many requests a minute may come from one network address; None: any.
+    `issuers` is as the operator wrote it: weir/identity/issuers.py reads it for the few requests
+    that need it.
     """
 
     pid: str
@@ -48,6 +50,7 @@ class Project:
     retention_days: int | None = None
     store_tool_calls: bool = True
     rpm_per_address: int | None = None
+    issuers: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_document(cls, pid: str, told: Mapping[str, Any]) -> "Project":
@@ -81,6 +84,7 @@ class Project:
             retention_days=told.get("retention_days"),
             store_tool_calls=told.get("store_tool_calls", True),
             rpm_per_address=told.get("rpm_per_address"),
+            issuers=told.get("issuers", {}),
         )
 
     def require_open(self) -> None:

@@ -46,6 +46,7 @@ ROUTES = (
     Route("POST", "/auth/v1/auth/mint"),
     Route("POST", "/v1/auth/revoke"),
     Route("POST", "/api/behest/token"),
+    Route("POST", "/v1/token"),
     Route("GET", "/.well-known/jwks.json"),
     Route("GET", "/auth/.well-known/jwks.json"),
     Route("ANY", "/admin/v1/{proxy+}"),

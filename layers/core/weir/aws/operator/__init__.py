@@ -2,6 +2,7 @@
 
     records      reading and writing, in one way for all of them: below
     projects     projects, their origins, tiers and API keys
+    issuers      other issuers whose tokens a project exchanges
     models       the catalogue: models, upstreams, providers' keys
     signing      keys that sign tokens: tenants' own, and the ring
     switches     what is switched off: the deployment, a project, a model, a user
@@ -14,8 +15,8 @@ together with its entry in the audit trail. If somebody else has changed the sam
 it is done again from what is there then.
 """
 
+from weir.aws.operator.issuers import Issuers
 from weir.aws.operator.models import Models
-from weir.aws.operator.projects import Projects
 from weir.aws.operator.recounts import Recounts
 from weir.aws.operator.revocations import Revocations
 from weir.aws.operator.signing import Signing
@@ -25,5 +26,5 @@ from weir.aws.operator.transfer import Transfer
 __all__ = ["Operator"]
 
 
-class Operator(Projects, Models, Signing, Switches, Revocations, Transfer, Recounts):
+class Operator(Issuers, Models, Signing, Switches, Revocations, Transfer, Recounts):
     """Everything that one actor may do."""

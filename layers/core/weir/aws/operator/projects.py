@@ -280,6 +280,7 @@ def _project_view(pid: str, document: Mapping[str, Any]) -> Document:
         "rpm_per_address": document.get("rpm_per_address"),
         "ledger_shards": document.get("ledger_shards", 1),
         "tiers": document.get("tiers", {}),
+        "issuers": document.get("issuers", {}),
         "killed": document.get("killed"),
         "created_at": document.get("created_at"),
     }

@@ -20,6 +20,7 @@ _DEFAULTS: Document = {
     "limits": {},
     "user_limits": {},
     "tiers": {},
+    "issuers": {},
 }
 
 
