@@ -123,6 +123,36 @@ def test_projects_users_and_issuers_are_kept_apart(stack: Stack, admin: Admin) -
     refused(exchange(stack, token(now()), "default", ORIGIN), 400, "invalid_request")
 
 
+def test_threads_stay_with_their_user_whatever_made_the_token(stack: Stack, admin: Admin) -> None:
+    """Two projects; a user of an issuer, one of a server's mint, and the same name of either."""
+    minted = {pid: mint(stack, admin.key(pid), "user_2abc") for pid in (PID, OTHER)}
+    named_like_the_issuers = mint(stack, admin.key(PID), "clerk:user_2abc")
+    tokens = {
+        "of the issuer": exchanged(stack, token(now()))["token"],
+        "of the issuer, elsewhere": exchanged(stack, token(now()), OTHER)["token"],
+        "of another user of it": exchanged(stack, token(now(), sub="user_3"))["token"],
+        "minted": minted[PID],
+        "minted elsewhere": minted[OTHER],
+        "minted under the issuer's prefix": named_like_the_issuers,
+    }
+    # A server may mint for any of its project's users, those of an issuer included.
+    same = [
+        {"of the issuer", "minted under the issuer's prefix"},
+        {"of the issuer, elsewhere", "minted elsewhere"},
+    ]
+    for owner, theirs in tokens.items():
+        thread = f"crossed-{list(tokens).index(owner)}"
+        headers = {**bearer(theirs, PAGE), "X-Thread-Id": thread}
+        assert stack.http.post("/v1/chat/completions", headers=headers, json=ask()).is_success
+        may = next((each for each in same if owner in each), {owner})
+        reads = {
+            name
+            for name, other in tokens.items()
+            if stack.http.get(f"/v1/threads/{thread}", headers=bearer(other, PAGE)).is_success
+        }
+        assert reads == may, owner
+
+
 def test_page_that_is_not_listed_gets_no_token_and_no_headers(stack: Stack, admin: Admin) -> None:
     for origin in ("https://evil.example", ORIGIN, PAGE + ":443", "null"):
         reply = exchange(stack, token(now()), origin=origin)
