@@ -25,6 +25,7 @@ FLOORS = [
     {""},  # the package's root: errors, settings, metrics, freshness, identifiers
     {"web"},
     {"projects"},
+    {"customers"},
     {"identity", "ledger", "operator"},
     {"usage"},
     {"chat"},
@@ -61,6 +62,7 @@ PURE = {
     "re",
     "time",
     "typing",
+    "unicodedata",
     "urllib.parse",
 }
 

@@ -74,6 +74,7 @@ class Refusal(Exception):
         self.log: dict[str, Any] = {}
         self.retry_after_s = retry_after_s
         self.extra_headers = dict(extra_headers or {})
+        self.top_level_code: str | None = None  # instead of `legacy_code`
         if code is not None:
             self.code = code
         if retryable is not None:
@@ -104,7 +105,7 @@ class Refusal(Exception):
     def envelope(self, request_id: str) -> dict[str, Any]:
         return {
             "error": {**self.error(), "details": self.details, "request_id": request_id},
-            "code": self.legacy_code or self.code,
+            "code": self.top_level_code or self.legacy_code or self.code,
             "message": self.message,
             "retryable": self.retryable,
             "trace_id": request_id,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from weir.errors import LimitReached, QuotaExceeded
 from weir.ledger import rules
 from weir.ledger.rules import BY_CODE, FIELDS, Account, Amounts, Field, Settlement
-from weir.projects.limits import NANO, UNITS, Limits, Pool
+from weir.projects.limits import NANO, TOKEN_FIELDS, UNITS, Limits, Pool
 
 DAY = 86_400
 NOON = calendar.timegm((2026, 11, 21, 12, 0, 30, 0, 0, 0))
@@ -200,7 +200,7 @@ def test_correction_that_is_nothing_writes_no_item() -> None:
 
 def test_every_code_is_one_letter_of_one_field() -> None:
     """A reservation remembers them as one word."""
-    assert len(BY_CODE) == len(FIELDS)
+    assert len(BY_CODE) == len(FIELDS) + len(TOKEN_FIELDS)
     assert all(len(field.code) == 1 for field in FIELDS)
     assert {field.limit for field in FIELDS} | {"max_output_tokens"} == set(Limits.__slots__)
 

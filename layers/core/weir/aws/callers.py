@@ -7,7 +7,7 @@ from weir.freshness import Clock
 from weir.identity import api_keys, callers
 from weir.identity.tokens import Claims
 from weir.settings import Caches, Deployment
-from weir.web.request import Request
+from weir.web.request import BEARER, CLIENT, Request
 
 
 class Callers:
@@ -17,18 +17,24 @@ class Callers:
         self._public_keys = PublicKeys(table, clock, caches)
         self._key_use = KeyUse(table)
 
-    def believe(self, request: Request, now: int) -> Claims:
+    def believe(self, request: Request, now: int, scope: str | None = None) -> Claims:
         """Return for whom the request is: of a user token what it says, of an API key with scope
-        `api:chat` the user whom it names. `now` is Unix seconds. Raises Unauthenticated, Forbidden
-        for an API key from a page, BadRequest for a bad X-End-User-Id.
+        `api:chat` the user whom it names. `now` is Unix seconds; `scope` is what a client token
+        must allow, None if none may be used. Raises Unauthenticated, Forbidden for an API key from
+        a page, BadRequest for a bad X-End-User-Id.
 
         A token costs no round trip while its signing key is known. An API key costs one, so that a
         revoked key is refused on its next request.
         """
-        if api_keys.is_one(request.bearer()):
+        scheme, credential = request.credential(BEARER, CLIENT)
+        if scheme == BEARER and api_keys.is_one(credential):
             return self._server(request, now)
         return callers.believe(
-            request, self._deployment, lambda kid: self._public_keys.find(kid, now), now=now
+            request,
+            self._deployment,
+            lambda kid: self._public_keys.find(kid, now),
+            now=now,
+            scope=scope,
         )
 
     def _server(self, request: Request, now: int) -> Claims:

@@ -75,12 +75,21 @@ class Expression:
     def require(self, condition: str) -> None:
         self._conditions.append(condition)
 
-    def require_equal(self, attribute: str, value: int | None) -> None:
+    def require_equal(self, attribute: str, value: int | str | None) -> None:
         """None: the attribute is not there."""
         if value is None:
             self.require_absent(attribute)
         else:
             self.require(f"{self._name(attribute)} = {self._value(value)}")
+
+    def require_new_or_below(self, attribute: str, bound: int) -> None:
+        """There is no item, or its number is smaller."""
+        self.require(f"({ABSENT} OR {self._name(attribute)} < {self._value(bound)})")
+
+    def require_equal_if_present(self, attribute: str, value: str) -> None:
+        """It is this, or not there."""
+        name = self._name(attribute)
+        self.require(f"(attribute_not_exists({name}) OR {name} = {self._value(value)})")
 
     def require_below(self, attribute: str, bound: int) -> None:
         """The number is smaller, or not there."""
@@ -107,6 +116,11 @@ class Expression:
         self.require(f"(attribute_not_exists({name}) OR {fits})")
 
     # ------------------------------------------------------------ the whole
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether it is only a condition."""
+        return not self._clauses
 
     def built(self) -> dict[str, Any]:
         """Return the members of the call, or of the part of a transaction."""

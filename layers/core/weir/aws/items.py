@@ -15,29 +15,37 @@ signing keys and audit entries in `codecs`. Standard library only: the preflight
     OVERRUNS              OVERRUNS     by candidate, the percent of its output cap to reserve
     PROJECTS              <pid>        record: a project
     SUBJECT#<pid>#<s>     SUBJECT      record: what is revoked of a subject, or that it is blocked
+                          … of a customer, `customer` is its own document, `etag` its version
+    EXTERNAL#<pid>#<x>    EXTERNAL     the customer whose external id is <x>
+    CUSTOMERS#<pid>       cust_…       one for each customer, by when it was created
     CONTENT#<pid>#<s>     TURN#<h>#…   of a thread: <ms>#… each turn, RECORD its title and sums
     CONTENT#<pid>#<s>     THREAD#<ms>… a copy of the record, in the order of last use; then <h>
     CONTENT#<pid>#<s>     SESSION_TURN#<h>#… a turn of a session that is remembered
     LEDGER#<pid>#<s>      NOW          a subject's open requests; MINUTE#…, MONTH#… what it has used
     LEDGER#<pid>#<k>      …            the same of a project's k-th shard; no pid: of the tenant's
     LEDGER#<pid>#<a>      MINUTE#…     how many requests came from a network address in a minute
+    LEDGER#<pid>#t#cust_… ct_…         a client token, and what it has used
     OPEN#<n>              <due>#<id>   a reservation, which is settled once, or swept when it is due
     USAGE#<pid>#<s>       <ms>#<id>    what one request has used; no word of what was said
     ROLLUP#<pid>#<day>    <h>#<h>      sums of usage rows: weir/usage/sums.py, detail
     ROLLUP#<pid>          <day>#<m>    … days, by model
     ROLLUP#<pid>#<month>  <h>          … users
     ROLLUP#<pid>#<day>#M  <HHMM>#<m>   … minutes, by model
-    ASKED#<pid>#<c>       MINUTE#…     how many questions about usage a caller has asked in a minute
+    ASKED#<pid>#<c>       MINUTE#…     how many questions about usage a caller has asked in a
+                                       minute, and how many client tokens were minted
+    ONCE#<pid>#<h>        ONCE         what a request with an Idempotency-Key was answered
     JWKS#<sha256>         JWKS         an issuer's key set, by the hash of its address; who fetches
     KNOWN#<pid>#<s>       KNOWN        a user of another issuer has been here before
-    ARRIVALS#<pid>#<n>    HOUR#…       how many users of the issuer <n> were new in an hour
+    ARRIVALS#<pid>#<n>    HOUR#…       how many users of the issuer <n> were new in an hour; of
+                                       no issuer: how many customers were created
     REFUSED#<pid>         <slot>       a page's origin that was refused; no pid: at a preflight
     AUDIT                 <ms>#<id>    who changed what
 
-`<s>` is a subject's key: u#<uid>; `<a>` an address's: a#203.0.113.7; `<c>` a subject's, or of an
-API key k#<key id>; `<h>` its hash, for a sort key has at most 1,024 bytes. A record is a JSON
-document with a version, which every change states and raises by one; members that conditions look
-at are attributes beside `doc` (`weir/aws/subjects.py`). What a ledger's item holds:
+`<s>` is a subject's key: u#<uid>, c#cust_…, or k#<key id> of a server that names nobody; `<a>` an
+address's: a#203.0.113.7; `<c>` a subject's, or of an API key k#<key id>; `<h>` its hash, for a sort
+key has at most 1,024 bytes. A record is a JSON document with a version, which every change states
+and raises by one; members that conditions look at are attributes beside `doc`
+(`weir/aws/subjects.py`, `weir/aws/customers.py`). What a ledger's item holds:
 `weir/aws/ledger/`. Times are Unix seconds. `ttl` lets DynamoDB tidy up; it may be days late, so no
 rule leans on it.
 """
@@ -92,6 +100,11 @@ OVERRUNS = Key("OVERRUNS", "OVERRUNS")
 def user(uid: str) -> str:
     """An end user's subject key."""
     return f"u#{uid}"
+
+
+def customer(customer_id: str) -> str:
+    """A customer's subject key."""
+    return f"c#{customer_id}"
 
 
 def address(counted: str) -> str:
@@ -197,6 +210,35 @@ def rollup(kind: str, pid: str, period: str, name: str = "") -> Key:
 
 def asked(pid: str, caller: str, at: int) -> Key:
     return Key(f"ASKED#{pid}#{caller}", minute(at))
+
+
+# ---------------------------------------------------------------- customers
+
+
+def external(pid: str, external_id: str) -> Key:
+    return Key(f"EXTERNAL#{pid}#{external_id}", "EXTERNAL")
+
+
+def listed_customer(pid: str, customer_id: str) -> Key:
+    return Key(f"CUSTOMERS#{pid}", customer_id)
+
+
+def customers_made(pid: str, at: int) -> Key:
+    """Beside the users of issuers, none of which has an empty name."""
+    return arrivals(pid, "", at)
+
+
+def client_tokens(pid: str, customer_id: str) -> str:
+    return ledger(pid, f"t#{customer_id}")
+
+
+def client_token(pid: str, token_id: str) -> Key:
+    """A token's id begins with its customer's (weir/identity/client_tokens.py)."""
+    return Key(client_tokens(pid, f"cust_{token_id[3:29]}"), token_id)
+
+
+def once(pid: str, digest: str) -> Key:
+    return Key(f"ONCE#{pid}#{digest}", "ONCE")
 
 
 # ---------------------------------------------------------------- other issuers

@@ -39,10 +39,14 @@ def update_of(before: Record, document: Mapping[str, Any], now: int) -> Expressi
     return update
 
 
-def condition_for(token: Issued | None) -> Expression:
-    """Return the condition under which `Revocations.judge` lets a token pass."""
+def condition_for(token: Issued | None, etag: str | None = None) -> Expression:
+    """Return the condition under which `Revocations.judge` lets a token pass; of a customer, whose
+    record is of the version `etag`.
+    """
     condition = Expression()
     condition.require_absent("doc")
+    if etag is not None:
+        condition.require_equal("etag", etag)
     if token is not None:
         for name in (NOT_BEFORE, token.session):
             if name is not None:

@@ -16,12 +16,17 @@ from weir.revocation import KEPT_S
 KeyHash = NewType("KeyHash", str)
 
 PREFIX = "behest_sk_live_"  # the published SDKs choose their mode by exactly this
+# Of the Ringside contract. Its keys' callers are answered in its words, and name models its way.
+RINGSIDE_LIVE, RINGSIDE_TEST = "sk_live_", "sk_test_"
 
 MINT = "mint"  # make tokens for users
 READ = "api:read"  # list models, read usage
 CHAT = "api:chat"  # chat without a token, for a user whom a header names
+CLIENT_TOKENS = "api:client_tokens"  # make client tokens, and the customers that they are for
+WRITE = "api:write"  # create, change and delete customers
+WEBHOOKS = "api:webhooks"
 
-_FORM = re.compile(PREFIX + "[0-9a-f]{32}")
+_FORM = re.compile(f"(?:{PREFIX}|{RINGSIDE_LIVE}|{RINGSIDE_TEST})[0-9a-f]{{32}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +59,9 @@ class ApiKey:
         }
 
 
-def form(random_hex: str) -> str:
+def form(random_hex: str, prefix: str = PREFIX) -> str:
     """The secret, from 32 random hexadecimal digits."""
-    secret = PREFIX + random_hex
+    secret = prefix + random_hex
     if not _FORM.fullmatch(secret):
         raise ValueError("an API key is made of 32 lower-case hexadecimal digits")
     return secret
@@ -89,7 +94,7 @@ def describe(
         role=role,
         scopes=frozenset(scopes),
         name=name,
-        display=secret[: len(PREFIX) + 4],
+        display=secret[: secret.rindex("_") + 5],
         created_at=now,
     )
 
@@ -104,6 +109,11 @@ def still_to_refuse(revoked: Mapping[str, int], now: int) -> dict[str, int]:
 def is_one(credential: str) -> bool:
     """Return whether this has the form of an API key."""
     return _FORM.fullmatch(credential) is not None
+
+
+def is_of_ringside(credential: str) -> bool:
+    """Return whether it is written as that contract's API keys are."""
+    return credential.startswith((RINGSIDE_LIVE, RINGSIDE_TEST))
 
 
 def looks_like(credential: str) -> bool:

@@ -23,14 +23,17 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from weir import identifiers
+from weir.customers.names import is_customer_id
 from weir.errors import BadRequest, TokenExpired, Unauthenticated
 from weir.identifiers import is_identifier
+from weir.identity.bindings import Bindings
 from weir.identity.keyring import Kid, PublicKey, SigningKey
 from weir.projects.limits import Tier
 from weir.revocation import Issued
 
 AUDIENCE = "behest"  # the contract's name for "a Behest user token"; section 3.4
 TOKEN_TYPE = "JWT"  # noqa: S105 - a media type, not a secret
+CLIENT_TOKEN_TYPE = "fc-client+jwt"  # noqa: S105 - of weir/identity/client_tokens.py
 
 MIN_TTL_S, MAX_TTL_S, DEFAULT_TTL_S = 60, 86_400, 3600
 MAX_TOKEN_BYTES = 2048  # at mint; headers of 10 KB in all are what API Gateway takes
@@ -38,6 +41,9 @@ CLOCK_SKEW_S = 60
 
 # Names of the contract's own services (section 4.1).
 RESERVED_USER_IDS = frozenset({"admin", "dashboard-service", "system"})
+
+# Of what an id is: an end user, a customer, or an API key that calls for neither.
+USER, CUSTOMER, SERVER = "u", "c", "k"
 
 SignedClaims = NewType("SignedClaims", dict[str, Any])
 
@@ -85,6 +91,7 @@ class Claims:
     """What a believed token says; or for whom an API key with scope `api:chat` calls, which has
     no `issued_at`. `tier` keeps the type its caller used. `issued_at` is when the token counts as
     issued, and `client_id` the API key that made it or was sent: the start of its id, KEY_STEM.
+    `kind` says what `uid` is the id of. `bindings` are those of a client token; None: it is none.
     """
 
     tid: str
@@ -97,6 +104,13 @@ class Claims:
     expires_at: int
     issued_at: int | None = None
     client_id: str | None = None
+    kind: str = USER
+    bindings: Bindings | None = None
+
+    @property
+    def subject(self) -> str:
+        """Return the key of who spends, in the ledger."""
+        return f"{self.kind}#{self.uid}"
 
     @property
     def issued(self) -> Issued | None:
@@ -131,8 +145,6 @@ def mint(
     """Sign a user token. Its claims and their order are the contract's, which its SDK tests assert;
     `jti` is a `token_id`. `now` is its `iat`.
     """
-    import jwt  # only the mint needs it, and it takes 90 ms of a cold start
-
     claims: dict[str, Any] = {
         "tid": tid,
         "pid": pid,
@@ -149,9 +161,7 @@ def mint(
     }
     if tier is not None:
         claims["tier"] = tier
-    value = jwt.encode(
-        claims, _private(key), algorithm="RS256", headers={"typ": TOKEN_TYPE, "kid": key.kid}
-    )
+    value = sign(key, claims, TOKEN_TYPE)
     if len(value) > MAX_TOKEN_BYTES:
         raise BadRequest(
             f"user_id and session_id together make a token of {len(value)} bytes; "
@@ -159,6 +169,14 @@ def mint(
             param="user_id",
         )
     return Token(value, ttl_s, now + ttl_s, session_id)
+
+
+def sign(key: SigningKey, claims: dict[str, Any], token_type: str) -> str:
+    """Return the claims as a compact JWS (RFC 7515, section 3.1), by RS256."""
+    import jwt  # only who mints needs it, and it takes 90 ms of a cold start
+
+    headers = {"typ": token_type, "kid": key.kid}
+    return jwt.encode(claims, _private(key), algorithm="RS256", headers=headers)
 
 
 @functools.lru_cache(maxsize=1)
@@ -212,7 +230,16 @@ def session_reply(token: Token) -> dict[str, Any]:
 
 
 def unverified_kid(unverified_token: str) -> Kid:
-    """The key id of a token that is at least shaped like one of ours. Says nothing about its truth.
+    """Return the key id of what may be a user token: see `unverified_header`."""
+    kid, token_type = unverified_header(unverified_token)
+    if token_type != TOKEN_TYPE:
+        raise Unauthenticated("This is no user token.", reason="wrong_algorithm_or_type")
+    return kid
+
+
+def unverified_header(unverified_token: str) -> tuple[Kid, str]:
+    """Return the key id and the type of a token that is at least shaped like one of ours. Says
+    nothing about its truth.
 
     Every header must be accounted for: `crit`, `jku`, `x5u`, `jwk` and their like are refused, not
     ignored, and `alg` is not a choice the sender has.
@@ -232,15 +259,15 @@ def unverified_kid(unverified_token: str) -> Kid:
     if (
         not isinstance(header, dict)
         or header.get("alg") != "RS256"
-        or header.get("typ") != TOKEN_TYPE
+        or header.get("typ") not in (TOKEN_TYPE, CLIENT_TOKEN_TYPE)
     ):
         raise Unauthenticated(
-            "Only RS256 user tokens are accepted.", reason="wrong_algorithm_or_type"
+            "Only RS256 tokens of this gateway are accepted.", reason="wrong_algorithm_or_type"
         )
     kid = header.get("kid")
     if not isinstance(kid, str) or set(header) != {"alg", "typ", "kid"}:
         raise Unauthenticated("The token's header has unknown members.", reason="unknown_header")
-    return Kid(kid)
+    return Kid(kid), header["typ"]
 
 
 def signed_claims(unverified_token: str, key: PublicKey) -> SignedClaims:
@@ -268,19 +295,19 @@ def _octets(segment: str) -> bytes:
 
 def judge(claims: SignedClaims, *, issuer: str, tid: str, now: int) -> Claims:
     """Every claim is demanded, of its exact type; a claim nobody knows is a refusal."""
-    _require(claims, _CLAIM_TABLE)
+    require_claims(claims, _CLAIM_TABLE)
     if claims["iss"] != issuer:
-        raise _bad_claim("iss")
+        raise bad_claim("iss")
     if claims["aud"] != AUDIENCE:
-        raise _bad_claim("aud")
+        raise bad_claim("aud")
     if claims["tid"] != tid:
-        raise _bad_claim("tid")
+        raise bad_claim("tid")
     if claims["exp"] <= now:
         raise TokenExpired
     if max(claims["iat"], claims["nbf"]) > now + CLOCK_SKEW_S:
-        raise _bad_claim("nbf")
+        raise bad_claim("nbf")
     if claims["exp"] - claims["iat"] > MAX_TTL_S:
-        raise _bad_claim("exp")
+        raise bad_claim("exp")
     return Claims(
         tid=claims["tid"],
         pid=claims["pid"],
@@ -305,21 +332,21 @@ def judge_local(
     only tid, pid, uid, iss, aud, iat, nbf and exp. Both are complete lists: any other claim is
     refused. Whatever `role` says, the token is a user's: a signing key is no admin key.
     """
-    _require(claims, _LOCAL_CLAIM_TABLE)
+    require_claims(claims, _LOCAL_CLAIM_TABLE)
     if claims["iss"] != issuer and claims["iss"] not in LOCAL_ISSUERS:
-        raise _bad_claim("iss")
+        raise bad_claim("iss")
     if claims["aud"] not in (AUDIENCE, [AUDIENCE]):
-        raise _bad_claim("aud")
+        raise bad_claim("aud")
     if claims["tid"] != tid:
-        raise _bad_claim("tid")
+        raise bad_claim("tid")
     if pid is not None and claims["pid"] != pid:
-        raise _bad_claim("pid")
+        raise bad_claim("pid")
     if claims["exp"] + CLOCK_SKEW_S <= now:
         raise TokenExpired
     if max(claims["iat"], claims["nbf"]) > now + CLOCK_SKEW_S:
-        raise _bad_claim("nbf")
+        raise bad_claim("nbf")
     if not 0 < claims["exp"] - claims["iat"] <= MAX_TTL_S:
-        raise _bad_claim("exp")
+        raise bad_claim("exp")
     return Claims(
         tid=claims["tid"],
         pid=claims["pid"],
@@ -335,34 +362,34 @@ def judge_local(
     )
 
 
-def _require(claims: SignedClaims, table: Mapping[str, Callable[[object], bool]]) -> None:
+def require_claims(claims: SignedClaims, table: Mapping[str, Callable[[object], bool]]) -> None:
     """Raise unless every claim is of its kind, and in the table."""
     wrong = next((n for n, holds in table.items() if not holds(claims.get(n))), None)
     if wrong is None:
         wrong = next((name for name in claims if name not in table), None)
     if wrong is not None:
-        raise _bad_claim(wrong)
+        raise bad_claim(wrong)
 
 
-def _is_text(value: object) -> bool:
+def is_text(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
 
-def _is_time(value: object) -> bool:
+def is_time(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
 _CLAIM_TABLE: dict[str, Callable[[object], bool]] = {
-    "tid": _is_text,
+    "tid": is_text,
     "pid": is_identifier,
     "uid": lambda value: is_user_id(value),
     "role": lambda value: value in ("user", "admin"),
     "scp": lambda value: value == [],
-    "iss": _is_text,
-    "aud": _is_text,
-    "iat": _is_time,
-    "nbf": _is_time,
-    "exp": _is_time,
+    "iss": is_text,
+    "aud": is_text,
+    "iat": is_time,
+    "nbf": is_time,
+    "exp": is_time,
     "jti": is_identifier,
     "sid": is_identifier,
     "tier": lambda value: _is_tier(value),
@@ -379,7 +406,7 @@ _LOCAL_CLAIM_TABLE: dict[str, Callable[[object], bool]] = {
 }
 
 
-def _bad_claim(name: str) -> Unauthenticated:
+def bad_claim(name: str) -> Unauthenticated:
     return Unauthenticated(f"The token's `{name}` is not acceptable here.", reason=f"bad_{name}")
 
 
@@ -393,7 +420,10 @@ def _is_tier(value: object) -> bool:
 def is_user_id(value: object) -> bool:
     """Return whether a token may be made for this user, and is believed if it names them."""
     return (
-        isinstance(value, str) and is_identifier(value) and value.lower() not in RESERVED_USER_IDS
+        isinstance(value, str)
+        and is_identifier(value)
+        and value.lower() not in RESERVED_USER_IDS
+        and not is_customer_id(value)  # usage names both, side by side
     )
 
 

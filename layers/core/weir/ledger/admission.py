@@ -7,12 +7,36 @@ from dataclasses import dataclass
 from typing import Any
 
 from weir.ledger.rules import Amounts, Field
-from weir.projects.limits import Limits, Pool
+from weir.projects.limits import Limits, Pool, TokenLimits
 from weir.revocation import Issued
+
+
+class StaleCustomer(Exception):
+    """A customer's record has been changed; the caller knows an older version. `found` is what the
+    store has now, as it has it.
+    """
+
+    def __init__(self, found: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.found = found
 
 
 class StaleConfiguration(Exception):
     """An operator has changed a pool's limits; the caller knows an older configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUse:
+    """A client token that a request comes with. Its record must say in `attribute` that it is bound
+    to `address`; with `first`, or be not bound yet, and then it is from now on. `address` None: it
+    is bound to none.
+    """
+
+    token_id: str
+    limits: TokenLimits
+    address: str | None = None
+    attribute: str = ""
+    first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +49,7 @@ class Ask:
     the sweeper may settle it. `row` holds the members of its usage row that are known now. `token`
     must not have been revoked; None: the caller sent an API key. `address` is what counts as one
     network address; `address_rpm`, how many requests a minute one may make, or None for no limit.
+    `etag`: the version of the customer's record that all of this goes by.
     """
 
     pid: str
@@ -45,6 +70,8 @@ class Ask:
     token: Issued | None = None
     address: str = ""
     address_rpm: int | None = None
+    etag: str | None = None
+    client_token: TokenUse | None = None
 
 
 @dataclass(frozen=True, slots=True)

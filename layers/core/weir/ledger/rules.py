@@ -23,10 +23,19 @@ from weir.errors import LimitReached, QuotaExceeded, Refusal
 
 # Words of the ledger, too: its items and its callers import them from here.
 from weir.projects.limits import BY_CODE as BY_CODE
-from weir.projects.limits import BY_PUBLIC_NAME, NANO, UNITS, Limits, Pool
+from weir.projects.limits import (
+    BY_PUBLIC_NAME,
+    NANO,
+    TOKEN_FIELDS,
+    UNITS,
+    Limits,
+    Pool,
+    TokenLimits,
+)
 from weir.projects.limits import DAY as DAY
 from weir.projects.limits import FIELDS as FIELDS
 from weir.projects.limits import HELD_USD as HELD_USD
+from weir.projects.limits import LIFE as LIFE
 from weir.projects.limits import MINUTE as MINUTE
 from weir.projects.limits import MONTH as MONTH
 from weir.projects.limits import NOW as NOW
@@ -34,6 +43,7 @@ from weir.projects.limits import Amounts as Amounts
 from weir.projects.limits import Field as Field
 
 USER, ADDRESS, PROJECT, TENANT = "user", "address", "project", "tenant"
+TOKEN = "token"  # noqa: S105 - of a client token, a scope like the others
 
 LEAST_OUTPUT_TOKENS = 16  # below that an answer is of no use, and the request is refused
 STREAM_RETRY_S = 2  # nobody knows when a stream ends
@@ -48,18 +58,21 @@ _WHOSE = {
     PROJECT: "This project",
     TENANT: "This deployment",
 }
+# Windows that are touched whether anything is counted in them or not.
+_ALWAYS = {USER: (NOW,), TOKEN: (LIFE,)}
 _RATE_LIMIT, _BUDGET = BY_PUBLIC_NAME["rpm"], BY_PUBLIC_NAME["usd_per_month"]  # see own_state
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Whose counters. `part` is the key of a subject or an address, or the number of a pool's
-    shard. `limits` are of the whole pool. `fields` are what is counted, limited or not.
+    """Whose counters. `part` is the key of a subject or an address, the number of a pool's shard,
+    or a token's id. `limits` are of the whole pool, of a token TokenLimits. `fields` are what is
+    counted, limited or not.
     """
 
     scope: str
     part: str
-    limits: Limits
+    limits: Limits | TokenLimits
     fields: tuple[Field, ...]
     shards: int = 1
     generation: int = 0
@@ -85,9 +98,10 @@ class Account:
 
     def windows(self) -> dict[str, list[Field]]:
         """The items that a request touches, with what it counts there. A user's open requests are
-        always listed: that is how one is cancelled.
+        always listed: that is how one is cancelled. A token's record is always looked at: it may
+        have been revoked.
         """
-        windows: dict[str, list[Field]] = {NOW: []} if self.scope == USER else {}
+        windows: dict[str, list[Field]] = {each: [] for each in _ALWAYS.get(self.scope, ())}
         for field in self.fields:
             windows.setdefault(field.window, []).append(field)
         return windows
@@ -112,6 +126,12 @@ def of_subject(subject: str, limits: Limits, limited: frozenset[str]) -> Account
         if field.limit in limited or getattr(limits, field.limit) is not None
     )
     return Account(USER, subject, limits, counted)
+
+
+def of_token(token_id: str, limits: TokenLimits) -> Account:
+    """Return the account of a client token."""
+    counted = tuple(field for field in TOKEN_FIELDS if getattr(limits, field.limit) is not None)
+    return Account(TOKEN, token_id, limits, counted)
 
 
 def of_address(part: str, rpm: int) -> Account:
@@ -256,6 +276,8 @@ def refusal(
     A request that is larger than the whole limit has no time to wait for: some clients would wait
     for any that they find, whatever `x-should-retry` says.
     """
+    if account.scope == TOKEN:
+        return _token_is_used_up(account, field, amounts)
     limit = account.limit(field) or 0
     reset = resets_at(field, at)
     wait = max(1, reset - at)
@@ -285,7 +307,9 @@ def refusal(
     if field.window != NOW and not too_large:
         message += f" It resets at {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(reset))}."
     kind: type[LimitReached | QuotaExceeded] = LimitReached if passing else QuotaExceeded
-    headers = policy_headers(account.limits, at) if account.scope == USER else {}
+    headers = {}
+    if account.scope == USER and isinstance(account.limits, Limits):
+        headers = policy_headers(account.limits, at)
     if account.scope == USER:
         headers |= _remaining_headers(field, max(0, limit - used), wait)
     refused = kind(message, details=details, retry_after_s=wait, extra_headers=headers)
@@ -293,6 +317,17 @@ def refusal(
         refused.retryable, refused.retry_after_s = False, None
         refused.extra_headers = _without_times(headers)
     return refused
+
+
+def _token_is_used_up(account: Account, field: Field, amounts: Amounts) -> QuotaExceeded:
+    """Nothing comes back to a token: its caller fetches another, or asks for less."""
+    limit, need = account.limit(field) or 0, amounts.of(field)
+    asks = f", and this request may take {_number(field, need)}" if need > 1 else ""
+    return QuotaExceeded(
+        f"This token may use {_number(field, limit)} {field.told}, which have been used or are "
+        f"reserved{asks}. Fetch a new one.",
+        details={"scope": TOKEN, "limit_name": field.limit},
+    )
 
 
 def policy_headers(limits: Limits, at: int) -> dict[str, str]:

@@ -29,8 +29,8 @@ Tier = int | str  # as a caller spells it: a number, digits, or a name
 
 # ---------------------------------------------------------------- the kinds of limits
 
-# For how long a counter counts; what passes soonest comes first. In UTC.
-NOW, MINUTE, DAY, MONTH = "NOW", "MINUTE", "DAY", "MONTH"
+# For how long a counter counts; what passes soonest comes first. In UTC. LIFE is a token's.
+NOW, MINUTE, DAY, MONTH, LIFE = "NOW", "MINUTE", "DAY", "MONTH", "LIFE"
 PERIODS = (NOW, MINUTE, DAY, MONTH)
 ONE_REQUEST = "REQUEST"  # nothing is counted
 
@@ -187,13 +187,26 @@ class Limits:
         return {field.public: field.shown(getattr(self, field.limit)) for field in ALL_FIELDS}
 
 
-ALL_FIELDS: tuple[Field, ...] = tuple(
-    each.metadata["row"]._replace(limit=each.name) for each in fields(Limits)
-)
+@dataclass(frozen=True, slots=True)
+class TokenLimits:
+    """What may be used with one token as long as it lives. No operator sets them but the backend
+    that mints the token; beside them the limits of whom the token is for hold.
+    """
+
+    max_requests: int | None = _kind("x", LIFE, "requests", "requests", "requests")
+    nano_usd: int | None = _kind("y", LIFE, "nano_usd", "USD", "usd", reserved=HELD_USD)
+
+
+def _rows(kind: type) -> tuple[Field, ...]:
+    return tuple(each.metadata["row"]._replace(limit=each.name) for each in fields(kind))
+
+
+ALL_FIELDS = _rows(Limits)
+TOKEN_FIELDS = _rows(TokenLimits)
 BY_PUBLIC_NAME = {field.public: field for field in ALL_FIELDS}
 # Those with a counter, in the order in which they are judged.
 FIELDS = tuple(field for period in PERIODS for field in ALL_FIELDS if field.period == period)
-BY_CODE = {field.code: field for field in FIELDS}
+BY_CODE = {field.code: field for field in (*FIELDS, *TOKEN_FIELDS)}
 
 
 # ---------------------------------------------------------------- who has which
@@ -215,6 +228,8 @@ class Pool:
 # them, at least 3, for each user).
 PROJECT = Limits(rpm=60)
 WITHOUT_TIER = Limits(rpm=6, tokens_per_day=1_000_000, max_output_tokens=1024, concurrent_streams=3)
+# What a customer gets that is created without limits of its own (contracts/ringside.md, 4.1).
+CUSTOMER = Limits(rpm=30, nano_usd_per_month=5 * NANO, max_output_tokens=1024, concurrent_streams=3)
 DEFAULTS = {
     FREE: Limits(
         rpm=10,

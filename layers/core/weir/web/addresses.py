@@ -4,6 +4,11 @@ IPV6_PREFIX = 64  # one customer's network, of which they choose the rest (RFC 6
 UNKNOWN = "unknown"  # one account for all of them: a limit must not be lifted by a strange address
 
 
+def family(counted: str) -> int:
+    """Return 4 or 6, of an address as `counted_as` spells it."""
+    return 6 if ":" in counted else 4
+
+
 def counted_as(source: str) -> str:
     """Return the address that a request from `source` is counted as: an IPv4 address, or the /64 of
     an IPv6 one. An IPv4 address within an IPv6 one (RFC 4291, 2.5.5.2) is the IPv4 address.

@@ -16,6 +16,9 @@ from weir.errors import BadRequest, Forbidden, OriginNotAllowed, Refusal, Unauth
 from weir.web import cors
 from weir.web.origins import Origins
 
+# Schemes of the Authorization header. `Client` is the Ringside contract's, for client tokens.
+BEARER, CLIENT = "bearer", "client"
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -60,17 +63,22 @@ class Request:
 
     def bearer(self) -> str:
         """The unverified credential (RFC 6750, section 2.1; the scheme's case does not matter)."""
+        return self.credential(BEARER)[1]
+
+    def credential(self, *schemes: str) -> tuple[str, str]:
+        """Return scheme, in lower case, and unverified credential (RFC 9110, section 11.6.2)."""
         header = self.headers.get("authorization", "")
         if not header:
             raise Unauthenticated(
                 "No credential. Send it as `Authorization: Bearer <token>`.", reason="missing"
             )
         scheme, _, credential = header.partition(" ")
-        if self.authorizations > 1 or scheme.lower() != "bearer" or not credential.strip():
+        if self.authorizations > 1 or scheme.lower() not in schemes or not credential.strip():
+            known = " or ".join(f"`{each.capitalize()} <token>`" for each in schemes)
             raise Unauthenticated(
-                "The Authorization header must be `Bearer <token>`, once.", reason="malformed"
+                f"The Authorization header must be {known}, once.", reason="malformed"
             )
-        return credential.strip()
+        return scheme.lower(), credential.strip()
 
     def require_origin(self, allowed: Origins) -> None:
         """Refuse a page that is not listed. No Origin at all is a server: not our question here."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from weir.aws import contention, expressions, items, subjects
 from weir.aws.contention import CONDITION_REASON, Busy
-from weir.aws.expressions import ABSENT, Expression
+from weir.aws.expressions import ABSENT, PRESENT, Expression
 from weir.aws.items import Item, Key
 from weir.aws.ledger.books import (
     CONFLICTS_S,
@@ -23,10 +23,22 @@ from weir.aws.ledger.books import (
 from weir.aws.ledger.settlement import Settlements
 from weir.aws.store import Part
 from weir.errors import Conflict, Internal, LedgerBusy
+from weir.identity.bindings import ip_mismatch
 from weir.ledger import rules
-from weir.ledger.admission import Ask, Reservation, StaleConfiguration
-from weir.ledger.rules import MINUTE, NOW, USER, Account, Amounts, Field, Settlement, Used
-from weir.revocation import Issued, Revocations
+from weir.ledger.admission import Ask, Reservation, StaleConfiguration, StaleCustomer, TokenUse
+from weir.ledger.rules import (
+    MINUTE,
+    NOW,
+    TOKEN,
+    USER,
+    Account,
+    Amounts,
+    Field,
+    Settlement,
+    Used,
+)
+from weir.revocation import Revocations
+from weir.revocation import refusal as revoked
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +69,9 @@ class Admissions(Settlements):
         reservation_id = os.urandom(16).hex()
         accounts = _accounts(ask)
         if ask.limits.concurrent_streams == 0:  # a set that is not there has no size to compare
-            raise rules.refusal(accounts[0], rules.BY_CODE["s"], 0, Amounts(0, 0), at, ask.tier)
-        held = [rules.held(account) for account in accounts if account.windows()]
+            (user,) = (each for each in accounts if each.scope == USER)
+            raise rules.refusal(user, rules.BY_CODE["s"], 0, Amounts(0, 0), at, ask.tier)
+        held = [rules.held(each) for each in accounts if each.scope == USER or each.fields]
         output_tokens, tries = ask.output_tokens, 0
 
         def admit() -> Reservation:
@@ -77,7 +90,7 @@ class Admissions(Settlements):
                     held=held,
                     row=ask.row,
                 )
-                over = self._reserve(reservation, accounts, ask.token, tries)
+                over = self._reserve(reservation, accounts, ask, tries)
                 if not over:
                     return reservation
                 output_tokens = _smaller(ask, output_tokens, over, reservation.amounts, at)
@@ -88,7 +101,7 @@ class Admissions(Settlements):
         self,
         reservation: Reservation,
         accounts: Sequence[Account],
-        token: Issued | None,
+        ask: Ask,
         tries: int,
     ) -> list[_Over]:
         """Return the limits that refuse it; none, if it is admitted. Raises Busy if it is neither
@@ -97,14 +110,17 @@ class Admissions(Settlements):
         # In the order of what is read from the reasons below.
         subject = items.subject(reservation.pid, reservation.subject)
         parts = [
-            expressions.check(self._name, subject, subjects.condition_for(token)),
+            expressions.check(self._name, subject, subjects.condition_for(ask.token, ask.etag)),
             expressions.put(self._name, reservation_item(reservation), Expression(ABSENT)),
         ]
         places: list[tuple[Account, str, list[Field]]] = []
         for account in accounts:
             for window, fields in account.windows().items():
                 places.append((account, window, fields))
-                parts.append(self._taking(reservation, account, window, fields))
+                if account.scope == TOKEN and ask.client_token is not None:
+                    parts.append(self._with_token(reservation, account, ask.client_token))
+                else:
+                    parts.append(self._taking(reservation, account, window, fields))
         try:
             self._transact(parts, f"{reservation.id}{tries:04d}")
             return []
@@ -120,13 +136,15 @@ class Admissions(Settlements):
         if failed[1]:  # it was admitted the first time, and the answer was lost
             return []
         if failed[0]:
-            Revocations(items.record_of(reasons[0].get("Item")).document).judge(token)
-            raise Internal  # the condition and the rule disagree
+            raise _refusal_of_subject(reasons[0].get("Item") or {}, ask)
         refusing = [
             (*place, reason.get("Item") or {})
             for place, failing, reason in zip(places, failed[2:], reasons[2:], strict=True)
             if failing
         ]
+        for account, _, _, item in refusing:
+            if account.scope == TOKEN and ask.client_token is not None:
+                _judge_token(item, ask.client_token)
         return self._refused(reservation, refusing)
 
     def _refused(
@@ -176,8 +194,9 @@ class Admissions(Settlements):
         if account.scope == USER and window == NOW:
             expression.add("open", [reservation.completion_id])
             expression.require_member("open", reservation.completion_id, absent=True)
-            if account.limits.concurrent_streams is not None:
-                expression.require_fewer("open", account.limits.concurrent_streams)
+            most = account.limit(rules.BY_CODE["s"])
+            if most is not None:
+                expression.require_fewer("open", most)
             fields = ()
         for field in fields:
             most = account.share(field)
@@ -192,6 +211,25 @@ class Admissions(Settlements):
         return self._update(
             place(reservation.pid, account.scope, account.part, window, at), expression
         )
+
+    def _with_token(self, reservation: Reservation, account: Account, used: TokenUse) -> Part:
+        """Return the part that looks at a client token's record, binds it and counts."""
+        expression = Expression(PRESENT)
+        expression.require_absent("revoked_at")
+        for field in account.fields:
+            amount = reservation.amounts.of(field)
+            expression.add(field.unit, amount, most=account.limit(field))
+            if field.reserved:
+                expression.add(field.reserved, amount)
+        if used.address is not None and used.first:
+            expression.require_equal_if_present(used.attribute, used.address)
+            expression.set(used.attribute, used.address)
+        elif used.address is not None:
+            expression.require_equal(used.attribute, used.address)
+        key = items.client_token(reservation.pid, used.token_id)
+        if expression.changes_nothing:
+            return expressions.check(self._name, key, expression)
+        return self._update(key, expression)
 
     # ------------------------------------------------------------ making room
 
@@ -284,11 +322,30 @@ class Admissions(Settlements):
             log.exception("an admission of which nothing is known could not be undone")
 
 
+def _refusal_of_subject(item: Item, ask: Ask) -> Exception:
+    """Return why the subject's record does not let the request pass, or raise it."""
+    Revocations(items.record_of(item or None).document).judge(ask.token)
+    if ask.etag is not None and item.get("etag", {}).get("S") != ask.etag:
+        return StaleCustomer(item)
+    return Internal()  # the condition and the rule disagree
+
+
+def _judge_token(item: Item, used: TokenUse) -> None:
+    """Raise the refusal of a token that no longer is what it was, or is not where it was."""
+    if not item or "revoked_at" in item:
+        raise revoked()
+    bound = item.get(used.attribute, {}).get("S")
+    if used.address is not None and bound != used.address and not (used.first and bound is None):
+        raise ip_mismatch()
+
+
 def _accounts(ask: Ask) -> list[Account]:
-    """Return the user's, the project's and the tenant's; of a pool, a shard at random. Then the
-    network address's, if the project limits addresses.
+    """Return the client token's, the user's, the project's and the tenant's; of a pool, a shard at
+    random. Then the network address's, if the project limits addresses.
     """
+    token = ask.client_token
     accounts = [
+        *([] if token is None else [rules.of_token(token.token_id, token.limits)]),
         rules.of_subject(ask.subject, ask.limits, ask.limited),
         rules.of_pool(rules.PROJECT, ask.project, os.urandom(1)[0]),
         rules.of_pool(rules.TENANT, ask.tenant, os.urandom(1)[0]),
@@ -313,6 +370,6 @@ def _smaller(ask: Ask, output_tokens: int, over: Sequence[_Over], amounts: Amoun
     fits -= fits % ask.choices
     if ask.shrinkable and rules.LEAST_OUTPUT_TOKENS * ask.choices <= fits < output_tokens:
         return fits
-    order = [field.code for field in rules.FIELDS]
+    order = list(rules.BY_CODE)
     first = min(over, key=lambda each: order.index(each.field.code))
     raise rules.refusal(first.account, first.field, first.used, amounts, at, ask.tier)

@@ -14,7 +14,7 @@ from weir.aws.reading import items_at
 from weir.aws.store import Part, Store
 from weir.ledger import rules
 from weir.ledger.admission import Reservation
-from weir.ledger.rules import MINUTE, MONTH, NOW, USER, Amounts, Used
+from weir.ledger.rules import LIFE, MINUTE, MONTH, NOW, TOKEN, USER, Amounts, Used
 
 CONFLICTS_S = 1.0  # how long admission and cancelling try to get past other requests
 SETTLE_S = 5.0  # how long settling does: the sweeper would charge the worst case
@@ -97,13 +97,17 @@ class Books:
 
 def place(pid: str, scope: str, part: str, window: str, at: int) -> Key:
     """Return the key of an account's counters in the window that contains `at`."""
+    if scope == TOKEN:
+        return items.client_token(pid, part)
     sk = {NOW: items.NOW, MINUTE: items.minute(at), MONTH: items.month(at)}[window]
     return Key(items.ledger("" if scope == rules.TENANT else pid, part), sk)
 
 
 def let_expire(expression: Expression, window: str, at: int) -> None:
-    """Set when DynamoDB may delete the counters of a window that has ended. NOW never ends."""
-    if window != NOW:
+    """Set when DynamoDB may delete the counters of a window that has ended. NOW never ends, and a
+    token's record says when it does.
+    """
+    if window not in (NOW, LIFE):
         kept_s = MINUTE_KEPT_S if window == MINUTE else MONTH_KEPT_S
         expression.set("ttl", at + kept_s)
 
