@@ -161,6 +161,14 @@ def text_or_file(typed: str) -> str:
         raise argparse.ArgumentTypeError(f"{typed[1:]} cannot be read: {error}") from None
 
 
+def named_prompt(typed: str) -> tuple[str, str]:
+    """Return name and text of `NAME=TEXT` or `NAME=@FILE`."""
+    name, equals, text = typed.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{typed[:60]!r} is not NAME=TEXT or NAME=@FILE")
+    return name, text_or_file(text)
+
+
 def read_input(path: str) -> str:
     """Of a file, or of stdin for `-`."""
     try:

@@ -8,7 +8,8 @@ from typing import Any
 from weir.errors import BadRequest
 from weir.operator.documents import NewProject, ProjectChange, parsed
 from weir.operator.known_models import load
-from weir.projects.limits import PROJECT, WITHOUT_TIER, Limits
+from weir.projects.limits import CUSTOMER, PROJECT, WITHOUT_TIER, Limits
+from weir.projects.project import NEW_CUSTOMERS_PER_HOUR
 
 from . import text
 from .console import Console
@@ -19,10 +20,11 @@ from .flags import (
     add_limits_flag,
     add_shards_flag,
     named_limits,
+    named_prompt,
     text_or_file,
 )
 
-_LIMITS = ("limits", "user_limits")
+_LIMITS = ("limits", "user_limits", "customer_limits")
 
 
 def add_to(commands: Commands) -> None:
@@ -90,6 +92,20 @@ def _add_settings(parser: argparse.ArgumentParser, *, changing: bool) -> None:
         type=int,
         help="chat requests a minute from one network address, whoever sends them",
     )
+    parser.add_argument(
+        "--new-customers-per-hour",
+        metavar="N",
+        type=int,
+        help=f"how many customers may be created ({NEW_CUSTOMERS_PER_HOUR})",
+    )
+    parser.add_argument(
+        "--prompt",
+        dest="prompts",
+        metavar="NAME=TEXT|NAME=@FILE",
+        type=named_prompt,
+        action="append",
+        help="a system prompt that a client token may name; may be repeated, and replaces the list",
+    )
     allowed = parser.add_mutually_exclusive_group()
     add_allowed_fields_flag(allowed, "to every provider")
     retention = _add_memory_flags(parser)
@@ -117,6 +133,7 @@ def _add_settings(parser: argparse.ArgumentParser, *, changing: bool) -> None:
     for flag, of in (
         ("--limit", "of all users of the project together"),
         ("--user-limit", "of each user whose token has no tier"),
+        ("--customer-limit", "of a customer that is created without limits of its own"),
     ):
         add_limits_flag(parser, flag, of, changing=changing)
     add_shards_flag(parser, "of all users of the project together")
@@ -258,9 +275,12 @@ def _settings(asked: argparse.Namespace) -> tuple[dict[str, Any], dict[str, set[
         "retention_days",
         "store_tool_calls",
         "rpm_per_address",
+        "new_customers_per_hour",
         "ledger_shards",
     )
     told = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
+    if asked.prompts is not None:
+        told["prompts"] = dict(asked.prompts)
     told.update(dict.fromkeys(asked.cleared))
     unset = {}
     for field in _LIMITS:
@@ -287,6 +307,9 @@ def _show(console: Console, project: Mapping[str, Any]) -> None:
                 ("Threads", _memory(project)),
                 ("Limits", _limits(PROJECT, project["limits"])),
                 ("User limits", f"{_limits(WITHOUT_TIER, project['user_limits'])} (without tier)"),
+                ("Customer limits", _limits(CUSTOMER, project["customer_limits"])),
+                ("New customers an hour", project["new_customers_per_hour"]),
+                ("Prompts for client tokens", ", ".join(sorted(project["prompts"])) or "none"),
                 ("Requests a minute per address", project["rpm_per_address"] or "any number"),
                 ("Ledger shards", project["ledger_shards"]),
                 ("Changed tiers", ", ".join(sorted(project["tiers"])) or "none"),

@@ -13,6 +13,7 @@ from aws_lambda_powertools.event_handler import Response
 
 from weir.aws import items, lean
 from weir.aws.callers import Callers
+from weir.aws.customers import Customers
 from weir.aws.edge import Edge
 from weir.aws.key_use import KeyUse
 from weir.aws.ledger import Ledger
@@ -23,11 +24,14 @@ from weir.aws.table import Table
 from weir.aws.threads import Threads
 from weir.aws.usage import Usage
 from weir.chat import transcripts
-from weir.errors import BadRequest, NotFound
-from weir.identity import api_keys
+from weir.customers.customer import COUNTED, Customer
+from weir.customers.names import EXTERNAL, parse_reference
+from weir.errors import BadRequest, Forbidden, NotFound
+from weir.identity import api_keys, bindings, ringside
 from weir.identity.api_keys import ApiKey
 from weir.identity.tokens import Claims
 from weir.ledger import rules
+from weir.projects import model_refs
 from weir.projects.catalogue import Model
 from weir.projects.snapshot import Snapshot
 from weir.settings import Caches, Deployment
@@ -46,6 +50,7 @@ _deployment = Deployment.from_env(os.environ)
 _table = Table(lean.client("dynamodb"), _deployment.table_name)
 _ledger = Ledger(lean.client("dynamodb"), _deployment.table_name, time.time)
 _usage = Usage(lean.client("dynamodb"), _deployment.table_name)
+_customers = Customers(lean.client("dynamodb"), _deployment.table_name)
 _questions = Questions(lean.client("dynamodb"), _deployment.table_name)
 _callers = Callers(_deployment, _table, time.time, Caches.from_env(os.environ))
 _snapshots = Snapshots(_table, time.time)
@@ -53,7 +58,11 @@ _refused_origins = RefusedOrigins(_table)
 _key_use = KeyUse(_table)
 
 # Of a model, and of a thread: `/` may be written as it is.
-_NAMES_UNDER = {"/v1/models/": (), "/v1/threads/": ("/messages", "/export")}
+_NAMES_UNDER = {
+    "/v1/models/": (),
+    "/v1/threads/": ("/messages", "/export"),
+    "/v1/customers/": ("/usage",),
+}
 # Deleting takes a call for 25 turns; Lambda ends the function after 25 s.
 DELETE_WITHIN_S = 15
 
@@ -62,6 +71,7 @@ edge = Edge(
     _snapshots.readable_by,
     too_long="The answer would be too long. Ask for it with a smaller limit.",
     names_under=_NAMES_UNDER,
+    spelled=ringside.spelled,
 )
 logger, app = edge.logger, edge.app
 
@@ -74,6 +84,9 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 @app.get("/v1/models")
 def models() -> dict[str, Any]:
     snapshot = _believed()
+    if _by_reference():
+        offered = snapshot.project.offered(snapshot.catalogue)
+        return {"object": "list", "data": [_priced_view(model) for model in offered]}
     listed = [_view(model.name, model) for model in snapshot.project.offered(snapshot.catalogue)]
     default = _default(snapshot)
     return {"object": "list", "data": [*([_view("default", default)] if default else []), *listed]}
@@ -83,6 +96,10 @@ def models() -> dict[str, Any]:
 def model(name: str) -> dict[str, Any]:
     snapshot = _believed()
     name = unquote(name)
+    if _by_reference():
+        return _priced_view(
+            model_refs.choose(snapshot.project, snapshot.catalogue, name, stream=False)
+        )
     offered = {model.name for model in snapshot.project.offered(snapshot.catalogue)}
     found = _default(snapshot) if name == "default" else snapshot.catalogue.find(name)
     if found is None or found.name not in offered:
@@ -92,6 +109,8 @@ def model(name: str) -> dict[str, Any]:
 
 @app.get("/v1/me")
 def me() -> dict[str, Any]:
+    if ringside.speaks_it(edge.request):
+        return _customers_own()
     claims, snapshot = _user()
     at, project = int(time.time()), snapshot.project
     account = rules.of_subject(
@@ -107,12 +126,36 @@ def me() -> dict[str, Any]:
     }
 
 
+def _customers_own() -> dict[str, Any]:
+    """What a widget shows: what is left, and when its token ends (contracts/ringside.md, 4.14)."""
+    request, at = edge.request, int(time.time())
+    if not ringside.is_client_token(request):
+        raise Forbidden("This is for client tokens: a server reads GET /v1/customers/{id}.")
+    claims, customer = _page(bindings.ANY)
+    account = rules.of_subject(claims.subject, customer.limits, COUNTED)
+    state = rules.own_state(account, *_ledger.used_by(claims.pid, claims.subject, at), at)
+    bound = claims.bindings
+    assert bound is not None
+    return {
+        "object": "me",
+        "customer": customer.id,
+        "external_id": customer.external_id,
+        **state,
+        "token": {
+            "id": bound.token_id,
+            "expires_at": claims.expires_at,
+            "scope": sorted(bound.scopes),
+            "origins": sorted(bound.origins),
+        },
+    }
+
+
 @app.post("/v1/chat/completions/<completion_id>/cancel")
 def cancel(completion_id: str) -> dict[str, Any]:
     """It stops within about a second, at the provider, too; what it has used is charged."""
-    claims, _ = _user()
+    claims = _page(bindings.CHAT)[0] if ringside.is_client_token(edge.request) else _user()[0]
     completion_id = unquote(completion_id)
-    if not _ledger.cancel(claims.pid, items.user(claims.uid), completion_id):
+    if not _ledger.cancel(claims.pid, claims.subject, completion_id):
         raise NotFound(f"You have no running request {completion_id[:200]!r}.")
     return {"id": completion_id, "object": "chat.completion.cancelled", "cancelled": True}
 
@@ -231,29 +274,65 @@ def billing() -> Response[str]:
     return _answer(answers.billing(question, pid, found))
 
 
+@app.get("/v1/customers/<ref>/usage")
+def customer_usage(ref: str) -> Response[str]:
+    """Of one customer; with a client token of scope `usage`, the token's own."""
+    request, ref = edge.request, unquote(ref)
+    if ringside.is_client_token(request):
+        claims, customer = _page(bindings.USAGE)
+        if ref not in (customer.id, EXTERNAL + customer.external_id):
+            raise bindings.customer_mismatch()
+        pid, caller, most = claims.pid, claims.subject, MOST_OF_A_USER
+    else:
+        key, snapshot = _key(api_keys.READ)
+        pid, caller, most = snapshot.project.pid, items.api_key(key.key_id), MOST_OF_A_KEY
+        customer = _customers.find(pid, parse_reference(ref))
+    query = {**request.query, "customer_id": [customer.id]}
+    question, found = _asked(query, pid, None, caller, most, OF_USAGE)
+    return _answer(answers.document(question, pid, found))
+
+
 def _found(names: Collection[str], group_by: str | None = None) -> tuple[Question, str, Found]:
     """Return the question, its project and what was found. A user of role `user` sees only their
     own usage.
     """
-    request, now_ms = edge.request, int(time.time() * 1000)
+    request, query = edge.request, dict(edge.request.query)
     if api_keys.looks_like(request.bearer()):
         key, snapshot = _key(api_keys.READ)
         pid, only = snapshot.project.pid, None
         caller, most = items.api_key(key.key_id), MOST_OF_A_KEY
+        named = query.get("customer_id", [""])[-1]
+        if named.startswith(EXTERNAL):
+            query["customer_id"] = [_customers.find(pid, parse_reference(named)).id]
     else:
         claims, _ = _user()
         pid, only = claims.pid, None if claims.role == "admin" else claims.uid
         caller, most = items.user(claims.uid), MOST_OF_A_USER
+    question, found = _asked(query, pid, only, caller, most, names, group_by)
+    return question, pid, found
+
+
+def _asked(
+    query: Mapping[str, Sequence[str]],
+    pid: str,
+    only: str | None,
+    caller: str,
+    most: int,
+    names: Collection[str],
+    group_by: str | None = None,
+) -> tuple[Question, Found]:
+    """Answer a question of a caller who may ask `most` in a minute."""
+    now_ms = int(time.time() * 1000)
     question = understand(
-        request.query,
+        query,
         now_ms,
         only=only,
         names=names,
         group_by=group_by,
-        accept=request.headers.get("accept", ""),
+        accept=edge.request.headers.get("accept", ""),
     )
     _questions.count(pid, caller, most, now_ms // 1000)
-    return question, pid, find(question, pid, _usage, now_ms)
+    return question, find(question, pid, _usage, now_ms)
 
 
 def _believed() -> Snapshot:
@@ -282,6 +361,20 @@ def _user() -> tuple[Claims, Snapshot]:
     return claims, snapshot
 
 
+def _page(scope: str) -> tuple[Claims, Customer]:
+    """Return whose client token was sent, which must have this scope, and the customer."""
+    request, now = edge.request, int(time.time())
+    claims = _callers.believe(request, now, scope)
+    snapshot = _snapshots.of_token(claims)
+    _refused_origins.check(request, snapshot.project, now)
+    return claims, _customers.of_page(request, claims)
+
+
+def _by_reference() -> bool:
+    """Whether the caller names models as `fc:provider/model`."""
+    return ringside.speaks_it(edge.request)
+
+
 def _default(snapshot: Snapshot) -> Model | None:
     name = snapshot.project.default_model
     found = snapshot.catalogue.find(name) if name else None
@@ -298,6 +391,17 @@ def _view(name: str, model: Model) -> dict[str, Any]:
         "context_window": model.context_tokens,
         "max_output_tokens": model.max_output_tokens,
     }
+
+
+def _priced_view(model: Model) -> dict[str, Any]:
+    """The same by its reference, and with what it costs: USD for a million tokens."""
+    first = model.candidates[0]
+    prices = {
+        "input_usd_per_million": first.input_nano_usd / 1000,
+        "cached_input_usd_per_million": first.cached_input_nano_usd / 1000,
+        "output_usd_per_million": first.output_nano_usd / 1000,
+    }
+    return {**_view(model_refs.reference(model), model), "pricing": prices}
 
 
 def _answer(body: Any) -> Response[str]:

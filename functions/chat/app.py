@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from weir.aws import items, lean, overruns
+from weir.aws import lean, overruns
 from weir.aws.callers import Callers
 from weir.aws.cancellation import Cancellation
 from weir.aws.ledger import Ledger
@@ -22,12 +22,14 @@ from weir.aws.vault import Vault
 from weir.chat import completion, headers, records, relay
 from weir.chat.completion import Chat, Running
 from weir.errors import Internal, LedgerBusy, Refusal, TooLarge, store_unavailable
-from weir.identity.tokens import Claims
-from weir.ledger.admission import StaleConfiguration
+from weir.identity import ringside
+from weir.identity.bindings import CHAT
+from weir.identity.tokens import USER, Claims
+from weir.ledger.admission import StaleConfiguration, StaleCustomer
 from weir.projects.catalogue import Candidate
-from weir.settings import MAX_CHAT_BODY_BYTES, ChatSettings
+from weir.settings import ChatSettings, most_body_bytes
 from weir.upstreams.providers import Providers
-from weir.web.request import Request, refusal_answer
+from weir.web.request import Request
 
 Answer = tuple[int, dict[str, str], bytes, Iterator[bytes]]
 
@@ -66,6 +68,14 @@ def _conversations() -> Any:
     return Conversations(_dynamodb, _deployment.table_name, _deployment.stack_name)
 
 
+@functools.cache
+def _customers() -> Any:
+    """Imported when a request is first for one."""
+    from weir.aws.customers import Customers
+
+    return Customers(_dynamodb, _deployment.table_name)
+
+
 def handler(event: dict[str, Any], context: Any) -> Answer:
     request = Request.from_event(event)
     try:
@@ -83,9 +93,10 @@ def handler(event: dict[str, Any], context: Any) -> Answer:
 def _answer(request: Request, context: Any) -> Answer:
     at_ms = int(time.time() * 1000)
     now = at_ms // 1000
-    if len(request.body) > MAX_CHAT_BODY_BYTES:
-        raise TooLarge(f"The body may have at most {MAX_CHAT_BODY_BYTES} bytes.")
-    claims = _callers.believe(request, now)
+    claims = _callers.believe(request, now, CHAT)
+    most = most_body_bytes(page=claims.bindings is not None, server=claims.issued_at is None)
+    if len(request.body) > most:
+        raise TooLarge(f"The body may have at most {most} bytes.")
     _refused_origins.check(request, _snapshots.of_token(claims).project, now)
     body = request.json_object()
     left_s = context.get_remaining_time_in_millis() / 1000 - LAMBDA_MARGIN_S
@@ -103,25 +114,32 @@ def _admitted(request: Request, claims: Claims, body: dict[str, Any], at_ms: int
     """With its worst case held, in one round trip to the store. What it continues is a part of its
     price, so that is read before, in another.
     """
-    subject, project = items.user(claims.uid), _snapshots.of(claims.pid).project
-    named = completion.conversation_of(request, claims, project)
-    kept = _conversations().read(claims.pid, subject, project, *named, at_ms) if named else None
+    project, kept = _snapshots.of(claims.pid).project, None
+    if claims.kind == USER:
+        named = completion.conversation_of(request, claims, project)
+        subject = claims.subject
+        kept = _conversations().read(claims.pid, subject, project, *named, at_ms) if named else None
     for _ in range(2):
+        snapshot, whom = _snapshots.of_token(claims), None
+        if claims.kind != USER:
+            whom, snapshot = _customers().of_request(request, claims, body, snapshot, at_ms)
         chat = completion.understood(
             request,
-            claims,
-            _snapshots.of_token(claims),
+            claims if whom is None else whom.claims,
+            snapshot,
             body,
-            subject=subject,
             at_ms=at_ms,
             random_hex=os.urandom(16).hex(),
             conversation=kept,
+            whom=whom,
         )
         try:
             ask = completion.asked_of_the_ledger(chat, _settings.max_stream_s)
             return Running.admitted(chat, _ledger.admit(ask))
         except StaleConfiguration:
             _snapshots.forget(claims.pid)
+        except StaleCustomer as stale:
+            _customers().keep(claims.pid, chat.claims.uid, stale.found)
     raise LedgerBusy
 
 
@@ -178,5 +196,5 @@ def _refuse(refusal: Refusal, request: Request) -> Answer:
     at_ms, stack = int(time.time() * 1000), _deployment.stack_name
     told = records.of_refusal(refusal, request.request_id, stack=stack, at_ms=at_ms)
     log.log(level, "refused", extra=told)
-    status, head, body = refusal_answer(refusal, request, _snapshots.readable_by())
+    status, head, body = ringside.spelled(refusal, request, _snapshots.readable_by())
     return status, head, body.encode(), iter(())

@@ -8,9 +8,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 MAX_CHAT_BODY_BYTES = 4_000_000  # with a user token; Lambda's own limit is 6 MB for the whole event
+MAX_SERVER_BODY_BYTES = 1_000_000  # with an API key
+MAX_PAGE_BODY_BYTES = 256_000  # with a client token
 MAX_MINT_BODY_BYTES = 64_000
 MAX_ADMIN_BODY_BYTES = 1_000_000
 DAY_S = 86_400
+
+
+def most_body_bytes(*, page: bool, server: bool) -> int:
+    """Return how large a request may be: of a page with a client token, of a server with an API
+    key, or of anybody with a user token.
+    """
+    if page:
+        return MAX_PAGE_BODY_BYTES
+    return MAX_SERVER_BODY_BYTES if server else MAX_CHAT_BODY_BYTES
 
 
 class SettingsError(Exception):
@@ -80,6 +91,21 @@ class TokenSettings:
             cognito_client_id=_text(env, "COGNITO_CLIENT_ID"),
             session_project=_text(env, "PROJECT_ID"),
             session_token_ttl_s=_integer(env, "SESSION_TOKEN_TTL_S", 60, 86_400),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CustomersSettings:
+    deployment: Deployment
+    signing_key_secret: str
+    secrets_s: int
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "CustomersSettings":
+        return cls(
+            deployment=Deployment.from_env(env),
+            signing_key_secret=_text(env, "SIGNING_KEY_SECRET"),
+            secrets_s=Caches.from_env(env).secrets_s,
         )
 
 

@@ -80,7 +80,6 @@ def chat(*upstreams: str, hidden: bool = False, thinking: int | None = None, **b
         claims,
         snapshot,
         {"messages": [{"role": "user", "content": "hi"}], **body},
-        subject="u#ann",
         at_ms=AT_MS,
         random_hex="00ff",
     )
@@ -474,7 +473,6 @@ def continued(one: Chat, *, turns_kept: int, bytes_of_each: int) -> Chat:
         one.claims,
         one.snapshot,
         {"messages": [{"role": "user", "content": "hi"}]},
-        subject=one.subject,
         at_ms=AT_MS,
         random_hex="00ff",
         conversation=Conversation("thread", "t1", {}, 1, kept, True),

@@ -1024,9 +1024,7 @@ def test_output_is_capped_by_the_users_tier_and_one_that_is_gone_counts_as_the_f
 
     def understood(content: object) -> Chat:
         body = {"messages": [{"role": "user", "content": content}]}
-        return completion.understood(
-            request, claims, snapshot, body, subject="u#u", at_ms=0, random_hex="00"
-        )
+        return completion.understood(request, claims, snapshot, body, at_ms=0, random_hex="00")
 
     assert understood("hi").asked.output_cap == cap
     with pytest.raises(BadRequest, match="takes no images"):

@@ -15,11 +15,25 @@ from typing import Any
 from weir.aws import contention, expressions, items
 from weir.aws.expressions import ABSENT, PRESENT, Expression
 from weir.aws.items import Item, Key
+from weir.aws.ledger.admission import judge_token
 from weir.aws.reading import items_at
 from weir.aws.store import Part, Store
-from weir.customers.customer import DELETED, Customer
+from weir.chat.customers import (
+    ForCustomer,
+    named_by_server,
+    refuse_another,
+    token_use,
+    with_its_limits,
+)
+from weir.customers.customer import DELETED, Customer, created
 from weir.customers.names import PREFIX, Reference, ulid
 from weir.errors import Conflict, LedgerBusy, LimitReached, NotFound
+from weir.identity.tokens import CUSTOMER, Claims
+from weir.projects.project import Project
+from weir.projects.snapshot import Snapshot
+from weir.revocation import Revocations
+from weir.revocation import refusal as revoked
+from weir.web.request import Request
 
 HOUR_S = 3600
 COUNTED_S = 2 * HOUR_S
@@ -55,30 +69,29 @@ class Customers:
 
     # ------------------------------------------------------------ finding
 
-    def find(self, pid: str, named: Reference) -> Customer:
+    def find(self, pid: str, named: Reference, *, known: bool = False) -> Customer:
         """Return a customer as it is now: in one round trip, or in two by its external id. Raise
-        NotFound, also for one that was deleted.
+        NotFound, also for one that was deleted. `known`: as this process knows it, if it does.
         """
         customer_id = named.customer_id
         if named.external_id is not None:
             customer_id = self.id_of(pid, named.external_id)
-        found = None if customer_id is None else self.read(pid, customer_id)
+        read = self.known if known else self.read
+        found = None if customer_id is None else read(pid, customer_id)
         if found is None or found.status == DELETED:
             raise NotFound("There is no such customer.")
         return found
 
     def id_of(self, pid: str, external_id: str) -> str | None:
         key = items.external(pid, external_id)
-        item = self._client.get_item(TableName=self._name, Key=key.item(), ConsistentRead=True).get(
-            "Item"
-        )
+        item = items_at(self._client, self._name, [key]).get(key)
         return None if item is None or "free_at" in item else str(item["customer"]["S"])
 
     def read(self, pid: str, customer_id: str) -> Customer | None:
         """Deleted ones are found, too."""
         key = items.subject(pid, items.customer(customer_id))
-        answer = self._client.get_item(TableName=self._name, Key=key.item(), ConsistentRead=True)
-        return self.keep(pid, customer_id, answer.get("Item", {}))
+        found = items_at(self._client, self._name, [key])
+        return self.keep(pid, customer_id, found.get(key, {}))
 
     def known(self, pid: str, customer_id: str) -> Customer | None:
         """Return what this process knows, and else reads. Whoever goes by it must state its `etag`
@@ -95,6 +108,80 @@ class Customers:
                 del self._kept[next(iter(self._kept))]
             self._kept[pid, customer_id] = found
         return found
+
+    def of_request(
+        self,
+        request: Request,
+        claims: Claims,
+        body: Mapping[str, Any],
+        snapshot: Snapshot,
+        at_ms: int,
+    ) -> tuple[ForCustomer, Snapshot]:
+        """Return for which customer a request is, by what this process knows of it, and the
+        snapshot with their limits. One that a server names as `user`, and that is not there, is
+        created.
+        """
+        whom = self._whom(request, claims, body, snapshot.project, at_ms)
+        return whom, with_its_limits(snapshot, whom)
+
+    def _whom(
+        self,
+        request: Request,
+        claims: Claims,
+        body: Mapping[str, Any],
+        project: Project,
+        at_ms: int,
+    ) -> ForCustomer:
+        model = str(body.get("model"))
+        if claims.bindings is not None:
+            refuse_another(request, body, claims.uid)
+            customer = self.known(claims.pid, claims.uid)
+            if customer is None or customer.status == DELETED:
+                raise revoked()
+            customer.require_active()
+            return ForCustomer(claims, customer, model)
+        named = named_by_server(request, body)
+        if named is None:
+            return ForCustomer(claims, None, model)
+        customer = self._named(project, *named, at_ms)
+        customer.require_active()
+        return ForCustomer(replace(claims, uid=customer.id, kind=CUSTOMER), customer, model)
+
+    def _named(self, project: Project, named: Reference, create: bool, at_ms: int) -> Customer:
+        try:
+            return self.find(project.pid, named, known=True)
+        except NotFound:
+            if not create or named.external_id is None:
+                raise NotFound(
+                    "There is no such customer.", code="customer_not_found", param="FC-Customer"
+                ) from None
+        now = at_ms // 1000
+        made = created({}, self.new_id(at_ms), now, project.customer_limits, named.external_id)
+        try:
+            self.create(project.pid, made, now, project.new_customers_per_hour)
+        except Taken as taken:  # by a request at the same moment; not by one deleted yesterday
+            if not taken.existing_id:
+                raise
+            return self.find(project.pid, Reference(taken.existing_id, None))
+        return made
+
+    def of_page(self, request: Request, claims: Claims) -> Customer:
+        """Return the customer of a client token that is used for something other than a chat, whose
+        admission looks at the same. One round trip. Raise Unauthenticated, Forbidden.
+        """
+        bindings = claims.bindings
+        assert bindings is not None
+        subject = items.subject(claims.pid, claims.subject)
+        record = items.client_token(claims.pid, bindings.token_id)
+        found = items_at(self._client, self._name, [subject, record])
+        item = found.get(subject, {})
+        Revocations(items.record_of(item or None).document).judge(claims.issued)
+        customer = self.keep(claims.pid, claims.uid, item)
+        if customer is None or customer.status == DELETED:
+            raise revoked()
+        customer.require_active()
+        judge_token(found.get(record, {}), token_use(request, bindings))
+        return customer
 
     def page(self, pid: str, limit: int, after: str | None) -> tuple[list[Customer], str | None]:
         """Return the newest first, and after which one the next page begins. Two round trips."""
@@ -204,15 +291,11 @@ class Customers:
 
     def issued_after(self, pid: str, customer_id: str, now: int) -> int:
         """Return the `iat` of a token that is minted now: after the last `sign_out`."""
-        key = items.subject(pid, items.customer(customer_id))
-        answer = self._client.get_item(
-            TableName=self._name,
-            Key=key.item(),
-            ConsistentRead=True,
-            ProjectionExpression="not_before",
-        )
-        revoked_at = int(answer.get("Item", {}).get("not_before", {"N": "0"})["N"])
-        return max(now, revoked_at + 1)
+        return max(now, self._not_before(items.subject(pid, items.customer(customer_id))) + 1)
+
+    def _not_before(self, key: Key) -> int:
+        item = items_at(self._client, self._name, [key]).get(key, {})
+        return int(item.get("not_before", {"N": "0"})["N"])
 
     def _change(self, pid: str, after: Customer, same: Expression, etag: str) -> Customer:
         written = replace(after, etag=_next(etag))
@@ -249,10 +332,6 @@ def customer_of(customer_id: str, item: Mapping[str, Any]) -> Customer | None:
         return None
     document = json.loads(item["customer"]["S"])
     return Customer.from_document(customer_id, document, item["etag"]["S"])
-
-
-def key_of(pid: str, customer_id: str) -> Key:
-    return items.subject(pid, items.customer(customer_id))
 
 
 def _written(customer: Customer, when: Expression) -> Expression:

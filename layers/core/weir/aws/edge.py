@@ -5,6 +5,7 @@ log line has the request's id. The chat and preflight doors do not import this: 
 longer to import than all else that they need.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote
@@ -38,12 +39,15 @@ class Edge:
         too_long: str = "The answer would be too long. Ask for less.",
         validate: bool = False,
         names_under: Mapping[str, Sequence[str]] | None = None,
+        encoded: bool = False,
+        spelled: Refuse = refusal_answer,
     ) -> None:
         """`readable_by` returns the origins whose pages may read an answer, and never fails.
         `store_errors` is what a call to AWS raises. `validate` checks bodies and queries by the
         types of a route, with pydantic. What follows a prefix of `names_under` in a path is one
         name, slashes included, up to one of the suffixes given with it: its route gets it encoded,
-        because a parameter of Powertools ends at a slash.
+        because a parameter of Powertools ends at a slash. `encoded`: routes get every
+        segment encoded. `spelled` is how refusals are written.
         """
         logs.escape_root()
         self.logger = Logger(service=service, json_serializer=logs.line)
@@ -53,6 +57,8 @@ class Edge:
         self._not_found = not_found
         self._too_long = too_long
         self._names_under = names_under or {}
+        self._encoded = encoded
+        self._spelled = spelled
         self.app.exception_handler(Exception)(self.refuse)
 
     @property
@@ -89,7 +95,13 @@ class Edge:
         ours = _several(answer_headers(request, self._readable_by()))
         return {**answer, "multiValueHeaders": {**ours, **answer["multiValueHeaders"]}}
 
-    def refuse(self, error: Exception, spelled: Refuse = refusal_answer) -> Response[str]:
+    def json(
+        self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> Response[str]:
+        text = json.dumps(body, separators=(",", ":"))
+        return Response(status, "application/json", text, headers=dict(headers or {}))
+
+    def refuse(self, error: Exception, spelled: Refuse | None = None) -> Response[str]:
         """For exception handlers of `app`; every exception without one of its own comes here.
         `spelled` is how a route answers whose errors another standard lays down.
         """
@@ -97,6 +109,8 @@ class Edge:
         return Response(status, body=body, headers=headers)
 
     def _routed(self, path: str) -> str:
+        if self._encoded:
+            return "/".join(quote(unquote(part), safe="") for part in path.split("/"))
         for prefix, suffixes in self._names_under.items():
             if path.startswith(prefix):
                 name = path.removeprefix(prefix)
@@ -107,7 +121,7 @@ class Edge:
         return path
 
     def _refusal(
-        self, error: Exception, request: Request, spelled: Refuse = refusal_answer
+        self, error: Exception, request: Request, spelled: Refuse | None = None
     ) -> tuple[int, dict[str, str], str]:
         if isinstance(error, Refusal):
             refusal = error
@@ -118,7 +132,7 @@ class Edge:
             refusal = store_unavailable() if isinstance(error, self._store_errors) else Internal()
         seen = {"status": refusal.status, "code": refusal.code, "details": refusal.details}
         self.logger.info("refused", extra=seen)
-        return spelled(refusal, request, self._readable_by())
+        return (spelled or self._spelled)(refusal, request, self._readable_by())
 
 
 def _several(headers: Mapping[str, str]) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ from weir.chat.request import ChatRequest, Target, check_length, completion_id, 
 from weir.errors import BadRequest, Refusal
 from weir.identity.tokens import Claims
 from weir.ledger import costs
-from weir.ledger.admission import Ask, Reservation
+from weir.ledger.admission import Ask, Reservation, TokenUse
 from weir.ledger.rules import Amounts, Field, Settlement
 from weir.projects.catalogue import Candidate, Model
 from weir.projects.project import Project
@@ -27,6 +27,7 @@ from weir.web.addresses import counted_as
 from weir.web.request import Request
 
 if TYPE_CHECKING:  # hardly any request needs them at run time: see `_continued`
+    from weir.chat.customers import ForCustomer
     from weir.chat.replies import Reply
     from weir.chat.threads import Addition, Conversation
 
@@ -41,8 +42,9 @@ MAX_TAG = 64
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """One request that has been understood. `subject` is who spends, as the ledger knows them.
-    `addition` is what it adds to a thread or session; None if it names none.
+    """One request that has been understood. `addition` is what it adds to a thread or session; None
+    if it names none. `whom`: for which customer it is, by the Ringside contract; None: it is of the
+    other.
     """
 
     request: Request
@@ -51,9 +53,14 @@ class Chat:
     model: Model
     asked: ChatRequest
     completion_id: str
-    subject: str
     at_ms: int
     addition: "Addition | None" = None
+    whom: "ForCustomer | None" = None
+
+    @property
+    def subject(self) -> str:
+        """Return who spends, as the ledger knows them."""
+        return self.claims.subject
 
     @property
     def session_id(self) -> str | None:
@@ -78,17 +85,21 @@ def understood(
     snapshot: Snapshot,
     body: Mapping[str, Any],
     *,
-    subject: str,
     at_ms: int,
     random_hex: str,
     conversation: "Conversation | None" = None,
+    whom: "ForCustomer | None" = None,
 ) -> Chat:
     """Raises the refusal of a request that cannot be answered, before anything is held for it.
 
     What is kept of `conversation` becomes a part of the request, which is priced as a whole.
     """
     project = snapshot.project
-    model = project.choose(body.get("model"), snapshot.catalogue)
+    left_out: tuple[str, ...] = ()
+    if whom is None:
+        model = project.choose(body.get("model"), snapshot.catalogue)
+    else:
+        model, body, left_out = _for_customer(snapshot, whom, body)
     cap = snapshot.most_output_tokens(claims.tier)
     target = Target(
         model.max_output_tokens if cap is None else min(cap, model.max_output_tokens),
@@ -99,12 +110,29 @@ def understood(
         safety_identifier=safety_identifier(claims),
     )
     asked = understand(body, target)
+    if left_out:
+        asked = replace(asked, dropped=(*left_out, *asked.dropped))
     chosen = completion_id(request.headers.get("x-client-request-id"), random_hex)
-    chat = Chat(request, claims, snapshot, model, asked, chosen, subject, at_ms)
+    chat = Chat(request, claims, snapshot, model, asked, chosen, at_ms, whom=whom)
     if conversation is not None:
         chat = _continued(chat, conversation, body, target)
     check_length(model, chat.asked)
     return chat
+
+
+def _for_customer(
+    snapshot: Snapshot, whom: "ForCustomer", body: Mapping[str, Any]
+) -> tuple[Model, Mapping[str, Any], tuple[str, ...]]:
+    """Return the model, and what is left of the body, with what was left out."""
+    from weir.chat import customers
+
+    model = customers.model_for(
+        snapshot.project, snapshot, whom, stream=bool(body.get("stream")), asked=body.get("model")
+    )
+    bindings = whom.claims.bindings
+    if bindings is None:
+        return model, body, ()
+    return model, *customers.narrowed(body, bindings, snapshot.project)
 
 
 def conversation_of(request: Request, claims: Claims, project: Project) -> tuple[str, str] | None:
@@ -209,8 +237,8 @@ def asked_of_the_ledger(chat: Chat, max_stream_s: int) -> Ask:
         subject=chat.subject,
         tier=claims.tier,
         completion_id=chat.completion_id,
-        limits=project.limits_of(claims.tier),
-        limited=project.limited_fields,
+        limits=chat.snapshot.limits_of(claims.tier),
+        limited=chat.snapshot.limited_fields,
         project=project.pool,
         tenant=chat.snapshot.tenant_pool,
         price=price,
@@ -231,7 +259,17 @@ def asked_of_the_ledger(chat: Chat, max_stream_s: int) -> Ask:
         token=claims.issued,
         address="" if project.rpm_per_address is None else counted_as(chat.request.source),
         address_rpm=project.rpm_per_address,
+        etag=None if chat.whom is None else chat.whom.etag,
+        client_token=_token_use(chat),
     )
+
+
+def _token_use(chat: Chat) -> TokenUse | None:
+    if chat.claims.bindings is None:
+        return None
+    from weir.chat.customers import token_use
+
+    return token_use(chat.request, chat.claims.bindings)
 
 
 def _kept(label: str | None) -> str | None:
@@ -334,6 +372,7 @@ def _answering(running: Running, cancelled: Callable[[], bool]) -> relay.Answeri
         choices=chat.asked.choices,
         usage_wanted=chat.asked.usage_wanted,
         logprobs=chat.asked.logprobs,
+        model=None if chat.whom is None else chat.whom.model,
         receipt=lambda outcome: receipt(running, outcome),
         cancelled=cancelled,
         hear=hear,

@@ -12,8 +12,10 @@ def of_answer(running: Running) -> dict[str, str]:
     extra = {
         "X-Completion-Id": chat.completion_id,
         "X-Weir-Upstreams": ", ".join(running.attempts),
-        **rules.policy_headers(project.limits_of(chat.claims.tier), running.reservation.at),
+        **rules.policy_headers(chat.snapshot.limits_of(chat.claims.tier), running.reservation.at),
     }
+    if chat.whom is not None:
+        extra["X-Ringside-Model-Used"] = f"fc:{running.candidate.name}"
     for name, value in (("X-Session-Id", chat.session_id), ("X-Thread-Id", chat.thread_id)):
         if value and value.isascii() and value.isprintable():  # what a header can carry
             extra[name] = value

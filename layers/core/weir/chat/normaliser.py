@@ -53,12 +53,21 @@ class Normaliser:
     """
 
     def __init__(
-        self, completion_id: str, created: int, choices: int, mask: Mask, outcome: Outcome
+        self,
+        completion_id: str,
+        created: int,
+        choices: int,
+        mask: Mask,
+        outcome: Outcome,
+        *,
+        model: str | None = None,
     ) -> None:
+        """`model` is told in the place of whatever the provider says."""
         self._choices_asked = choices
         self._id = completion_id
         self._created = created
-        self._model = ""
+        self._model = model or ""
+        self._is_named = model is not None
         self._mask = mask
         self._outcome = outcome
         self._begun: set[int] = set()
@@ -200,7 +209,7 @@ class Normaliser:
 
     def _named(self, value: dict[str, Any], kind: str) -> dict[str, Any]:
         model, created = value.get("model"), value.get("created")
-        if isinstance(model, str):
+        if isinstance(model, str) and not self._is_named:
             self._model = model
         else:
             value["model"] = self._model

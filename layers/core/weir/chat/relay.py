@@ -100,7 +100,8 @@ class Answering:
     `choices` together; `created` (Unix seconds) is for providers that do not say when.
 
     `receipt` makes the `usage` that a client is told, if it asked for it; what it reads of the
-    outcome is complete but for `total_s`, and for `outcome` before the end. `cancelled` is called
+    outcome is complete but for `total_s`, and for `outcome` before the end. `model` is told as the
+    answer's; None: what the provider calls it. `cancelled` is called
     for every arrival, and twice a second in silence: it must be quick. `hear` is called for all
     that the client is sent of the answer, in order.
     """
@@ -111,6 +112,7 @@ class Answering:
     choices: int = 1
     usage_wanted: bool = False
     logprobs: bool = False
+    model: str | None = None
     receipt: Receipt = no_receipt
     cancelled: Callable[[], bool] = never
     hear: Hear = unheard
@@ -285,7 +287,12 @@ class _Reading:
         self._mask = mask
         self._outcome = outcome
         self._normaliser = Normaliser(
-            answering.completion_id, answering.created, answering.choices, mask, outcome
+            answering.completion_id,
+            answering.created,
+            answering.choices,
+            mask,
+            outcome,
+            model=answering.model,
         )
         self._intake = Intake(
             self._normaliser,

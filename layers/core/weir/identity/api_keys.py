@@ -141,6 +141,11 @@ def believe(found: ApiKey | None, looked_up: KeyHash, scope: str | None = None) 
         or found.revoked_at is not None
     ):
         raise Unauthenticated("The API key is unknown or revoked.", reason="unknown_api_key")
-    if scope is not None and scope not in found.scopes:
-        raise Unauthenticated(f"The API key lacks the scope {scope!r}.", reason="missing_scope")
+    if scope is not None:
+        require_scope(found, scope)
     return found
+
+
+def require_scope(key: ApiKey, scope: str) -> None:
+    if scope not in key.scopes:
+        raise Unauthenticated(f"The API key lacks the scope {scope!r}.", reason="missing_scope")

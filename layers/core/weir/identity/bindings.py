@@ -8,6 +8,7 @@ from weir.projects.limits import TokenLimits
 
 CHAT, EMBEDDINGS, MODERATIONS, USAGE = "chat", "embeddings", "moderations", "usage"
 SCOPES = (CHAT, EMBEDDINGS, MODERATIONS, USAGE)
+ANY = "any"  # of a route that every client token may be used on
 
 
 NO_LIMITS = TokenLimits()
@@ -50,7 +51,7 @@ class Bindings:
 
     def require_scope(self, scope: str | None) -> None:
         """None: that of a route on which no client token may be used."""
-        if scope not in self.scopes:
+        if scope != ANY and scope not in self.scopes:
             lacks = f": it lacks the scope {scope!r}" if scope else ""
             raise Forbidden(
                 f"This token may not be used here{lacks}.", code="client_token_scope_denied"

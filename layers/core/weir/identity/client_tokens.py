@@ -196,6 +196,26 @@ def mint(
     return value
 
 
+def reply(
+    value: str, token_id: str, customer: Customer, wish: ClientTokenRequest, issued_at: int
+) -> dict[str, Any]:
+    """Return what a backend is answered (contract section 4.7). Times are Unix seconds."""
+    return {
+        "object": "client_token",
+        "id": token_id,
+        "token": value,
+        "jwt": value,
+        "token_type": "Client",
+        "customer": customer.id,
+        "external_id": customer.external_id,
+        "scope": list(wish.scopes),
+        "origin_allowlist": list(wish.origins),
+        "bind_ip": wish.ip is not IpBinding.OFF,
+        "expires_at": issued_at + wish.ttl_s,
+        "expires_in": wish.ttl_s,
+    }
+
+
 # ---------------------------------------------------------------- when one is believed
 
 

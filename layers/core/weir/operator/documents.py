@@ -30,6 +30,7 @@ from weir.errors import BadRequest
 from weir.projects.allowed_fields import MOST_ALLOWED_FIELDS, reason_not_allowed
 from weir.projects.limits import ALL_FIELDS, BUILT_IN, MOST_COUNT, PROJECT
 from weir.projects.limits import Field as Limit
+from weir.projects.project import NEW_CUSTOMERS_PER_HOUR
 from weir.projects.upstream_kinds import KINDS, SETTINGS, Setting, described
 from weir.web import origins
 from weir.web.public_addresses import MAX_URL, parse_public_url
@@ -206,6 +207,7 @@ class TierDocument(Document):
 Audience = Annotated[Text, Field(min_length=1, max_length=MAX_URL)]
 Audiences = Annotated[list[Audience], Field(max_length=20), AfterValidator(_sorted)]
 ClaimName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_claim_name)]
+PromptName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 IssuerName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 
 
@@ -319,6 +321,22 @@ class ProjectChange(Document):
     user_limits: LimitsDocument | None = Field(
         default=None,
         description="of a user without a tier; those not named stay, null takes all back",
+    )
+    customer_limits: LimitsDocument | None = Field(
+        default=None,
+        description="of a customer that is created without limits of its own; those not named "
+        "stay, null takes all back",
+    )
+    new_customers_per_hour: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        default=NEW_CUSTOMERS_PER_HOUR, description="how many customers may be created"
+    )
+    prompts: dict[PromptName, Annotated[str, Field(max_length=8_000), AfterValidator(_lines)]] = (
+        Field(
+            default={},
+            max_length=10,
+            description="system prompts that a client token may name, by their names: in the place "
+            "of whatever its page says as system or developer",
+        )
     )
     rpm_per_address: Annotated[int, Field(ge=1, le=MOST_COUNT)] | None = Field(
         default=None,

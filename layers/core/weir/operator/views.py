@@ -44,6 +44,9 @@ class Project(View):
     store_tool_calls: bool
     limits: LimitsDocument
     user_limits: LimitsDocument
+    customer_limits: LimitsDocument
+    new_customers_per_hour: int
+    prompts: dict[str, str]
     rpm_per_address: int | None
     ledger_shards: int
     tiers: dict[str, TierDocument]

@@ -7,10 +7,11 @@ from typing import Any
 from weir.errors import BadRequest, Killed, NotReady, Unauthenticated
 from weir.projects.allowed_fields import allowed_fields
 from weir.projects.catalogue import Catalogue, Model
-from weir.projects.limits import FIELDS, FREE, PROJECT, WITHOUT_TIER, Limits, Pool, Tiers
+from weir.projects.limits import CUSTOMER, FIELDS, FREE, PROJECT, WITHOUT_TIER, Limits, Pool, Tiers
 from weir.web.origins import Origins
 
 MEMORY_WINDOW = 20  # turns
+NEW_CUSTOMERS_PER_HOUR = 500
 # Characters of an API key's id that the tokens which it has made name (weir/identity/tokens.py).
 KEY_STEM = len("key_") + 15
 DEFAULT_MODEL_NAMES = (None, "", "default")
@@ -26,6 +27,8 @@ class Project:
     request; what is kept of either is kept for `retention_days` (None: until it is deleted, 0: not
     at all).
     `rpm_per_address`: how many requests a minute may come from one network address; None: any.
+    `customer_limits` are those of a customer that is created without any; of new customers there
+    may be `new_customers_per_hour`. `prompts`: system prompts that a client token may name.
     `issuers` is as the operator wrote it: weir/identity/issuers.py reads it for the few requests
     that need it.
     """
@@ -50,6 +53,9 @@ class Project:
     retention_days: int | None = None
     store_tool_calls: bool = True
     rpm_per_address: int | None = None
+    customer_limits: Limits = CUSTOMER
+    new_customers_per_hour: int = NEW_CUSTOMERS_PER_HOUR
+    prompts: Mapping[str, str] = field(default_factory=dict)
     issuers: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -84,6 +90,9 @@ class Project:
             retention_days=told.get("retention_days"),
             store_tool_calls=told.get("store_tool_calls", True),
             rpm_per_address=told.get("rpm_per_address"),
+            customer_limits=CUSTOMER.overridden(told.get("customer_limits", {})),
+            new_customers_per_hour=told.get("new_customers_per_hour", NEW_CUSTOMERS_PER_HOUR),
+            prompts=told.get("prompts", {}),
             issuers=told.get("issuers", {}),
         )
 

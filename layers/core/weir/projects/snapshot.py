@@ -27,11 +27,15 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`revocations` are those of the user, if one was named."""
+    """`revocations` are those of the user, if one was named. `own_limits` are those of a caller for
+    whom no tier speaks, a customer; of these `counted` are counted, limited or not.
+    """
 
     project: Project
     shared: Shared
     revocations: Revocations = NOTHING_REVOKED
+    own_limits: Limits | None = None
+    counted: frozenset[str] = frozenset()
 
     @property
     def catalogue(self) -> Catalogue:
@@ -48,9 +52,18 @@ class Snapshot:
     def tenant_pool(self) -> Pool:
         return self.shared.pool
 
+    def limits_of(self, tier: object) -> Limits:
+        """Return the limits of the one caller."""
+        return self.project.limits_of(tier) if self.own_limits is None else self.own_limits
+
+    @property
+    def limited_fields(self) -> frozenset[str]:
+        """Return the names of the limits by which callers of this kind are counted."""
+        return self.project.limited_fields if self.own_limits is None else self.counted
+
     def limits(self, tier: object) -> tuple[Limits, Limits, Limits]:
         """Return the limits of the user, the project and the deployment."""
-        return self.project.limits_of(tier), self.project.limits, self.shared.pool.limits
+        return self.limits_of(tier), self.project.limits, self.shared.pool.limits
 
     def most_output_tokens(self, tier: object) -> int | None:
         """Return the most that one request may ask for: the least of what user, project and

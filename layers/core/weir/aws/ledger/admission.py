@@ -144,7 +144,7 @@ class Admissions(Settlements):
         ]
         for account, _, _, item in refusing:
             if account.scope == TOKEN and ask.client_token is not None:
-                _judge_token(item, ask.client_token)
+                judge_token(item, ask.client_token)
         return self._refused(reservation, refusing)
 
     def _refused(
@@ -330,7 +330,7 @@ def _refusal_of_subject(item: Item, ask: Ask) -> Exception:
     return Internal()  # the condition and the rule disagree
 
 
-def _judge_token(item: Item, used: TokenUse) -> None:
+def judge_token(item: Item, used: TokenUse) -> None:
     """Raise the refusal of a token that no longer is what it was, or is not where it was."""
     if not item or "revoked_at" in item:
         raise revoked()

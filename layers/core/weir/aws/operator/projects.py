@@ -13,7 +13,7 @@ from weir.identity import api_keys
 from weir.identity.api_keys import ApiKey
 from weir.operator.documents import LimitsDocument, NewProject, ProjectChange, check_project, parsed
 from weir.projects.limits import BUILT_IN, MOST_CUSTOM_TIERS, Tiers
-from weir.projects.project import MEMORY_WINDOW
+from weir.projects.project import MEMORY_WINDOW, NEW_CUSTOMERS_PER_HOUR
 from weir.web.origins import Origins
 
 
@@ -41,13 +41,15 @@ class Projects(Records):
     def update_project(
         self, pid: str, change: ProjectChange, unset: Mapping[str, Collection[str]] | None = None
     ) -> Document:
-        """`unset` are limits that go back to their defaults, by field: limits, user_limits."""
+        """`unset` are limits that go back to their defaults, by field: limits, user_limits,
+        customer_limits.
+        """
         told = change.stored()
 
         def update() -> Document:
             before = self._project(pid)
             document = {**before.document, **told}
-            for field in ("limits", "user_limits"):
+            for field in ("limits", "user_limits", "customer_limits"):
                 document[field] = merged_limits(before.document, told, field, unset)
             # null, where a field has another default, means that default.
             document = {n: v for n, v in document.items() if v is not None and v != {}}
@@ -277,6 +279,9 @@ def _project_view(pid: str, document: Mapping[str, Any]) -> Document:
         "store_tool_calls": document.get("store_tool_calls", True),
         "limits": document.get("limits", {}),
         "user_limits": document.get("user_limits", {}),
+        "customer_limits": document.get("customer_limits", {}),
+        "new_customers_per_hour": document.get("new_customers_per_hour", NEW_CUSTOMERS_PER_HOUR),
+        "prompts": document.get("prompts", {}),
         "rpm_per_address": document.get("rpm_per_address"),
         "ledger_shards": document.get("ledger_shards", 1),
         "tiers": document.get("tiers", {}),

@@ -19,6 +19,8 @@ _DEFAULTS: Document = {
     "preview_origins": [],
     "limits": {},
     "user_limits": {},
+    "customer_limits": {},
+    "prompts": {},
     "tiers": {},
     "issuers": {},
 }
