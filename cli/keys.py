@@ -24,9 +24,20 @@ def add_to(commands: Commands) -> None:
         "--scope",
         dest="scopes",
         action="append",
-        choices=(api_keys.MINT, api_keys.READ, api_keys.CHAT),
+        choices=(
+            *(api_keys.MINT, api_keys.READ, api_keys.CHAT, api_keys.CLIENT_TOKENS),
+            *(api_keys.WRITE, api_keys.WEBHOOKS),
+        ),
         help="mint: make and revoke tokens for users (the default); api:read: list models, read "
-        "usage; api:chat: chat without a token, from a server; may be repeated",
+        "usage; api:chat: chat without a token, from a server; with --contract ringside: "
+        "api:client_tokens: make client tokens and customers (the default there); api:write: "
+        "change customers; api:webhooks; may be repeated",
+    )
+    create.add_argument(
+        "--contract",
+        default=api_keys.BEHEST,
+        choices=(api_keys.BEHEST, api_keys.RINGSIDE),
+        help="whose servers use it: the key looks, and is answered, accordingly (behest)",
     )
     create.add_argument(
         "--role",
@@ -50,16 +61,22 @@ def list_keys(console: Console, asked: argparse.Namespace) -> None:
 
 
 def create_key(console: Console, asked: argparse.Namespace) -> None:
-    told = {"name": asked.name, "role": asked.role, "scopes": asked.scopes or [api_keys.MINT]}
+    of_ringside = asked.contract == api_keys.RINGSIDE
+    scopes = asked.scopes or [api_keys.CLIENT_TOKENS if of_ringside else api_keys.MINT]
+    told = {"name": asked.name, "role": asked.role, "contract": asked.contract, "scopes": scopes}
     new = parsed(NewApiKey, told)
     secret, key = console.operator.create_key(
-        pid_of(console, asked), name=new.name, scopes=new.scopes, role=new.role
+        pid_of(console, asked),
+        name=new.name,
+        scopes=new.scopes,
+        role=new.role,
+        contract=new.contract,
     )
     # Alone on stdout, so that KEY=$(weir keys create) works.
     console.show({**key.document(), "secret": secret}, secret)
     console.note(
         f"{key.key_id} for project {key.pid}. It is shown only now: keep it on a server, as "
-        "BEHEST_KEY, never in a page."
+        f"{'FC_API_KEY' if of_ringside else 'BEHEST_KEY'}, never in a page."
     )
 
 

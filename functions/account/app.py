@@ -131,7 +131,7 @@ def _customers_own() -> dict[str, Any]:
     request, at = edge.request, int(time.time())
     if not ringside.is_client_token(request):
         raise Forbidden("This is for client tokens: a server reads GET /v1/customers/{id}.")
-    claims, customer = _page(bindings.ANY)
+    claims, customer = _customer_of_page(bindings.ANY)
     account = rules.of_subject(claims.subject, customer.limits, COUNTED)
     state = rules.own_state(account, *_ledger.used_by(claims.pid, claims.subject, at), at)
     bound = claims.bindings
@@ -153,7 +153,11 @@ def _customers_own() -> dict[str, Any]:
 @app.post("/v1/chat/completions/<completion_id>/cancel")
 def cancel(completion_id: str) -> dict[str, Any]:
     """It stops within about a second, at the provider, too; what it has used is charged."""
-    claims = _page(bindings.CHAT)[0] if ringside.is_client_token(edge.request) else _user()[0]
+    claims = (
+        _customer_of_page(bindings.CHAT)[0]
+        if ringside.is_client_token(edge.request)
+        else _user()[0]
+    )
     completion_id = unquote(completion_id)
     if not _ledger.cancel(claims.pid, claims.subject, completion_id):
         raise NotFound(f"You have no running request {completion_id[:200]!r}.")
@@ -279,7 +283,7 @@ def customer_usage(ref: str) -> Response[str]:
     """Of one customer; with a client token of scope `usage`, the token's own."""
     request, ref = edge.request, unquote(ref)
     if ringside.is_client_token(request):
-        claims, customer = _page(bindings.USAGE)
+        claims, customer = _customer_of_page(bindings.USAGE)
         if ref not in (customer.id, EXTERNAL + customer.external_id):
             raise bindings.customer_mismatch()
         pid, caller, most = claims.pid, claims.subject, MOST_OF_A_USER
@@ -361,7 +365,7 @@ def _user() -> tuple[Claims, Snapshot]:
     return claims, snapshot
 
 
-def _page(scope: str) -> tuple[Claims, Customer]:
+def _customer_of_page(scope: str) -> tuple[Claims, Customer]:
     """Return whose client token was sent, which must have this scope, and the customer."""
     request, now = edge.request, int(time.time())
     claims = _callers.believe(request, now, scope)

@@ -150,7 +150,9 @@ def list_keys(pid: Pid) -> views.ApiKeys:
 @app.post("/admin/v1/projects/<pid>/keys", status_code=201, tags=["keys"])
 def create_key(pid: Pid, new: documents.NewApiKey) -> views.CreatedApiKey:
     """Make an API key. Its secret is in this answer and nowhere else."""
-    secret, key = _operator().create_key(pid, name=new.name, scopes=new.scopes, role=new.role)
+    secret, key = _operator().create_key(
+        pid, name=new.name, scopes=new.scopes, role=new.role, contract=new.contract
+    )
     return views.CreatedApiKey(**key.document(), secret=secret)
 
 

@@ -18,6 +18,8 @@ KeyHash = NewType("KeyHash", str)
 PREFIX = "behest_sk_live_"  # the published SDKs choose their mode by exactly this
 # Of the Ringside contract. Its keys' callers are answered in its words, and name models its way.
 RINGSIDE_LIVE, RINGSIDE_TEST = "sk_live_", "sk_test_"
+BEHEST, RINGSIDE = "behest", "ringside"
+PREFIXES = {BEHEST: PREFIX, RINGSIDE: RINGSIDE_LIVE}
 
 MINT = "mint"  # make tokens for users
 READ = "api:read"  # list models, read usage

@@ -533,15 +533,33 @@ class NewApiKey(Document):
     """`mint`: make and revoke tokens for users. `api:read`: list models, read usage. `api:chat`:
     chat without a token, for the user whom the header X-End-User-Id names. `role` is the highest
     that a token made with it may have, and has unless mint is asked for less.
+
+    `contract` is that of the server which uses the key; the key begins with `sk_live_` for
+    `ringside`. Its scopes there: `api:client_tokens`: make client tokens, and customers for them.
+    `api:chat`: chat for customers. `api:read` and `api:write`: read, and change, customers.
+    `api:webhooks`: webhook endpoints.
     """
 
     name: Annotated[Text, Field(max_length=100)] = ""
     scopes: Annotated[
-        list[Literal["mint", "api:read", "api:chat"]],
+        list[
+            Literal[
+                "mint", "api:read", "api:chat", "api:client_tokens", "api:write", "api:webhooks"
+            ]
+        ],
         Field(min_length=1, max_length=10),
         AfterValidator(_sorted),
     ] = ["mint"]
     role: Literal["user", "admin"] = "user"
+    contract: Literal["behest", "ringside"] = "behest"
+
+    @model_validator(mode="after")
+    def _of_its_contract(self) -> Self:
+        of_ringside = self.contract == "ringside"
+        other = {"mint"} if of_ringside else {"api:client_tokens", "api:write", "api:webhooks"}
+        if wrong := sorted(other.intersection(self.scopes)):
+            raise ValueError(f"a key of the contract {self.contract} has no scope {wrong[0]}")
+        return self
 
 
 class NewSigningKey(Document):
@@ -729,6 +747,8 @@ _PATTERNS = {
     "with a letter or digit",
     r"^[a-z][a-z0-9-]{0,31}$": "lower-case letters, digits and hyphens, at most 32, beginning "
     "with a letter",
+    r"^[a-z0-9][a-z0-9_-]{0,63}$": "lower-case letters, digits and _ -, at most 64, beginning with "
+    "a letter or digit",
     r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$": "a field's name: letters, digits and _ . -, at most 64, "
     "beginning with a letter or _",
     f"^{_MODEL_NAME}$": "letters, digits and . _ : - /, at most 128, beginning with a letter or "

@@ -48,7 +48,7 @@ def choose(project: Project, catalogue: Catalogue, asked: object, *, stream: boo
 def find(catalogue: Catalogue, asked: str) -> Model | None:
     kind = SLOT if asked.startswith(SLOT) else DIRECT
     name = asked.removeprefix(kind)
-    found = catalogue.find(name)
+    found = catalogue.find(asked) or catalogue.find(name)
     if found is not None or kind == SLOT:
         return found
     return next((m for m in catalogue.models.values() if m.candidates[0].name == name), None)

@@ -158,11 +158,17 @@ class Projects(Records):
         return self._table.api_keys(pid)
 
     def create_key(
-        self, pid: str, *, name: str, scopes: Iterable[str], role: str
+        self,
+        pid: str,
+        *,
+        name: str,
+        scopes: Iterable[str],
+        role: str,
+        contract: str = api_keys.BEHEST,
     ) -> tuple[str, ApiKey]:
         """The secret, which nobody can show again, and the key."""
         self._project(pid)
-        secret = api_keys.form(secrets.token_hex(16))
+        secret = api_keys.form(secrets.token_hex(16), api_keys.PREFIXES[contract])
         key = api_keys.describe(
             secret, pid=pid, name=name, now=self._now(), scopes=scopes, role=role
         )
