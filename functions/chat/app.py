@@ -73,7 +73,7 @@ def _customers() -> Any:
     """Imported when a request is first for one."""
     from weir.aws.customers import Customers
 
-    return Customers(_dynamodb, _deployment.table_name)
+    return Customers(_dynamodb, _deployment.table_name, time.time)
 
 
 def handler(event: dict[str, Any], context: Any) -> Answer:

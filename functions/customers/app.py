@@ -33,13 +33,14 @@ from weir.identity.keyring import KeyRing, SigningKey
 from weir.ledger import rules
 from weir.projects.project import Project
 from weir.settings import MAX_MINT_BODY_BYTES, CustomersSettings
+from weir.web.addresses import is_loopback
 from weir.web.origins import Origins
 
 _settings = CustomersSettings.from_env(os.environ)
 _deployment = _settings.deployment
 _client, _name = lean.client("dynamodb"), _deployment.table_name
 _table = Table(_client, _name)
-_customers = Customers(_client, _name)
+_customers = Customers(_client, _name, time.time)
 _tokens = ClientTokens(_client, _name)
 _once = Once(_client, _name)
 _ledger = Ledger(_client, _name, time.time)
@@ -262,7 +263,9 @@ def _minted_for(
 ) -> Response[str]:
     project, now = _project(key), _now()
     found = _customer_to_mint_for(project, ref)
-    wish = client_tokens.ClientTokenRequest.parse(body, found, default_ttl_s=default_ttl_s)
+    wish = client_tokens.ClientTokenRequest.parse(
+        body, found, default_ttl_s=default_ttl_s, here=is_loopback(edge.request.source)
+    )
     lists.require_allowed(wish.origins, project)
     if wish.prompt_id is not None and wish.prompt_id not in project.prompts:
         raise BadRequest("The project has no prompt of this name.", param="prompt_id")

@@ -28,6 +28,7 @@ from weir.chat.customers import (
 from weir.customers.customer import DELETED, Customer, created
 from weir.customers.names import PREFIX, Reference, ulid
 from weir.errors import Conflict, LedgerBusy, LimitReached, NotFound
+from weir.freshness import Clock, is_due
 from weir.identity.tokens import CUSTOMER, Claims
 from weir.projects.project import Project
 from weir.projects.snapshot import Snapshot
@@ -39,6 +40,8 @@ HOUR_S = 3600
 COUNTED_S = 2 * HOUR_S
 FREED_AFTER_S = 86_400  # of a deleted customer's external id: as long as an Idempotency-Key is kept
 MOST_KEPT = 1_000  # by one process
+KNOWN_FOR_S = 5  # as any configuration
+_NOTHING = (float("-inf"), None)
 WITHIN_S = 3.0
 FIRST_WAIT_S = 0.02
 MOST_WAIT_S = 0.2
@@ -62,10 +65,11 @@ class Changed(Exception):
 
 
 class Customers:
-    def __init__(self, client: Store, table_name: str) -> None:
+    def __init__(self, client: Store, table_name: str, clock: Clock) -> None:
         self._client = client
         self._name = table_name
-        self._kept: dict[tuple[str, str], Customer] = {}
+        self._clock = clock
+        self._kept: dict[tuple[str, str], tuple[float, Customer]] = {}
 
     # ------------------------------------------------------------ finding
 
@@ -94,10 +98,13 @@ class Customers:
         return self.keep(pid, customer_id, found.get(key, {}))
 
     def known(self, pid: str, customer_id: str) -> Customer | None:
-        """Return what this process knows, and else reads. Whoever goes by it must state its `etag`
-        when that matters.
+        """Return what this process knows, and else reads. Who goes by it states its `etag` when the
+        ledger admits. What refuses before that must not be old: one that is not active is read.
         """
-        return self._kept.get((pid, customer_id)) or self.read(pid, customer_id)
+        read_at, kept = self._kept.get((pid, customer_id), _NOTHING)
+        if kept is None or not kept.is_active or is_due(read_at, KNOWN_FOR_S, self._clock()):
+            return self.read(pid, customer_id)
+        return kept
 
     def keep(self, pid: str, customer_id: str, item: Item) -> Customer | None:
         """Remember what somebody has read; return it, None if it is no customer."""
@@ -106,7 +113,7 @@ class Customers:
         if found is not None:
             if len(self._kept) >= MOST_KEPT:
                 del self._kept[next(iter(self._kept))]
-            self._kept[pid, customer_id] = found
+            self._kept[pid, customer_id] = (self._clock(), found)
         return found
 
     def of_request(
@@ -247,7 +254,7 @@ class Customers:
                 raise
 
         self._retried(create, contention.is_busy)
-        self._kept[pid, customer.id] = customer
+        self._kept[pid, customer.id] = (self._clock(), customer)
 
     def change(self, pid: str, before: Customer, after: Customer) -> Customer:
         """Raise Changed if it is no longer as it was read."""
@@ -271,7 +278,7 @@ class Customers:
                 expressions.delete(self._name, items.listed_customer(pid, before.id)),
             ]
         )
-        self._kept[pid, before.id] = after
+        self._kept[pid, before.id] = (self._clock(), after)
 
     def sign_out(self, pid: str, customer_id: str, now: int) -> None:
         """Refuse all tokens issued until now, as weir/revocation.py has it."""
@@ -300,7 +307,7 @@ class Customers:
     def _change(self, pid: str, after: Customer, same: Expression, etag: str) -> Customer:
         written = replace(after, etag=_next(etag))
         self._transact([self._subject(pid, written, same)])
-        self._kept[pid, after.id] = written
+        self._kept[pid, after.id] = (self._clock(), written)
         return written
 
     def _subject(self, pid: str, customer: Customer, when: Expression) -> Part:

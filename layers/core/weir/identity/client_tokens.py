@@ -10,7 +10,6 @@ admission looks at. Source: contracts/ringside.md, sections 4.7 and 8.
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any
 
 from weir.customers.customer import (
@@ -41,8 +40,9 @@ from weir.identity.tokens import (
 )
 from weir.projects.limits import TokenLimits
 from weir.projects.project import KEY_STEM
-from weir.web.addresses import UNKNOWN, counted_as, family
+from weir.web.addresses import UNKNOWN, counted_as, family, is_loopback
 from weir.web.origins import parse_origin
+from weir.web.public_addresses import is_public
 
 AUDIENCE = "ringside:client"  # the contract's name
 PREFIX = "ct_"
@@ -87,14 +87,14 @@ class ClientTokenRequest:
 
     @classmethod
     def parse(
-        cls, body: Mapping[str, Any], customer: Customer, *, default_ttl_s: int
+        cls, body: Mapping[str, Any], customer: Customer, *, default_ttl_s: int, here: bool
     ) -> "ClientTokenRequest":
         """Raise BadRequest, with the field in `param`. What it asks for only narrows what the
-        customer may.
+        customer may. `here`: the backend is on the gateway's own machine, and browsers may be.
         """
         scopes = _scopes(_one_of(body, "scope", "allowed_endpoints"))
         origins = _origins(body)
-        ip, address = _bound_ip(body)
+        ip, address = _bound_ip(body, here=here)
         most = customer.limits.max_output_tokens
         output = parse_count(body.get("max_output_tokens"), "max_output_tokens", 1, 10**7)
         if output is not None and most is not None and output > most:
@@ -344,7 +344,7 @@ def _origin(value: object) -> str:
         raise BadRequest(str(error), code="invalid_origin", param="origin_allowlist") from None
 
 
-def _bound_ip(body: Mapping[str, Any]) -> tuple[IpBinding, str | None]:
+def _bound_ip(body: Mapping[str, Any], *, here: bool) -> tuple[IpBinding, str | None]:
     bound, told = body.get("bind_ip"), _one_of(body, "ip", "client_ip")
     if bound is not None and not isinstance(bound, bool):
         raise BadRequest("bind_ip must be true or false.", param="bind_ip")
@@ -353,22 +353,13 @@ def _bound_ip(body: Mapping[str, Any]) -> tuple[IpBinding, str | None]:
     if told is None:
         return IpBinding.FIRST, None
     address = counted_as(told) if isinstance(told, str) else UNKNOWN
-    if address == UNKNOWN or not _is_somebodys(told):
+    if address == UNKNOWN or not (is_public(str(told)) or (here and is_loopback(str(told)))):
         raise BadRequest(
             "ip must be the public IPv4 or IPv6 address of the user's browser, not that of a proxy "
             "or of your own network.",
             param="ip",
         )
     return (IpBinding.PIN_4 if family(address) == 4 else IpBinding.PIN_6), address
-
-
-def _is_somebodys(told: object) -> bool:
-    """Whether a browser could call from there: a private address is a proxy's. Loopback is what a
-    page on the developer's own machine calls a gateway there from.
-    """
-    address = ip_address(str(told).partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return mapped.is_global or mapped.is_loopback
 
 
 def _models(value: object, customer: Customer) -> tuple[str, ...] | None:

@@ -9,6 +9,16 @@ def family(counted: str) -> int:
     return 6 if ":" in counted else 4
 
 
+def is_loopback(source: str) -> bool:
+    """Return whether a request comes from the machine that it came to."""
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(source.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
 def counted_as(source: str) -> str:
     """Return the address that a request from `source` is counted as: an IPv4 address, or the /64 of
     an IPv6 one. An IPv4 address within an IPv6 one (RFC 4291, 2.5.5.2) is the IPv4 address.
