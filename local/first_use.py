@@ -12,21 +12,25 @@ import os
 import secrets
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from local.embedded_aws import ROOT, STACK_NAME, Stack, client
+from local.seed import UPSTREAM
 from weir.aws.table import Table
 from weir.errors import Refusal
 from weir.identity import api_keys
 
 DEMO_EMAIL = "demo@example.com"
 DEMO_GROUP = "free"
+RINGSIDE_SCOPES = (api_keys.CLIENT_TOKENS, api_keys.CHAT, api_keys.WRITE, api_keys.READ)
 
 
 @dataclass(frozen=True)
 class Credentials:
     key: str
+    ringside_key: str
     email: str
     password: str
 
@@ -42,20 +46,24 @@ def write_env(path: Path, values: dict[str, str]) -> None:
 
 def make_credentials(stack: Stack, kept: dict[str, str]) -> Credentials:
     """Registers the kept key and user, or new ones, with this start's stack. Blocks."""
-    key = make_first_key(stack, kept.get("BEHEST_KEY", ""))
+    key = make_first_key(stack, kept.get("BEHEST_KEY", ""), api_keys.BEHEST, (api_keys.MINT,))
+    ringside_key = make_first_key(
+        stack, kept.get("FC_API_KEY", ""), api_keys.RINGSIDE, RINGSIDE_SCOPES
+    )
     password = kept.get("DEMO_PASSWORD") or f"Demo-{secrets.token_hex(8)}"
     make_demo_user(stack, DEMO_EMAIL, password)
-    return Credentials(key, DEMO_EMAIL, password)
+    return Credentials(key, ringside_key, DEMO_EMAIL, password)
 
 
-def make_first_key(stack: Stack, kept: str) -> str:
+def make_first_key(stack: Stack, kept: str, contract: str, scopes: Sequence[str]) -> str:
     try:
         api_keys.unverified_hash(kept)
     except Refusal:
-        kept = api_keys.form(secrets.token_hex(16))
+        kept = api_keys.form(secrets.token_hex(16), api_keys.PREFIXES[contract])
     table = Table(client(stack.endpoint, "dynamodb"), stack.outputs["TableName"])
     pid = stack.outputs["ProjectId"]
-    table.add_api_key(api_keys.describe(kept, pid=pid, name="make run", now=int(time.time())))
+    now = int(time.time())
+    table.add_api_key(api_keys.describe(kept, pid=pid, name="make run", now=now, scopes=scopes))
     return kept
 
 
@@ -79,12 +87,15 @@ def make_demo_user(stack: Stack, email: str, password: str) -> None:
 
 
 def env_values(
-    stack: Stack, url: str, origin: str, credentials: Credentials | None
+    stack: Stack, url: str, origin: str, credentials: Credentials | None, model: str
 ) -> dict[str, str]:
     made = {}
     if credentials is not None:
         made = {
             "BEHEST_KEY": credentials.key,
+            "FC_BASE_URL": f"{url}/v1",
+            "FC_API_KEY": credentials.ringside_key,
+            "FC_MODEL": f"fc:{UPSTREAM}/{model}",
             "DEMO_EMAIL": credentials.email,
             "DEMO_PASSWORD": credentials.password,
         }

@@ -140,7 +140,10 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
         _model_ready(running),
         asyncio.to_thread(_set_up, asked, stack, upstream, origins, kept),
     )
-    first_use.write_env(env_file, first_use.env_values(stack, url, origins[0], credentials))
+    first_use.write_env(
+        env_file,
+        first_use.env_values(stack, url, origins[0], credentials, seed.model_name(upstream.model)),
+    )
     commands = control.Control(running.pools, rotations, schedules, streams)
     await _open(running, stack, listener, asked, commands)
     model = f"{upstream.model}, " + (

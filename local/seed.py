@@ -18,6 +18,7 @@ from weir.operator.documents import ModelDocument, NewProject, UpstreamDocument,
 
 UPSTREAM = "local"
 # USD for a million tokens of the embedded model. It is free; but metering must show something.
+BUDGET_USD = 1000
 EMBEDDED_PRICES = ("0.10", "0.40")
 # Of a model that is not in the list of known ones: nothing here depends on them being exact.
 CONTEXT_TOKENS, OUTPUT_TOKENS = 131_072, 32_768
@@ -53,6 +54,8 @@ def set_up(stack: Stack, upstream: Upstream, origins: list[str]) -> str:
                 "name": "make run",
                 "origins": origins,
                 "default_model": name,
+                # Without a budget for all of them together no customers can be created.
+                "limits": {"usd_per_month": BUDGET_USD},
             },
         )
     )

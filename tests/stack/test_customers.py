@@ -81,7 +81,7 @@ def shop(stack: Stack) -> Shop:
             origins=[PAGE, "https://other.example"],
             default_model=default,
             limits={"usd_per_month": 1000, "rpm": None},
-            customer_limits={"rpm": None},
+            customer_limits={"rpm": None, "concurrent_streams": None},
             new_customers_per_hour=10_000,
         )
     key = admin.key(PID, contract="ringside", scopes=EVERY)
@@ -308,13 +308,10 @@ def test_row_17_a_budget_is_never_exceeded_by_requests_at_once(shop: Shop) -> No
 
     with ThreadPoolExecutor(50) as pool:
         replies = list(pool.map(chat, range(50)))
-    refused = [reply for reply in replies if reply.status_code != 200]
-    assert refused
-    assert {code(reply) for reply in refused} <= {
-        (402, "budget_exceeded"),
-        (429, "concurrency_limited"),
-        (503, "ledger_busy"),
-    }
+    refused = {code(reply) for reply in replies if reply.status_code != 200}
+    assert (402, "budget_exceeded") in refused
+    # Nor does this machine answer fifty at once, however they are refused.
+    assert refused <= {(402, "budget_exceeded"), (503, "ledger_busy"), (503, "server_error")}
     spent = shop("GET", "customers/ext:poor")["spend_usd_mtd"]
     assert 0 < spent <= 0.01
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.runtime.rie import WRAPPER, Rie, find_rie
+from tests.stack.admin import Admin
 from tests.stack.conftest import ROOT, Stack
 
 # By the events' names; all but one are called as their function's folder.
@@ -17,6 +18,7 @@ FUNCTIONS = {
     "preflight": "PreflightFunction",
     "doctor": "PreflightFunction",
     "account": "AccountFunction",
+    "customers": "CustomersFunction",
     "admin": "AdminFunction",
     "rotate": "RotateFunction",
     "sweep": "SweepFunction",
@@ -29,6 +31,12 @@ STOCK_RUNTIME = Path(__file__).with_name("stock-runtime")
 def read(name: str, stack: Stack) -> dict[str, Any]:
     text = (ROOT / "events" / f"{name}.json").read_text()
     outputs = stack.outputs()
+    ringside = "REPLACE_WITH_RINGSIDE_API_KEY"
+    if ringside in text:
+        scopes = ["api:client_tokens"]
+        fresh = f"r_{uuid.uuid4().hex}"
+        key = Admin(stack).key("default", contract="ringside", scopes=scopes)
+        text = text.replace(ringside, key).replace("r_7", fresh).replace("upsert-7", fresh)
     for placeholder, value in {
         "REPLACE_WITH_API_KEY": stack.env["BEHEST_KEY"],
         "REPLACE_WITH_USER_TOKEN": stack.mint()["token"],
@@ -80,6 +88,7 @@ ANSWERS = {
     "preflight": (204, ""),
     "doctor": (200, '"allowed": true'),
     "account": (200, '"default"'),
+    "customers": (201, '"external_id"'),
     "admin": (200, '"name"'),
 }
 

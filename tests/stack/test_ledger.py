@@ -918,6 +918,20 @@ ROUTES: dict[tuple[str, str], tuple[str, bool]] = {
     ("POST", "/v1/token"): ("TokenFunction", False),
     ("GET", "/.well-known/jwks.json"): ("TokenFunction", False),
     ("GET", "/auth/.well-known/jwks.json"): ("TokenFunction", False),
+    ("POST", "/v1/customers"): ("CustomersFunction", False),
+    ("GET", "/v1/customers"): ("CustomersFunction", False),
+    ("GET", "/v1/customers/{ref}"): ("CustomersFunction", False),
+    ("PUT", "/v1/customers/{ref}"): ("CustomersFunction", False),
+    ("PATCH", "/v1/customers/{ref}"): ("CustomersFunction", False),
+    ("POST", "/v1/customers/{ref}"): ("CustomersFunction", False),
+    ("DELETE", "/v1/customers/{ref}"): ("CustomersFunction", False),
+    ("POST", "/v1/customers/{ref}/client_tokens"): ("CustomersFunction", False),
+    ("GET", "/v1/customers/{ref}/client_tokens"): ("CustomersFunction", False),
+    ("DELETE", "/v1/customers/{ref}/client_tokens"): ("CustomersFunction", False),
+    ("DELETE", "/v1/customers/{ref}/client_tokens/{id}"): ("CustomersFunction", False),
+    ("POST", "/v1/client_tokens"): ("CustomersFunction", False),
+    ("DELETE", "/v1/client_tokens/{id}"): ("CustomersFunction", False),
+    ("GET", "/v1/customers/{ref}/usage"): ("AccountFunction", False),
     ("GET", "/v1/cors"): ("PreflightFunction", False),
     ("ANY", "/admin/v1/{proxy+}"): ("AdminFunction", False),
     ("ANY", "/v1/projects/{pid}/tiers"): ("AdminFunction", False),
@@ -965,7 +979,7 @@ def test_no_provider_is_asked_without_a_reservation(place: Place, stream: bool) 
     how = steps({"point": "asked"}, *WORDS, *ENDING)
     body = ask(how if stream else {"do": "whole", "point": "asked"}, stream=stream)
     names = {
-        **{"id": "chatcmpl-1", "id+": "t1", "name+": "one", "pid": "default"},
+        **{"id": "chatcmpl-1", "id+": "t1", "name+": "one", "pid": "default", "ref": "ext:u"},
         "proxy+": "chat/completions",
     }
     for (method, path), (_, spends) in ROUTES.items():

@@ -19,6 +19,7 @@ FUNCTIONS = {
     "ChatFunction": "chat",
     "PreflightFunction": "preflight",
     "AccountFunction": "account",
+    "CustomersFunction": "customers",
     "AdminFunction": "admin",
     "RotateFunction": "rotate",
     "SweepFunction": "sweep",
@@ -43,6 +44,16 @@ BROWSER_ROUTES = {
     "/v1/usage": "GET",
     "/v1/billing/usage": "GET",
     "/v1/cors": "GET",
+    "/v1/customers/{ref}/usage": "GET",
+}
+# Of a project's server: no page may call them, and so none has a preflight.
+SERVER_ROUTES = {
+    "/v1/customers": "POST GET",
+    "/v1/customers/{ref}": "GET PUT PATCH POST DELETE",
+    "/v1/customers/{ref}/client_tokens": "POST GET DELETE",
+    "/v1/customers/{ref}/client_tokens/{id}": "DELETE",
+    "/v1/client_tokens": "POST",
+    "/v1/client_tokens/{id}": "DELETE",
 }
 OPERATOR_ROUTES = {
     "/admin/v1/{proxy+}",
@@ -156,6 +167,7 @@ def test_routes_are_exactly_these(resources: Resources) -> None:
     found = {f"{method.upper()} {path}" for path, method, _ in methods(resources)}
     assert found == {
         *(f"{m} {path}" for path, several in BROWSER_ROUTES.items() for m in several.split()),
+        *(f"{m} {path}" for path, several in SERVER_ROUTES.items() for m in several.split()),
         *(f"OPTIONS {path}" for path in BROWSER_ROUTES),
         *(f"{ANY_METHOD.upper()} {path}" for path in OPERATOR_ROUTES),
         *(f"{ANY_METHOD.upper()} {path}" for path in ELSEWHERE),
@@ -186,7 +198,7 @@ def test_every_browser_route_has_a_preflight_without_authorizer(resources: Resou
         if method == "options":
             assert "security" not in body, path
             assert "PreflightFunction" in json.dumps(body)
-        elif path not in {*OPERATOR_ROUTES, *ELSEWHERE}:
+        elif path not in {*OPERATOR_ROUTES, *SERVER_ROUTES, *ELSEWHERE}:
             item = resources["Api"]["Properties"]["Body"]["paths"][path]
             assert "options" in item, path
 
@@ -409,6 +421,17 @@ RIGHTS = {
         "kms:Decrypt",
         "kms:GenerateDataKey",
     },
+    "CustomersFunction": {
+        "dynamodb:BatchGetItem",
+        "dynamodb:DeleteItem",
+        "dynamodb:GetItem",
+        "dynamodb:PutItem",
+        "dynamodb:Query",
+        "dynamodb:UpdateItem",
+        "secretsmanager:GetSecretValue",
+        "kms:Decrypt",
+        "kms:GenerateDataKey",
+    },
     "AdminFunction": {
         "dynamodb:BatchGetItem",
         "dynamodb:BatchWriteItem",
@@ -465,6 +488,9 @@ def test_role_has_exactly_the_rights_the_function_uses(resources: Resources, fun
 
 OF_THE_LEDGER = ["LEDGER#*", "OPEN#*", "USAGE#*"]
 CONFIGURATION = ["TENANT", "OVERRUNS", "PROJECTS", "SUBJECT#*"]
+CUSTOMERS = ["EXTERNAL#*", "SUBJECT#*", "LEDGER#*"]
+NEW_CUSTOMERS = ["EXTERNAL#*", "CUSTOMERS#*", "ARRIVALS#*", "SUBJECT#*#c#cust_*"]
+CLIENT_TOKENS = "LEDGER#*#t#cust_*"
 # Under which partition keys each function may do what. Not of the table: its stream.
 MAY: dict[str, dict[str, list[str]]] = {
     "TokenFunction": {
@@ -475,23 +501,34 @@ MAY: dict[str, dict[str, list[str]]] = {
         "UpdateItem": ["APIKEY#*", "SUBJECT#*", "MINTED#*", "JWKS#*", "ARRIVALS#*"],
     },
     "ChatFunction": {
-        "BatchGetItem": ["TENANT", "OVERRUNS", "PROJECTS", "LEDGER#*"],
+        "BatchGetItem": ["TENANT", "OVERRUNS", "PROJECTS", "LEDGER#*", *CUSTOMERS],
         "GetItem": ["APIKEY#*", *OF_THE_LEDGER],
         "Query": ["KEYRING", "SIGNINGKEYS", "CONTENT#*"],
-        "PutItem": ["REFUSED#*", *OF_THE_LEDGER, "CONTENT#*"],
-        "UpdateItem": ["APIKEY#*", *OF_THE_LEDGER, "OVERRUNS"],
+        # A customer whom a server names as `user` is created.
+        "PutItem": [*NEW_CUSTOMERS, "REFUSED#*", *OF_THE_LEDGER, "CONTENT#*"],
+        "UpdateItem": [*NEW_CUSTOMERS, "APIKEY#*", *OF_THE_LEDGER, "OVERRUNS"],
         "DeleteItem": [*OF_THE_LEDGER, "CONTENT#*"],
         # Admission demands in its transaction that the user is not blocked, nor the token revoked.
         "ConditionCheckItem": [*OF_THE_LEDGER, "SUBJECT#*"],
     },
     "AccountFunction": {
-        "BatchGetItem": [*CONFIGURATION, "LEDGER#*"],
+        "BatchGetItem": [*CONFIGURATION, "LEDGER#*", "EXTERNAL#*"],
         "GetItem": ["APIKEY#*", "CONTENT#*"],
         "Query": ["KEYRING", "SIGNINGKEYS", "ROLLUP#*", "USAGE#*", "CONTENT#*"],
         "PutItem": ["REFUSED#*", "CONTENT#*"],
         "DeleteItem": ["CONTENT#*"],
         "BatchWriteItem": ["CONTENT#*"],
         "UpdateItem": ["APIKEY#*", "ASKED#*", "LEDGER#*"],
+    },
+    "CustomersFunction": {
+        "BatchGetItem": [*CONFIGURATION, *CUSTOMERS],
+        "GetItem": ["APIKEY#*", "ONCE#*"],
+        "Query": ["CUSTOMERS#*", CLIENT_TOKENS],
+        "PutItem": [*NEW_CUSTOMERS, CLIENT_TOKENS],
+        "UpdateItem": [
+            *("APIKEY#*", *NEW_CUSTOMERS, "ONCE#*", "ASKED#*", "MINTED#*", CLIENT_TOKENS),
+        ],
+        "DeleteItem": ["CUSTOMERS#*", "ONCE#*"],
     },
     # Everybody may call it: it reads what all projects share, and writes what was refused.
     "PreflightFunction": {"GetItem": ["TENANT"], "PutItem": ["REFUSED#*"]},
@@ -523,6 +560,7 @@ ATTRIBUTES = {
     ("TokenFunction", "SUBJECT#*"): [*("pk", "sk", "version", "ttl", "not_before", "s_*", "t_*")],
     ("ChatFunction", "APIKEY#*"): ["pk", "sk", "last_used_at"],
     ("TokenFunction", "MINTED#*"): ["pk", "sk", "tokens", "ttl"],
+    ("CustomersFunction", "APIKEY#*"): ["pk", "sk", "last_used_at"],
     ("AccountFunction", "APIKEY#*"): ["pk", "sk", "last_used_at"],
     ("AccountFunction", "ASKED#*"): ["pk", "sk", "questions", "ttl"],
     ("AccountFunction", "LEDGER#*"): ["pk", "sk", "open", "cancelled"],
@@ -615,7 +653,7 @@ def test_no_role_has_rights_of_amazons_making_but_to_log_and_to_trace(
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_secrets_are_read_by_who_needs_them(resources: Resources, function: str) -> None:
     said = json.dumps([statements(resources, function), resources[function]["Properties"]])
-    signs = function in ("TokenFunction", "RotateFunction")
+    signs = function in ("TokenFunction", "CustomersFunction", "RotateFunction")
     assert (("SigningKeySecret" in said) or (function == "RotateFunction")) == signs
     assert ("ProviderKeysSecret" in said) == (function in ("ChatFunction", "AdminFunction"))
 

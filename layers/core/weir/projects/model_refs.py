@@ -17,8 +17,9 @@ _REFERENCE = re.compile(r"fc:[a-z0-9-]{1,32}/[A-Za-z0-9._:/-]{1,128}|slot:[A-Za-
 
 
 def reference(model: Model) -> str:
-    """Return how a model is named in lists."""
-    return DIRECT + model.candidates[0].name
+    """Return how a model is named in lists: as an alias says it, if one does."""
+    named = (each for each in model.aliases if each.startswith(DIRECT))
+    return next(named, DIRECT + model.candidates[0].name)
 
 
 def choose(project: Project, catalogue: Catalogue, asked: object, *, stream: bool) -> Model:
