@@ -304,7 +304,9 @@ def test_row_17_a_budget_is_never_exceeded_by_requests_at_once(shop: Shop) -> No
 
     def chat(_: int) -> httpx.Response:
         barrier.wait()
-        return shop.chat(token, {"max_tokens": 900})
+        slow = json.dumps({"do": "stream", "chunks": 30, "gap_s": 0.1})
+        messages = [{"role": "user", "content": slow}]
+        return shop.chat(token, {"max_tokens": 900, "stream": True, "messages": messages})
 
     with ThreadPoolExecutor(50) as pool:
         replies = list(pool.map(chat, range(50)))
