@@ -194,7 +194,7 @@ def _view(project: Project, found: Customer) -> dict[str, Any]:
     spent = month.get("nano_usd", 0) - month.get("nano_usd_reserved", 0)
     resets_at = rules.resets_at(rules.BY_CODE["n"], at)
     period = time.strftime("%Y-%m", time.gmtime(at))
-    return found.view(max(0, spent), at, resets_at, period)
+    return found.view(max(0, spent), resets_at, period)
 
 
 # ---------------------------------------------------------------- client tokens

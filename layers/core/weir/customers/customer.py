@@ -97,7 +97,7 @@ class Customer:
             etag=etag,
         )
 
-    def view(self, spent_nano_usd: int, at: int, resets_at: int, period: str) -> dict[str, Any]:
+    def view(self, spent_nano_usd: int, resets_at: int, period: str) -> dict[str, Any]:
         """As its project's server reads it, in this period of its budget (`2026-06`)."""
         budget = self.limits.nano_usd_per_month
         return {

@@ -271,6 +271,7 @@ def _is_count(value: object) -> bool:
     return value is None or is_time(value)
 
 
+_OPTIONAL = ("mdl", "mxo", "mxr", "mxs", "pmt")
 _CHECKS: dict[str, Callable[[object], bool]] = {
     **dict.fromkeys(("iss", "aud", "tid", "acct", "jti", "key"), is_text),
     "sub": lambda value: isinstance(value, str) and is_customer_id(value),
@@ -323,10 +324,9 @@ def _scopes(value: object) -> tuple[str, ...]:
 
 
 def _origins(body: Mapping[str, Any]) -> tuple[str, ...]:
-    listed, single = body.get("origin_allowlist"), body.get("origin")
-    if isinstance(single, str):
-        single = [single]
-    value = _one_of({"a": listed, "b": single}, "a", "b") if listed or single else None
+    single = body.get("origin")
+    listed = {**body, "origin": [single] if isinstance(single, str) else single}
+    value = _one_of(listed, "origin_allowlist", "origin")
     if not isinstance(value, list) or not 1 <= len(value) <= MOST_ORIGINS:
         raise BadRequest(
             f"origin_allowlist must be a list of 1 to {MOST_ORIGINS} origins, such as "
