@@ -15,6 +15,8 @@ from weir.aws.contention import AwsError
 
 Item = dict[str, Any]
 Test = Callable[[Item], bool]
+_RANGE = re.compile(r"pk = :pk( AND sk (?P<operator>[<>]) (?P<name>:\w+))?")
+_ONCE = re.compile(r"(#\w+) = if_not_exists\(\1, (:\w+)\)")
 _CLAUSES = re.compile(r"\b(SET|ADD|REMOVE|DELETE) ")
 
 
@@ -40,11 +42,18 @@ class SmallDynamoDB:
         return {"Responses": {name: [dict(item) for item in found if item]}}
 
     def query(self, **asked: Any) -> dict[str, Any]:
-        assert asked["KeyConditionExpression"] == "pk = :pk AND sk < :now"
-        values = asked["ExpressionAttributeValues"]
-        pk, below = values[":pk"]["S"], values[":now"]["S"]
-        after = asked.get("ExclusiveStartKey", {"sk": {"S": ""}})["sk"]["S"]
+        values = dict(asked["ExpressionAttributeValues"])
+        pk = values.pop(":pk")["S"]
+        found = _RANGE.fullmatch(asked["KeyConditionExpression"])
+        assert found, asked["KeyConditionExpression"]
+        bound = values.pop(found["name"])["S"] if found["name"] else ""
+        after = bound if found["operator"] == ">" else ""
+        below = bound if found["operator"] == "<" else "\U0010ffff"
+        after = asked.get("ExclusiveStartKey", {"sk": {"S": after}})["sk"]["S"]
         keys = sorted(key for key in self.items if key[0] == pk and after < key[1] < below)
+        if not asked.get("ScanIndexForward", True):
+            assert "ExclusiveStartKey" not in asked
+            keys.reverse()
         page = keys[: asked["Limit"]]
         answer: dict[str, Any] = {"Items": [dict(self.items[key]) for key in page]}
         if len(page) == asked["Limit"]:
@@ -155,7 +164,12 @@ class _Part:
         said = _CLAUSES.split(self._update)[1:]
         touched: list[str] = []
         for verb, terms in zip(said[::2], said[1::2], strict=True):
-            for term in terms.split(","):
+            for term in _ONCE.sub(r"\1 ? \2", terms).split(","):
+                if " ? " in term:  # only where it is not there yet
+                    name, value = term.strip().split(" ? ")
+                    touched.append(self._names[name])
+                    item.setdefault(self._names[name], self._values[value])
+                    continue
                 name, _, value = term.strip().replace(" = ", " ").partition(" ")
                 name = self._names.get(name, name)
                 touched.append(name)
@@ -208,6 +222,10 @@ class _Part:
             name = self._names.get(name, name)
             return self._compared(tokens, lambda item: _size(item.get(name)))
         name = self._names.get(first, first)
+        if "S" in self._values.get(tokens[1], {}):
+            equals, text = tokens.pop(0), self._values[tokens.pop(0)]
+            assert equals == "="
+            return lambda item: item.get(name) == text
         return self._compared(tokens, lambda item: _number(item.get(name)))
 
     def _compared(self, tokens: list[str], left: Callable[[Item], int | None]) -> Test:

@@ -56,7 +56,8 @@ def test_what_has_failed_is_not_kept() -> None:
 
 
 def test_request_that_is_running_is_waited_for() -> None:
-    store, waits = SmallDynamoDB(), []
+    store = SmallDynamoDB()
+    waits: list[float] = []
     begun, may_end = threading.Event(), threading.Event()
 
     def slow() -> Answered:

@@ -79,7 +79,7 @@ def test_no_budget_is_for_projects_that_allow_it() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *(("budget_usd", wrong) for wrong in (-1, 1e6 + 1, "5", True, 0.1234567891, [])),
+        *(("budget_usd", wrong) for wrong in (-1, 1e6 + 1, "5", True, 0.1234567891, ["5"])),
         *(("rate_limit_rpm", wrong) for wrong in (-1, 1.5, "30", True, 100_001)),
         *(("rate_limit_tpm", wrong) for wrong in (-1, 10**8 + 1)),
         *(("max_output_tokens", wrong) for wrong in (0, 10**7 + 1)),

@@ -100,7 +100,16 @@ def test_backend_on_the_gateways_own_machine_names_its_browsers() -> None:
         *(({"scope": [s]}, "unsupported_scope", "scope") for s in ("threads", "admin", 7, None)),
         *(
             ({"origin_allowlist": o}, "invalid_origin", "origin_allowlist")
-            for o in (None, [], ["*"], ["null"], ["http://a.example"], [7], [PAGE] * 11, {})
+            for o in (
+                None,
+                [None][:0],
+                ["*"],
+                ["null"],
+                ["http://a.example"],
+                [7],
+                [PAGE] * 11,
+                {"a": 1},
+            )
         ),
         ({"origin": "https://b.example"}, "validation_error", "origin"),
         ({"bind_ip": "yes"}, "validation_error", "bind_ip"),

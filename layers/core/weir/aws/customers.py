@@ -14,7 +14,7 @@ from typing import Any
 
 from weir.aws import contention, expressions, items
 from weir.aws.expressions import ABSENT, PRESENT, Expression
-from weir.aws.items import Item, Key
+from weir.aws.items import Key
 from weir.aws.ledger.admission import judge_token
 from weir.aws.reading import items_at
 from weir.aws.store import Part, Store
@@ -106,7 +106,7 @@ class Customers:
             return self.read(pid, customer_id)
         return kept
 
-    def keep(self, pid: str, customer_id: str, item: Item) -> Customer | None:
+    def keep(self, pid: str, customer_id: str, item: Mapping[str, Any]) -> Customer | None:
         """Remember what somebody has read; return it, None if it is no customer."""
         self._kept.pop((pid, customer_id), None)
         found = customer_of(customer_id, item)
