@@ -13,7 +13,7 @@ from aws_lambda_powertools.event_handler import Response
 
 from weir.aws import items, lean
 from weir.aws.client_tokens import MINTS_OF_A_CUSTOMER, MINTS_OF_A_KEY, ClientTokens
-from weir.aws.customers import Changed, Customers, Taken
+from weir.aws.customers import Changed, Customers
 from weir.aws.edge import Edge
 from weir.aws.key_use import KeyUse
 from weir.aws.ledger import Ledger
@@ -26,7 +26,7 @@ from weir.customers import customer as customers
 from weir.customers import idempotency, lists
 from weir.customers.customer import Customer
 from weir.customers.names import Reference, parse_external_id, parse_reference
-from weir.errors import BadRequest, LedgerBusy, NotFound, NotReady, TooLarge
+from weir.errors import BadRequest, ExternalIdTaken, LedgerBusy, NotFound, NotReady, TooLarge
 from weir.identity import api_keys, client_tokens, ringside
 from weir.identity.api_keys import CLIENT_TOKENS, READ, WRITE, ApiKey
 from weir.identity.keyring import KeyRing, SigningKey
@@ -125,8 +125,8 @@ def upsert(ref: str) -> Response[str]:
         except NotFound:
             if named.external_id is None:
                 raise
-        except Taken as taken:
-            if not taken.existing_id:  # it was deleted less than a day ago
+        except ExternalIdTaken as taken:
+            if taken.existing_id is None:  # it was deleted less than a day ago
                 raise
     raise LedgerBusy
 

@@ -13,8 +13,11 @@
     │   └── Killed                  403  forbidden             (details: reason killed, scope which)
     ├── NotFound                    404  not_found
     ├── Conflict                    409  conflict
+    │   ├── ExternalIdTaken         409  external_id_taken
+    │   └── IdempotencyInProgress   409  idempotency_in_progress
     ├── Cancelled                   409  cancelled
     ├── TooLarge                    413  request_too_large
+    ├── IdempotencyKeyReused        422  idempotency_key_reused
     ├── LimitReached                429  rate_limited          (top-level code: rate_limit_exceeded)
     ├── UpstreamUnavailable         502  upstream_unavailable  (no connection, or it broke)
     ├── UpstreamFailed              502  upstream_error / upstream_invalid_response /
@@ -204,6 +207,47 @@ class Conflict(Refusal):
     status = 409
     type = "conflict_error"
     code = "conflict"
+
+
+class ExternalIdTaken(Conflict):
+    """There is a customer of this external id, or there was one until a day ago: then
+    `existing_id` is None.
+    """
+
+    code = "external_id_taken"
+
+    def __init__(self, existing_id: str | None) -> None:
+        super().__init__(
+            "There is a customer with this external_id already, or one was deleted within a day.",
+            param="external_id",
+            details={} if existing_id is None else {"existing_id": existing_id},
+        )
+        self.existing_id = existing_id
+
+
+class IdempotencyInProgress(Conflict):
+    type = "idempotency_error"
+    code = "idempotency_in_progress"
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A request with this Idempotency-Key is still running. Try again in a second.",
+            retry_after_s=1,
+        )
+
+
+class IdempotencyKeyReused(Refusal):
+    status = 422
+    type = "idempotency_error"
+    code = "idempotency_key_reused"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This Idempotency-Key was used with another body within a day. Use a new one, or send "
+            "the same body.",
+            param="Idempotency-Key",
+        )
 
 
 class Cancelled(Refusal):

@@ -11,11 +11,18 @@ from tests.unit.aws.small_dynamodb import SmallDynamoDB
 from tests.unit.aws.test_ledger import NOON, Clock, ask, with_clock
 from weir.aws import items
 from weir.aws.client_tokens import MINTS_OF_A_CUSTOMER, ClientTokens
-from weir.aws.customers import Changed, Customers, Taken
+from weir.aws.customers import Changed, Customers
 from weir.aws.ledger import Ledger
 from weir.customers.customer import DELETED, Customer, changed, created
 from weir.customers.names import Reference
-from weir.errors import Forbidden, LimitReached, NotFound, QuotaExceeded, Unauthenticated
+from weir.errors import (
+    ExternalIdTaken,
+    Forbidden,
+    LimitReached,
+    NotFound,
+    QuotaExceeded,
+    Unauthenticated,
+)
 from weir.identity.bindings import IpBinding
 from weir.identity.client_tokens import ClientTokenRequest
 from weir.ledger.admission import Ask, StaleCustomer, TokenUse
@@ -231,14 +238,14 @@ def test_external_id_is_free_a_day_after_its_customer_was_deleted(
     assert gone is not None
     assert gone.status == DELETED
     again = replace(jo, id=customers.new_id(NOON * 1000 + 1))
-    with pytest.raises(Taken):
+    with pytest.raises(ExternalIdTaken):
         customers.create("p", again, NOON + 86_400, NEVER)
     customers.create("p", again, NOON + 86_401, NEVER)
     assert customers.find("p", by_name) == again
 
 
 def test_external_id_is_of_one_project(customers: Customers, jo: Customer) -> None:
-    with pytest.raises(Taken) as taken:
+    with pytest.raises(ExternalIdTaken) as taken:
         customers.create("p", replace(jo, id=customers.new_id(NOON)), NOON, NEVER)
     assert taken.value.existing_id == jo.id
     customers.create("another", replace(jo, id=customers.new_id(NOON)), NOON, NEVER)

@@ -9,8 +9,8 @@ import pytest
 from tests.unit.aws.small_dynamodb import SmallDynamoDB
 from weir.aws import items
 from weir.aws.once import Answered, Once
-from weir.customers.idempotency import KEPT_S, LOCKED_S, InProgress, Reused
-from weir.errors import BadRequest
+from weir.customers.idempotency import KEPT_S, LOCKED_S
+from weir.errors import BadRequest, IdempotencyInProgress, IdempotencyKeyReused
 
 NOW = 1_800_000_000
 
@@ -39,7 +39,7 @@ def test_second_request_gets_the_first_ones_answer() -> None:
 def test_another_body_with_the_same_key_is_refused() -> None:
     store = SmallDynamoDB()
     once(store).answer("p", "d", "f", NOW, lambda: Answered(201, {}))
-    with pytest.raises(Reused) as refusal:
+    with pytest.raises(IdempotencyKeyReused) as refusal:
         once(store).answer("p", "d", "g", NOW, lambda: Answered(201, {}))
     assert (refusal.value.status, refusal.value.code) == (422, "idempotency_key_reused")
 
@@ -68,7 +68,7 @@ def test_request_that_is_running_is_waited_for() -> None:
     first = threading.Thread(target=lambda: once(store).answer("p", "d", "f", NOW, slow))
     first.start()
     begun.wait(10)
-    with pytest.raises(InProgress) as refusal:
+    with pytest.raises(IdempotencyInProgress) as refusal:
         once(store, waits).answer("p", "d", "f", NOW, lambda: Answered(201, {}))
     assert (refusal.value.status, refusal.value.retry_after_s) == (409, 1)
     assert waits
@@ -81,7 +81,7 @@ def test_lock_of_a_process_that_died_ends() -> None:
     store = SmallDynamoDB()
 
     assert once(store)._lock(items.once("p", "d"), "f", NOW)
-    with pytest.raises(InProgress):
+    with pytest.raises(IdempotencyInProgress):
         once(store).answer("p", "d", "f", NOW + LOCKED_S - 1, lambda: Answered(201, {}))
     assert (
         not once(store)

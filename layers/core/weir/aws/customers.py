@@ -27,7 +27,7 @@ from weir.chat.customers import (
 )
 from weir.customers.customer import DELETED, Customer, created
 from weir.customers.names import PREFIX, Reference, ulid
-from weir.errors import Conflict, LedgerBusy, LimitReached, NotFound
+from weir.errors import ExternalIdTaken, LedgerBusy, LimitReached, NotFound
 from weir.freshness import Clock, is_due
 from weir.identity.tokens import CUSTOMER, Claims
 from weir.projects.project import Project
@@ -45,19 +45,6 @@ _NOTHING = (float("-inf"), None)
 WITHIN_S = 3.0
 FIRST_WAIT_S = 0.02
 MOST_WAIT_S = 0.2
-
-
-class Taken(Conflict):
-    """There is a customer of this external id, or there was one until a day ago."""
-
-    def __init__(self, existing_id: str) -> None:
-        super().__init__(
-            "There is a customer with this external_id already.",
-            code="external_id_taken",
-            param="external_id",
-            details={"existing_id": existing_id},
-        )
-        self.existing_id = existing_id
 
 
 class Changed(Exception):
@@ -166,8 +153,10 @@ class Customers:
         made = created({}, self.new_id(at_ms), now, project.customer_limits, named.external_id)
         try:
             self.create(project.pid, made, now, project.new_customers_per_hour)
-        except Taken as taken:  # by a request at the same moment; not by one deleted yesterday
-            if not taken.existing_id:
+        except (
+            ExternalIdTaken
+        ) as taken:  # by a request at the same moment; not by one deleted yesterday
+            if taken.existing_id is None:
                 raise
             return self.find(project.pid, Reference(taken.existing_id, None))
         return made
@@ -216,7 +205,7 @@ class Customers:
         return PREFIX + ulid(at_ms, os.urandom(10))
 
     def create(self, pid: str, customer: Customer, now: int, most_per_hour: int) -> None:
-        """In one transaction, with its external id and its place in the list. Raise Taken,
+        """In one transaction, with its external id and its place in the list. Raise ExternalIdTaken,
         LimitReached above `most_per_hour`, LedgerBusy.
         """
         pointer = items.external(pid, customer.external_id)
@@ -248,7 +237,7 @@ class Customers:
                     existing = self.id_of(pid, customer.external_id)
                     if existing == customer.id:
                         return  # the answer to the first try was lost
-                    raise Taken(existing or "") from error
+                    raise ExternalIdTaken(existing) from error
                 if codes[1:2] == [contention.CONDITION_REASON]:
                     raise _too_many(most_per_hour, now) from error
                 raise

@@ -13,7 +13,8 @@ from weir.aws import contention, items
 from weir.aws.expressions import PRESENT, Expression
 from weir.aws.items import Key
 from weir.aws.store import Store
-from weir.customers.idempotency import KEPT_S, LOCKED_S, WAIT_S, InProgress, Reused
+from weir.customers.idempotency import KEPT_S, LOCKED_S, WAIT_S
+from weir.errors import IdempotencyInProgress, IdempotencyKeyReused
 
 LOOK_EVERY_S = 0.1
 
@@ -41,8 +42,7 @@ class Once:
     def answer(
         self, pid: str, digest: str, fingerprint: str, now: int, do: Callable[[], Answered]
     ) -> Answered:
-        """Return what `do` answers, or what it answered before, within a day. Raise Reused for
-        another body, InProgress for one that is still running after a wait. What `do` raises is not
+        """Return what `do` answers, or what it answered before, within a day. Raise IdempotencyKeyReused for another body, IdempotencyInProgress for one that is still running after a wait. What `do` raises is not
         kept: nothing was carried out.
         """
         key = items.once(pid, digest)
@@ -54,13 +54,13 @@ class Once:
             if item is None:
                 continue  # the other one has failed meanwhile
             if item["fingerprint"]["S"] != fingerprint:
-                raise Reused
+                raise IdempotencyKeyReused
             if "answer" in item:
                 return Answered(
                     int(item["status"]["N"]), json.loads(item["answer"]["S"]), is_replay=True
                 )
             if self._monotonic() > give_up:
-                raise InProgress
+                raise IdempotencyInProgress
             self._sleep(LOOK_EVERY_S)
         try:
             answered = do()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from weir.errors import BadRequest, Conflict, Refusal
+from weir.errors import BadRequest
 
 HEADER = "Idempotency-Key"
 KEPT_S = 86_400
@@ -15,31 +15,6 @@ LOCKED_S = 60  # by a request whose process may have died
 WAIT_S = 2.0  # for one that is running: many clients send the next step whatever this one answers
 MAX_KEY = 255
 REPLAYED = {"Idempotent-Replayed": "true"}
-
-
-class Reused(Refusal):
-    status = 422
-    type = "idempotency_error"
-    code = "idempotency_key_reused"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "This Idempotency-Key was used with another body within a day. Use a new one, or send "
-            "the same body.",
-            param=HEADER,
-        )
-
-
-class InProgress(Conflict):
-    type = "idempotency_error"
-    code = "idempotency_in_progress"
-    retryable = True
-
-    def __init__(self) -> None:
-        super().__init__(
-            "A request with this Idempotency-Key is still running. Try again in a second.",
-            retry_after_s=1,
-        )
 
 
 def parse_key(header: str | None) -> str | None:
