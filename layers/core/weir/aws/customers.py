@@ -205,8 +205,8 @@ class Customers:
         return PREFIX + ulid(at_ms, os.urandom(10))
 
     def create(self, pid: str, customer: Customer, now: int, most_per_hour: int) -> None:
-        """In one transaction, with its external id and its place in the list. Raise ExternalIdTaken,
-        LimitReached above `most_per_hour`, LedgerBusy.
+        """In one transaction, with its external id and its place in the list. Raise
+        ExternalIdTaken, LimitReached above `most_per_hour`, LedgerBusy.
         """
         pointer = items.external(pid, customer.external_id)
         free = Expression()

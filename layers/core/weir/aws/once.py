@@ -42,8 +42,9 @@ class Once:
     def answer(
         self, pid: str, digest: str, fingerprint: str, now: int, do: Callable[[], Answered]
     ) -> Answered:
-        """Return what `do` answers, or what it answered before, within a day. Raise IdempotencyKeyReused for another body, IdempotencyInProgress for one that is still running after a wait. What `do` raises is not
-        kept: nothing was carried out.
+        """Return what `do` answers, or what it answered before, within a day. Raise
+        IdempotencyKeyReused for another body, IdempotencyInProgress for one that is still running
+        after a wait. What `do` raises is not kept: nothing was carried out.
         """
         key = items.once(pid, digest)
         give_up = self._monotonic() + WAIT_S
