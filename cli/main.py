@@ -10,6 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from weir.errors import NotFound, Refusal
 
 from . import (
+    customers,
     files,
     flags,
     issuers,
@@ -36,6 +37,7 @@ _IN_ORDER = (
     keys,
     signing,
     issuers,
+    customers,
     origins,
     limits,
     models,

@@ -92,6 +92,8 @@ PARAMETERS = {
     "tier": "The tier's number or name.",
     "key_id": "The API key's id, which is no secret.",
     "kid": "The signing key's id, which is no secret.",
+    "ref": "The customer's id, or ext: and its external id.",
+    "token_id": "The client token's id, which is no secret.",
     "origin": "As a browser sends it, such as https://app.example.com.",
     "dry_run": "true: only tell what would change, and change nothing.",
     "limit": "The most entries that one answer may have.",
@@ -108,7 +110,7 @@ PARAMETERS = {
     "tag": "Of this tag only.",
 }
 # The bodies of PATCH. A client that filled in a default would take back what it does not name.
-CHANGES = ("ProjectChange", "TenantDocument")
+CHANGES = ("ProjectChange", "TenantDocument", "CustomerChange")
 KEPT = "those that are not named stay; null takes all of them back to their defaults"
 
 

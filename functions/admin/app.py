@@ -70,6 +70,13 @@ TierName = Annotated[documents.TierName, Path()]
 TierId = Annotated[str, Path(), StringConstraints(pattern=r"^([a-z][a-z0-9-]{0,31}|[1-6])$")]
 TenantKid = Annotated[str, Path(), StringConstraints(pattern=r"^sk_[0-9a-f]{32}$")]
 IssuerName = Annotated[documents.IssuerName, Path()]
+CustomerRef = Annotated[str, BeforeValidator(unquote), Path(), Field(max_length=300)]
+_CUSTOMER_ID = StringConstraints(pattern=r"^cust_[0-9A-HJKMNP-TV-Z]{26}$")
+CustomerId = Annotated[str, _CUSTOMER_ID]
+_TOKEN_ID = StringConstraints(pattern=r"^ct_[0-9A-HJKMNP-TV-Z]{42}$")
+ClientTokenId = Annotated[str, _TOKEN_ID]
+ClientTokenPath = Annotated[str, Path(), _TOKEN_ID]
+PageSize = Annotated[int, Query(), Field(ge=1, le=100)]
 KeyId = Annotated[str, Path(), StringConstraints(pattern=r"^key_[0-9a-f]{16}$")]
 Asked = Annotated[str | None, Query()]
 Cursor = Annotated[str, StringConstraints(pattern=r"^[0-9]{13}#[0-9a-f]{8}$")]
@@ -292,6 +299,72 @@ def remove_project_tier(pid: Pid, tier: TierId) -> Response[None]:
 def show_resolved_tier(pid: Pid, tier: TierId) -> tiers.ResolvedTier:
     """One tier's limits, with its defaults filled in."""
     return _view(tiers.ResolvedTier, **tiers.resolved(_operator().tier(pid, tier)))
+
+
+# ---------------------------------------------------------------- customers
+
+
+@app.get("/admin/v1/projects/<pid>/customers", tags=["customers"])
+def list_customers(
+    pid: Pid, limit: PageSize = 20, cursor: CustomerId | None = None
+) -> views.Customers:
+    """Customers of a project, the newest first."""
+    found, after = _operator().customers(pid, limit, cursor)
+    data = [each.fields() for each in found]
+    return _view(views.Customers, data=data, has_more=after is not None, next_cursor=after)
+
+
+@app.post("/admin/v1/projects/<pid>/customers", status_code=201, tags=["customers"])
+def create_customer(pid: Pid, new: documents.NewCustomer) -> views.Customer:
+    """Make a customer. What is not named is as the project's customer_limits say."""
+    return _view(views.Customer, **_operator().create_customer(pid, new.stored()).fields())
+
+
+@app.get("/admin/v1/projects/<pid>/customers/<ref>", tags=["customers"])
+def show_customer(pid: Pid, ref: CustomerRef) -> views.Customer:
+    """One customer, by its id or ext: and its external id."""
+    return _view(views.Customer, **_operator().customer(pid, ref).fields())
+
+
+@app.patch("/admin/v1/projects/<pid>/customers/<ref>", tags=["customers"])
+def change_customer(pid: Pid, ref: CustomerRef, change: documents.CustomerChange) -> views.Customer:
+    """Change what is named, from the next request on."""
+    changed = _operator().change_customer(pid, ref, change.stored())
+    return _view(views.Customer, **changed.fields())
+
+
+@app.delete("/admin/v1/projects/<pid>/customers/<ref>", status_code=204, tags=["customers"])
+def delete_customer(pid: Pid, ref: CustomerRef) -> Response[None]:
+    """Remove a customer for good, with its tokens."""
+    _operator().delete_customer(pid, ref)
+    return _nothing()
+
+
+@app.get("/admin/v1/projects/<pid>/customers/<ref>/client-tokens", tags=["customers"])
+def list_client_tokens(
+    pid: Pid, ref: CustomerRef, limit: PageSize = 20, cursor: ClientTokenId | None = None
+) -> views.ClientTokens:
+    """Records of a customer's tokens: those that live, and for a day those that have lived."""
+    found, after = _operator().client_tokens(pid, ref, limit, cursor)
+    return _view(views.ClientTokens, data=found, has_more=after is not None, next_cursor=after)
+
+
+@app.delete(
+    "/admin/v1/projects/<pid>/customers/<ref>/client-tokens", status_code=204, tags=["customers"]
+)
+def revoke_client_tokens(pid: Pid, ref: CustomerRef) -> Response[None]:
+    """Refuse all tokens of a customer that were made until now."""
+    _operator().revoke_client_tokens(pid, ref)
+    return _nothing()
+
+
+@app.delete(
+    "/admin/v1/projects/<pid>/client-tokens/<token_id>", status_code=204, tags=["customers"]
+)
+def revoke_client_token(pid: Pid, token_id: ClientTokenPath) -> Response[None]:
+    """Refuse one token from the next request on."""
+    _operator().revoke_client_token(pid, token_id)
+    return _nothing()
 
 
 # ---------------------------------------------------------------- origins

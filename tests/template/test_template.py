@@ -532,18 +532,24 @@ MAY: dict[str, dict[str, list[str]]] = {
     },
     # Everybody may call it: it reads what all projects share, and writes what was refused.
     "PreflightFunction": {"GetItem": ["TENANT"], "PutItem": ["REFUSED#*"]},
-    # Never the key ring, never the ledger; nothing in the audit trail is changed.
+    # Never the key ring; of the ledger client tokens alone; nothing in the audit trail is changed.
     "AdminFunction": {
-        "BatchGetItem": CONFIGURATION,
+        "BatchGetItem": [*CONFIGURATION, "EXTERNAL#*"],
         "GetItem": ["PROJECT#*", "APIKEY#*"],
         "Query": [
             *("PROJECTS", "PROJECT#*", "SIGNINGKEYS", "CONTENT#*", "REFUSED#*"),
-            *("ROLLUP#*", "USAGE#*", "AUDIT"),
+            *("ROLLUP#*", "USAGE#*", "AUDIT", "CUSTOMERS#*", CLIENT_TOKENS),
         ],
         "ConditionCheckItem": ["TENANT", "PROJECTS"],
-        "PutItem": ["TENANT", "PROJECTS", "PROJECT#*", "APIKEY#*", "SIGNINGKEYS", "AUDIT"],
-        "UpdateItem": ["APIKEY#*", "SIGNINGKEYS", "OVERRUNS", "SUBJECT#*"],
-        "DeleteItem": ["PROJECT#*"],
+        "PutItem": [
+            *NEW_CUSTOMERS,
+            *("TENANT", "PROJECTS", "PROJECT#*", "APIKEY#*", "SIGNINGKEYS", "AUDIT"),
+        ],
+        "UpdateItem": [
+            *NEW_CUSTOMERS,
+            *("APIKEY#*", "SIGNINGKEYS", "OVERRUNS", "SUBJECT#*", CLIENT_TOKENS),
+        ],
+        "DeleteItem": ["PROJECT#*", "CUSTOMERS#*"],
         "BatchWriteItem": ["CONTENT#*"],
     },
     "RotateFunction": {call: ["KEYRING"] for call in ("Query", "PutItem", "UpdateItem")},

@@ -10,13 +10,13 @@ with it. It lies with the ledger's counters, because every admission with the to
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from weir.aws import contention, items
+from weir.aws import contention, expressions, items
 from weir.aws.expressions import PRESENT, Expression
 from weir.aws.items import Item
-from weir.aws.store import Store
+from weir.aws.store import Part, Store
 from weir.errors import LimitReached, NotFound
 from weir.identity.client_tokens import ClientTokenRequest, customer_of, token_id
 
@@ -94,20 +94,19 @@ class ClientTokens:
         found = [record_of(item) for item in answer["Items"]]
         return found, found[-1]["id"] if "LastEvaluatedKey" in answer else None
 
-    def revoke(self, pid: str, named: str, now: int) -> None:
+    def revoke(self, pid: str, named: str, now: int, also: Sequence[Part] = ()) -> None:
         """Refuse a token on its next request. Raise NotFound if there is none; once more is no
-        error.
+        error. With `also`, in one transaction.
         """
+        if customer_of(named) is None:
+            raise NotFound("There is no such client token.")
         revoke = Expression(PRESENT)
         revoke.set_once("revoked_at", now)
+        part = expressions.update(self._name, items.client_token(pid, named), revoke)
         try:
-            if customer_of(named) is None:
-                raise NotFound("There is no such client token.")
-            self._client.update_item(
-                TableName=self._name, Key=items.client_token(pid, named).item(), **revoke.built()
-            )
+            self._client.transact_write_items(TransactItems=[part, *also])
         except Exception as error:
-            if contention.condition_failed(error):
+            if contention.reason_codes(error)[:1] == [contention.CONDITION_REASON]:
                 raise NotFound("There is no such client token.") from error
             raise
 

@@ -204,9 +204,16 @@ class Customers:
     def new_id(self, at_ms: int) -> str:
         return PREFIX + ulid(at_ms, os.urandom(10))
 
-    def create(self, pid: str, customer: Customer, now: int, most_per_hour: int) -> None:
-        """In one transaction, with its external id and its place in the list. Raise
-        ExternalIdTaken, LimitReached above `most_per_hour`, LedgerBusy.
+    def create(
+        self,
+        pid: str,
+        customer: Customer,
+        now: int,
+        most_per_hour: int,
+        also: Sequence[Part] = (),
+    ) -> None:
+        """In one transaction, with its external id and its place in the list, and with `also`.
+        Raise ExternalIdTaken, LimitReached above `most_per_hour`, LedgerBusy.
         """
         pointer = items.external(pid, customer.external_id)
         free = Expression()
@@ -226,6 +233,7 @@ class Customers:
                 items.subject(pid, items.customer(customer.id)),
                 _written(customer, Expression(ABSENT)),
             ),
+            *also,
         ]
 
         def create() -> None:
@@ -245,13 +253,18 @@ class Customers:
         self._retried(create, contention.is_busy)
         self._kept[pid, customer.id] = (self._clock(), customer)
 
-    def change(self, pid: str, before: Customer, after: Customer) -> Customer:
+    def change(
+        self, pid: str, before: Customer, after: Customer, also: Sequence[Part] = ()
+    ) -> Customer:
         """Raise Changed if it is no longer as it was read."""
         same = Expression()
         same.require_equal("etag", before.etag)
-        return self._change(pid, after, same, before.etag)
+        written = replace(after, etag=_next(before.etag))
+        self._transact([self._subject(pid, written, same), *also])
+        self._kept[pid, after.id] = (self._clock(), written)
+        return written
 
-    def delete(self, pid: str, before: Customer, now: int) -> None:
+    def delete(self, pid: str, before: Customer, now: int, also: Sequence[Part] = ()) -> None:
         """Refuse it from now on, with its tokens; free its external id after a day. Its record
         stays, so that what it has used has a name. Raise Changed.
         """
@@ -265,25 +278,23 @@ class Customers:
                 self._subject(pid, after, same),
                 expressions.update(self._name, items.external(pid, before.external_id), pointer),
                 expressions.delete(self._name, items.listed_customer(pid, before.id)),
+                *also,
             ]
         )
         self._kept[pid, before.id] = (self._clock(), after)
 
-    def sign_out(self, pid: str, customer_id: str, now: int) -> None:
+    def sign_out(self, pid: str, customer_id: str, now: int, also: Sequence[Part] = ()) -> None:
         """Refuse all tokens issued until now, as weir/revocation.py has it."""
         key = items.subject(pid, items.customer(customer_id))
 
         def sign_out() -> None:
-            answer = self._client.get_item(
-                TableName=self._name, Key=key.item(), ConsistentRead=True
-            )
-            earlier = int(answer.get("Item", {}).get("not_before", {"N": "0"})["N"])
+            earlier = self._not_before(key)
             update = Expression(PRESENT)
             update.require_below("not_before", max(now, earlier + 1))
             update.set("not_before", max(now, earlier + 1))
-            self._client.update_item(TableName=self._name, Key=key.item(), **update.built())
+            self._transact([expressions.update(self._name, key, update), *also])
 
-        self._retried(sign_out, contention.condition_failed)
+        self._retried(sign_out, lambda error: isinstance(error, Changed))
 
     def issued_after(self, pid: str, customer_id: str, now: int) -> int:
         """Return the `iat` of a token that is minted now: after the last `sign_out`."""
@@ -292,12 +303,6 @@ class Customers:
     def _not_before(self, key: Key) -> int:
         item = items_at(self._client, self._name, [key]).get(key, {})
         return int(item.get("not_before", {"N": "0"})["N"])
-
-    def _change(self, pid: str, after: Customer, same: Expression, etag: str) -> Customer:
-        written = replace(after, etag=_next(etag))
-        self._transact([self._subject(pid, written, same)])
-        self._kept[pid, after.id] = (self._clock(), written)
-        return written
 
     def _subject(self, pid: str, customer: Customer, when: Expression) -> Part:
         key = items.subject(pid, items.customer(customer.id))

@@ -42,8 +42,8 @@ class SubjectChange(NamedTuple):
 
 class Table:
     def __init__(self, client: Store, name: str) -> None:
-        self._client = client
-        self._name = name
+        self.client = client
+        self.name = name
 
     # ------------------------------------------------------------ the key ring, public halves
 
@@ -55,8 +55,8 @@ class Table:
     def publish(self, key: PublicKey) -> None:
         """List a key. Publishing it again changes nothing: not its age, not its retirement."""
         try:
-            self._client.put_item(
-                TableName=self._name,
+            self.client.put_item(
+                TableName=self.name,
                 Item=codecs.public_key_item(key),
                 ConditionExpression=ABSENT,
             )
@@ -72,8 +72,8 @@ class Table:
         retire.set("ttl", not_after)
         for kid in kids:
             try:
-                self._client.update_item(
-                    TableName=self._name, Key=codecs.keyring_key(kid).item(), **retire.built()
+                self.client.update_item(
+                    TableName=self.name, Key=codecs.keyring_key(kid).item(), **retire.built()
                 )
             except Exception as error:
                 if not contention.condition_failed(error):
@@ -85,8 +85,8 @@ class Table:
         note.require_absent("signs_since")
         note.set("signs_since", now)
         try:
-            self._client.update_item(
-                TableName=self._name, Key=codecs.keyring_key(kid).item(), **note.built()
+            self.client.update_item(
+                TableName=self.name, Key=codecs.keyring_key(kid).item(), **note.built()
             )
         except Exception as error:
             if not contention.condition_failed(error):
@@ -100,8 +100,8 @@ class Table:
         distrust.require_absent("distrusted_at")
         distrust.set("distrusted_at", now)
         distrust.set("not_after", now)
-        part = expressions.update(self._name, codecs.keyring_key(kid), distrust)
-        self._transact([part, *self._audited(entry)])
+        part = expressions.update(self.name, codecs.keyring_key(kid), distrust)
+        self._transact([part, *self.audited(entry)])
 
     # ------------------------------------------------------------ tenants' signing keys
 
@@ -114,10 +114,10 @@ class Table:
 
     def add_tenant_key(self, key: TenantKey, entry: Entry) -> None:
         """Raises Stale if it exists, or if there is no such project."""
-        parts = [expressions.put(self._name, codecs.tenant_key_item(key), Expression(ABSENT))]
+        parts = [expressions.put(self.name, codecs.tenant_key_item(key), Expression(ABSENT))]
         if key.pid is not None:
-            parts.append(expressions.check(self._name, items.project(key.pid), Expression(PRESENT)))
-        self._transact([*parts, *self._audited(entry)])
+            parts.append(expressions.check(self.name, items.project(key.pid), Expression(PRESENT)))
+        self._transact([*parts, *self.audited(entry)])
 
     def revoke_tenant_key(self, kid: Kid, now: int, entry: Entry) -> None:
         """Raises Stale if there is no such key, or it was revoked before."""
@@ -125,15 +125,15 @@ class Table:
         revoke.require_absent("not_after")
         revoke.set("not_after", now)
         revoke.set("ttl", now + REVOKED_KEPT_S)
-        part = expressions.update(self._name, codecs.tenant_key_key(kid), revoke)
-        self._transact([part, *self._audited(entry)])
+        part = expressions.update(self.name, codecs.tenant_key_key(kid), revoke)
+        self._transact([part, *self.audited(entry)])
 
     # ------------------------------------------------------------ API keys
 
     def api_key(self, key_hash: KeyHash) -> ApiKey | None:
         """One round trip, strongly consistent: a revoked key is refused on its next request."""
-        answer = self._client.get_item(
-            TableName=self._name, Key=codecs.api_key_key(key_hash).item(), ConsistentRead=True
+        answer = self.client.get_item(
+            TableName=self.name, Key=codecs.api_key_key(key_hash).item(), ConsistentRead=True
         )
         return codecs.api_key_of(answer["Item"]) if "Item" in answer else None
 
@@ -143,16 +143,16 @@ class Table:
         self._transact(
             [
                 *(
-                    expressions.put(self._name, item, Expression(ABSENT))
+                    expressions.put(self.name, item, Expression(ABSENT))
                     for item in (codecs.api_key_item(key), pointer)
                 ),
-                *self._audited(entry),
+                *self.audited(entry),
             ]
         )
 
     def api_key_hash(self, pid: str, key_id: str) -> KeyHash | None:
-        answer = self._client.get_item(
-            TableName=self._name, Key=codecs.api_key_id_key(pid, key_id).item(), ConsistentRead=True
+        answer = self.client.get_item(
+            TableName=self.name, Key=codecs.api_key_id_key(pid, key_id).item(), ConsistentRead=True
         )
         item = answer.get("Item")
         return None if item is None else KeyHash(item["hash"]["S"])
@@ -175,22 +175,22 @@ class Table:
         revoke = Expression(PRESENT)
         revoke.require_absent("revoked_at")
         revoke.set("revoked_at", now)
-        part = expressions.update(self._name, codecs.api_key_key(key_hash), revoke)
+        part = expressions.update(self.name, codecs.api_key_key(key_hash), revoke)
         listed = [] if project is None else [self._changed(project)]
-        self._transact([part, *listed, *self._audited(entry)])
+        self._transact([part, *listed, *self.audited(entry)])
 
     def api_key_was_used(self, key_hash: KeyHash, now: int) -> None:
         note = Expression(PRESENT)
         note.set("last_used_at", now)
-        self._client.update_item(
-            TableName=self._name, Key=codecs.api_key_key(key_hash).item(), **note.built()
+        self.client.update_item(
+            TableName=self.name, Key=codecs.api_key_key(key_hash).item(), **note.built()
         )
 
     # ------------------------------------------------------------ configuration
 
     def records(self, keys: Sequence[Key]) -> list[Record]:
         """In the order asked for, strongly consistent, in one round trip."""
-        found = items_at(self._client, self._name, keys)
+        found = items_at(self.client, self.name, keys)
         return [items.record_of(found.get(key)) for key in keys]
 
     def projects(self) -> dict[str, Record]:
@@ -212,11 +212,11 @@ class Table:
         self._transact(
             [
                 *(
-                    expressions.check(self._name, key, _of_version(version))
+                    expressions.check(self.name, key, _of_version(version))
                     for key, version in unchanged
                 ),
                 *(self._changed(change) for change in changes),
-                *(part for entry in entries for part in self._audited(entry)),
+                *(part for entry in entries for part in self.audited(entry)),
             ]
         )
 
@@ -226,9 +226,7 @@ class Table:
         note.raise_to(candidate, percent)
         note.add("version", 1)
         try:
-            self._client.update_item(
-                TableName=self._name, Key=items.OVERRUNS.item(), **note.built()
-            )
+            self.client.update_item(TableName=self.name, Key=items.OVERRUNS.item(), **note.built())
         except Exception as error:
             if not contention.condition_failed(error):
                 raise
@@ -239,9 +237,7 @@ class Table:
         reset.require_equal(candidate, percent)
         reset.remove_named(candidate)
         reset.add("version", 1)
-        self._transact(
-            [expressions.update(self._name, items.OVERRUNS, reset), *self._audited(entry)]
-        )
+        self._transact([expressions.update(self.name, items.OVERRUNS, reset), *self.audited(entry)])
 
     def blocked_subjects(self, pid: str) -> list[dict[str, Any]]:
         return [
@@ -256,8 +252,8 @@ class Table:
         condition, values = "pk = :pk", {":pk": {"S": items.AUDIT}}
         if older_than is not None:
             condition, values[":sk"] = f"{condition} AND sk < :sk", {"S": older_than}
-        answer = self._client.query(
-            TableName=self._name,
+        answer = self.client.query(
+            TableName=self.name,
             KeyConditionExpression=condition,
             ExpressionAttributeValues=values,
             ScanIndexForward=False,
@@ -269,7 +265,7 @@ class Table:
     # ------------------------------------------------------------ origins that were refused
 
     def remember_refused_origin(self, pid: str, origin: str, now: int) -> None:
-        self._client.put_item(TableName=self._name, Item=items.refused_item(pid, origin, now))
+        self.client.put_item(TableName=self.name, Item=items.refused_item(pid, origin, now))
 
     def refused_origins(self, pid: str) -> list[tuple[str, int]]:
         """With the time of the last attempt, latest first. `pid` empty: at preflights."""
@@ -291,7 +287,7 @@ class Table:
             batch = [
                 {"DeleteRequest": {"Key": key.item()}} for key in keys[start : start + _WRITE_BATCH]
             ]
-            until_nothing_is_left(self._write_batch, {self._name: batch})
+            until_nothing_is_left(self._write_batch, {self.name: batch})
         return dict(
             Counter(
                 key.sk.partition("#")[0].lower()
@@ -307,8 +303,8 @@ class Table:
         if prefix:
             condition, values[":sk"] = f"{condition} AND begins_with(sk, :sk)", {"S": prefix}
         found = every_item(
-            self._client.query,
-            TableName=self._name,
+            self.client.query,
+            TableName=self.name,
             KeyConditionExpression=condition,
             ExpressionAttributeValues=values,
             ConsistentRead=consistent,
@@ -317,27 +313,28 @@ class Table:
 
     def _write_batch(self, requested: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the store did not get to."""
-        answer = self._client.batch_write_item(RequestItems=requested)
+        answer = self.client.batch_write_item(RequestItems=requested)
         return answer.get("UnprocessedItems") or {}
 
     def _changed(self, change: Change | SubjectChange) -> Part:
         if isinstance(change, SubjectChange):
             written = subjects.update_of(change.before, change.document, change.now)
-            return expressions.update(self._name, change.key, written)
+            return expressions.update(self.name, change.key, written)
         if change.document is None:
-            return expressions.delete(self._name, change.key)
+            return expressions.delete(self.name, change.key)
         item = items.record_item(change.key, change.document, (change.version or 0) + 1)
         was = None if change.version is None else _of_version(change.version)
-        return expressions.put(self._name, item, was)
+        return expressions.put(self.name, item, was)
 
-    def _audited(self, entry: Entry | None) -> list[Part]:
+    def audited(self, entry: Entry | None) -> list[Part]:
+        """Return the part of a transaction that writes an entry in the audit trail."""
         if entry is None:
             return []
-        return [expressions.put(self._name, codecs.audit_item(entry), Expression(ABSENT))]
+        return [expressions.put(self.name, codecs.audit_item(entry), Expression(ABSENT))]
 
     def _transact(self, parts: list[Part]) -> None:
         try:
-            self._client.transact_write_items(TransactItems=parts)
+            self.client.transact_write_items(TransactItems=parts)
         except Exception as error:
             if contention.met_others(error):
                 raise Stale from error

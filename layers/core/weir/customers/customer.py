@@ -99,9 +99,18 @@ class Customer:
 
     def view(self, spent_nano_usd: int, resets_at: int, period: str) -> dict[str, Any]:
         """As its project's server reads it, in this period of its budget (`2026-06`)."""
+        return {
+            **self.fields(),
+            "object": "customer",
+            "spend_usd_mtd": usd(spent_nano_usd),
+            "budget_period": period,
+            "budget_resets_at": resets_at,
+        }
+
+    def fields(self) -> dict[str, Any]:
+        """Return what is kept of it, under the contract's names."""
         budget = self.limits.nano_usd_per_month
         return {
-            "object": "customer",
             "id": self.id,
             "external_id": self.external_id,
             "name": self.name,
@@ -110,9 +119,6 @@ class Customer:
             _TPM: self.limits.tpm,
             _OUTPUT: self.limits.max_output_tokens,
             "allowed_models": None if self.allowed_models is None else list(self.allowed_models),
-            "spend_usd_mtd": usd(spent_nano_usd),
-            "budget_period": period,
-            "budget_resets_at": resets_at,
             "status": self.status,
             "metadata": dict(self.metadata or {}),
             "created_at": self.created_at,

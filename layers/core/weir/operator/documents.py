@@ -562,6 +562,27 @@ class NewApiKey(Document):
         return self
 
 
+class CustomerChange(Document):
+    """Fields that are absent stay as they are. null: no limit of that kind; no name; all models."""
+
+    name: Annotated[Text, Field(max_length=256)] | None = None
+    budget_usd: Annotated[float, Field(ge=0, le=1_000_000)] | None = Field(
+        default=None, description="a month; 0: nothing may be spent"
+    )
+    rate_limit_rpm: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    rate_limit_tpm: Annotated[int, Field(ge=0, le=100_000_000)] | None = None
+    max_output_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    allowed_models: Annotated[list[str], Field(max_length=50)] | None = Field(
+        default=None, description="such as fc:openai/gpt-4o-mini, or fc:openai/*"
+    )
+    metadata: dict[str, Any] | None = None
+    status: Literal["active", "blocked"] = "active"
+
+
+class NewCustomer(CustomerChange):
+    external_id: Annotated[str, Field(min_length=1, max_length=260)]
+
+
 class NewSigningKey(Document):
     """Exactly one of `project` and `every_project`. Without `public_key` a pair is made, and its
     private half is in the answer.

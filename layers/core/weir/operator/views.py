@@ -99,6 +99,61 @@ class Issuers(View):
     data: list[Issuer]
 
 
+class Customer(View):
+    """Limits are null where there is none. Times are Unix seconds."""
+
+    id: str
+    external_id: str
+    name: str | None
+    budget_usd: float | None
+    rate_limit_rpm: int | None
+    rate_limit_tpm: int | None
+    max_output_tokens: int | None
+    allowed_models: list[str] | None
+    status: Literal["active", "blocked"]
+    metadata: dict[str, Any]
+    created_at: int
+    updated_at: int
+
+
+class Customers(View):
+    data: list[Customer]
+    has_more: bool
+    next_cursor: str | None
+
+
+class ClientToken(View):
+    """The record of one, without the token. `max_spend_usd` and its like are null where the
+    customer's own limits hold.
+    """
+
+    object: Literal["client_token"]
+    id: str
+    customer: str
+    external_id: str
+    status: Literal["active", "expired", "revoked"]
+    scope: list[str]
+    origin_allowlist: list[str]
+    bind_ip: bool
+    ip_bound: bool
+    models: list[str] | None
+    max_output_tokens: int | None
+    max_requests: int | None
+    max_spend_usd: float | None
+    prompt_id: str | None
+    metadata: dict[str, Any]
+    key_id: str
+    created_at: int
+    expires_at: int
+    revoked_at: int | None
+
+
+class ClientTokens(View):
+    data: list[ClientToken]
+    has_more: bool
+    next_cursor: str | None
+
+
 class ForeignTokenVerdict(View):
     """Whether a token would be exchanged, and for whom. `passed` are the checks that it passed, in
     order; `failed` is the one that it did not, `reason` and `message` say why.

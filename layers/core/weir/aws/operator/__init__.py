@@ -3,6 +3,7 @@
     records      reading and writing, in one way for all of them: below
     projects     projects, their origins, tiers and API keys
     issuers      other issuers whose tokens a project exchanges
+    customers    customers with limits of their own, and their client tokens
     models       the catalogue: models, upstreams, providers' keys
     signing      keys that sign tokens: tenants' own, and the ring
     switches     what is switched off: the deployment, a project, a model, a user
@@ -15,6 +16,7 @@ together with its entry in the audit trail. If somebody else has changed the sam
 it is done again from what is there then.
 """
 
+from weir.aws.operator.customers import Customers
 from weir.aws.operator.issuers import Issuers
 from weir.aws.operator.models import Models
 from weir.aws.operator.recounts import Recounts
@@ -26,5 +28,5 @@ from weir.aws.operator.transfer import Transfer
 __all__ = ["Operator"]
 
 
-class Operator(Issuers, Models, Signing, Switches, Revocations, Transfer, Recounts):
+class Operator(Issuers, Customers, Models, Signing, Switches, Revocations, Transfer, Recounts):
     """Everything that one actor may do."""
