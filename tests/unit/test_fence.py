@@ -28,6 +28,7 @@ FLOORS = [
     {"identity", "ledger", "operator"},
     {"usage"},
     {"chat"},
+    {"embeddings"},
     {"aws"},
     {"upstreams"},
 ]
@@ -59,6 +60,7 @@ PURE = {
     "publicsuffixlist",
     "pydantic",
     "re",
+    "struct",
     "time",
     "typing",
     "urllib.parse",
