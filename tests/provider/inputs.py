@@ -5,9 +5,10 @@ import json
 import struct
 from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from tests.provider.answers import Answer, whole
+from tests.provider.answers import Answer, point, whole
 
 DIMENSIONS = 8
 
@@ -29,7 +30,9 @@ def _listed(asked: dict[str, Any]) -> list[Any]:
 
 
 def _embeddings(asked: dict[str, Any], how: dict[str, Any]) -> Answer:
-    """`how`: `usage` in place of the true one, null for none."""
+    """`how`: `usage` in place of the true one, null for none; `point`, reached before the answer
+    leaves.
+    """
     texts = _listed(asked)
     data = []
     for index, text in enumerate(texts):
@@ -40,7 +43,9 @@ def _embeddings(asked: dict[str, Any], how: dict[str, Any]) -> Answer:
     count = tokens(texts)
     usage = how.get("usage", {"prompt_tokens": count, "total_tokens": count})
     body = {"object": "list", "data": data, "model": "fake-embed", "usage": usage}
-    return whole(json.dumps(body).encode())
+    answer = whole(json.dumps(body).encode())
+    first = (point(how["point"]),) if "point" in how else ()
+    return replace(answer, pieces=(*first, *answer.pieces))
 
 
 def _moderations(asked: dict[str, Any], how: dict[str, Any]) -> Answer:
