@@ -21,12 +21,18 @@ from openai import OpenAI
 
 from tests.provider import FakeProvider
 from tests.provider.inputs import tokens, vector
-from tests.stack.admin import UNLIMITED, Admin, bearer, mint
+from tests.stack.admin import (
+    EMBEDDED_NANO_USD,
+    UNLIMITED,
+    Admin,
+    bearer,
+    mint,
+    set_up_embeddings,
+)
 from tests.stack.conftest import ORIGIN, Stack, envelope
 from tests.stack.store import Books
 
 NANO = 10**9
-PRICE = 20_000  # nano-USD for a token, so that money is counted in few requests
 
 
 @dataclass
@@ -66,16 +72,7 @@ def pid_of(token: str) -> str:
 @pytest.fixture(scope="module")
 def place(stack: Stack, provider: FakeProvider) -> Place:
     admin = Admin(stack)
-    admin("PUT", "upstreams/vectors", {"kind": "openai", "base_url": provider.url})
-    admin("PUT", "upstreams/vectors/key", {"key": "provider-secret-key"})
-    entry = {
-        "context_tokens": 8192,
-        "overhead_tokens": 0,
-        "candidates": [{"upstream": "vectors", "model": "fake-embed", "input_nano_usd": PRICE}],
-    }
-    admin("PUT", "models/embed", {**entry, "kind": "embedding"})
-    free = [{**entry["candidates"][0], "input_nano_usd": 0}]  # type: ignore[index]
-    admin("PUT", "models/judge", {**entry, "kind": "moderation", "candidates": free})
+    set_up_embeddings(admin, provider.url)
     return Place(stack, admin, itertools.count())
 
 
@@ -133,12 +130,12 @@ def test_answer_is_readable_for_a_page_and_settled_with_a_usage_row(place: Place
     assert reply.json()["usage"] == {
         "prompt_tokens": 3,
         "total_tokens": 3,
-        "cost_usd": 3 * PRICE / NANO,
+        "cost_usd": 3 * EMBEDDED_NANO_USD / NANO,
     }
     (row,) = place.rows(token)
     assert (row["model"], row["upstream"], row["outcome"]) == ("embed", "vectors", "completed")
     assert (row["input_tokens"], row["output_tokens"]) == (3, 0)
-    assert (row["nano_usd"], row["estimated"]) == (3 * PRICE, False)
+    assert (row["nano_usd"], row["estimated"]) == (3 * EMBEDDED_NANO_USD, False)
     me = place.stack.http.get("/v1/me", headers=bearer(token)).json()
     assert me["object"] == "me"
 
@@ -159,7 +156,7 @@ def test_of_sixteen_at_once_on_a_budget_for_five_five_are_answered(
 ) -> None:
     """Held open until all are decided, so that no settled request makes room for another."""
     text = json.dumps({"point": "decided", "pad": "x" * 100, "usage": None})
-    worst = (len(json.dumps(text))) * PRICE
+    worst = (len(json.dumps(text))) * EMBEDDED_NANO_USD
     gate = threading.Event()
     provider.points["decided"] = gate.wait
     token = place.token(
