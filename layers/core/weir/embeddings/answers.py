@@ -9,7 +9,7 @@ import binascii
 import math
 import struct
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from weir.chat.masking import Mask
@@ -104,13 +104,13 @@ def _vector(value: object, encoding: str) -> tuple[str | list[float], int]:
 
 
 def _judged(told: Mapping[str, Any]) -> dict[str, Any]:
-    categories = _by_category(told.get("categories"), bool)
+    categories = _by_category(told.get("categories"), _flag)
     flagged = told.get("flagged")
     if flagged is None and categories:  # Mistral tells the categories only
         flagged = any(categories.values())
     if type(flagged) is not bool:
         raise unreadable("a result does not say whether it is flagged")
-    scores = _by_category(told.get("category_scores"), float)
+    scores = _by_category(told.get("category_scores"), _score)
     judged = {"flagged": flagged, "categories": categories, "category_scores": scores}
     kinds = told.get("category_applied_input_types")
     if isinstance(kinds, dict):
@@ -122,17 +122,24 @@ def _judged(told: Mapping[str, Any]) -> dict[str, Any]:
     return judged
 
 
-def _by_category(told: object, kind: type) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in _named(told if isinstance(told, dict) else {}):
-        if value is None:  # a category that the model does not judge
-            continue
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind or (kind is float and not math.isfinite(value)):
-            raise unreadable(f"a category is no {kind.__name__}")
-        found[name] = value
-    return found
+def _by_category(told: object, read: Callable[[object], Any]) -> dict[str, Any]:
+    return {
+        name: read(value)
+        for name, value in _named(told if isinstance(told, dict) else {})
+        if value is not None  # a category that the model does not judge
+    }
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise unreadable("a category is neither true nor false")
+    return value
+
+
+def _score(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1 <= value <= 1:
+        raise unreadable("a score is no number from -1 to 1")
+    return float(value)
 
 
 def _named(told: Mapping[str, Any]) -> list[tuple[str, Any]]:
