@@ -2,7 +2,7 @@
 answered, settle it.
 
 Runs on the streaming runtime, because vectors may be more than the 6 MB that a buffered function
-may answer with. What is decided on the way is decided in `weir/embeddings` and `weir/chat`.
+can answer with. What is decided on the way is decided in `weir/embeddings` and `weir/chat`.
 """
 
 import logging

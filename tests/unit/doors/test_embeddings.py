@@ -92,7 +92,7 @@ def test_request_is_settled_at_what_it_took_and_its_log_line_has_no_word_of_it(
         (
             "main",
             "v-1",
-            {"input": TEXT, "model": "v-1"},
+            {"input": TEXT, "encoding_format": "base64", "model": "v-1"},
             {"stream": False, "kind_of_model": "embedding"},
         )
     ]

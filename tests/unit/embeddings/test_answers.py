@@ -24,8 +24,12 @@ def base64_of(*numbers: float) -> str:
 
 def embedded(*vectors: Any, encoding: str = "float") -> list[Any]:
     data = [{"index": place, "embedding": each} for place, each in enumerate(vectors)]
-    made = answers.embeddings(data, asked(len(vectors), encoding))
-    return [each["embedding"] for each in made["data"]]
+    return [each["embedding"] for each in answered(data, encoding)["data"]]
+
+
+def answered(data: list[Any], encoding: str = "float") -> Any:
+    vectors = answers.embeddings(data, asked(len(data), encoding))
+    return json.loads(b"".join(answers.of_vectors(vectors, encoding, '"model":"m"}')))
 
 
 def test_vectors_are_in_the_order_of_the_inputs_with_known_members_alone() -> None:
@@ -33,8 +37,9 @@ def test_vectors_are_in_the_order_of_the_inputs_with_known_members_alone() -> No
         {"index": 1, "embedding": [2, 3.5], "more": 1, "object": "x"},
         {"index": 0, "embedding": [0.5, -1]},
     ]
-    assert answers.embeddings(data, asked(2)) == {
+    assert answered(data) == {
         "object": "list",
+        "model": "m",
         "data": [
             {"object": "embedding", "index": 0, "embedding": [0.5, -1.0]},
             {"object": "embedding", "index": 1, "embedding": [2.0, 3.5]},
@@ -43,7 +48,7 @@ def test_vectors_are_in_the_order_of_the_inputs_with_known_members_alone() -> No
 
 
 def test_vectors_without_an_index_are_in_order() -> None:
-    made = answers.embeddings([{"embedding": [1]}, {"embedding": [2]}], asked(2))
+    made = answered([{"embedding": [1]}, {"embedding": [2]}])
     assert [each["embedding"] for each in made["data"]] == [[1.0], [2.0]]
 
 
@@ -85,6 +90,14 @@ def test_number_beyond_32_bits_is_unreadable_as_base64() -> None:
         embedded([1e300], encoding="base64")
 
 
+def test_many_vectors_are_sent_in_pieces() -> None:
+    vectors = answers.embeddings([{"embedding": [0.5] * 1_000}] * 300, asked(300))
+    pieces = list(answers.of_vectors(vectors, "float", '"model":"m"}'))
+    assert len(pieces) > 3
+    assert max(map(len, pieces)) < answers.PIECE + 10_000
+    assert len(json.loads(b"".join(pieces))["data"]) == 300
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -120,7 +133,7 @@ JUDGED = {
 
 def judged(**changed: Any) -> Any:
     told = {n: v for n, v in {**JUDGED, **changed}.items() if v is not ...}
-    return answers.moderations([told], asked())["results"][0]
+    return answers.moderations([told], asked())[0]
 
 
 def test_judgement_has_the_known_members_alone() -> None:

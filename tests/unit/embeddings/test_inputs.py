@@ -35,6 +35,9 @@ def test_provider_gets_the_known_fields_with_its_own_name_of_the_model() -> None
     body = {"model": "m", "input": ["a", "é"], "encoding_format": "base64", "dimensions": 3}
     request = inputs.embeddings({**body, "user": "me", "x y": 1, "stream": True}, TARGET)
     assert sent(request) == {**body, "model": CANDIDATE.model}
+    as_floats = inputs.embeddings({**body, "encoding_format": "float"}, TARGET)
+    assert sent(as_floats) == sent(request)
+    assert as_floats.encoding == "float"
     assert request.dropped == ("user", "x y", "stream")
     assert (request.inputs, request.encoding, request.dimensions) == (2, "base64", 3)
     assert not request.stream
@@ -44,7 +47,7 @@ def test_what_is_null_is_absent() -> None:
     request = inputs.embeddings(
         {"input": "a", "dimensions": None, "encoding_format": None, "user": None}, TARGET
     )
-    assert sent(request) == {"input": "a", "model": CANDIDATE.model}
+    assert sent(request) == {"input": "a", "encoding_format": "base64", "model": CANDIDATE.model}
     assert (request.encoding, request.dropped) == ("float", ())
 
 
@@ -99,7 +102,7 @@ def test_field_that_changes_the_answer_is_refused_unless_the_operator_allows_it(
 
 def test_allowed_field_never_replaces_what_is_priced() -> None:
     target = Target(0, upstreams=(UPSTREAM,), allowed_fields=frozenset({"model", "input"}))
-    assert sent(inputs.embeddings({"model": "dear", "input": "a"}, target)) == {
+    assert sent(inputs.moderations({"model": "dear", "input": "a"}, target)) == {
         "input": "a",
         "model": CANDIDATE.model,
     }
@@ -110,6 +113,12 @@ def test_parts_of_text_are_one_input_without_their_other_members() -> None:
     request = inputs.moderations({"input": parts}, TARGET)
     assert request.inputs == 1
     assert sent(request)["input"] == [{"type": "text", "text": each} for each in "ab"]
+
+
+def test_most_parts_are_2048() -> None:
+    part = {"type": "text", "text": "a"}
+    assert inputs.moderations({"input": [part] * 2_048}, TARGET).inputs == 1
+    assert refused(inputs.moderations, input=[part] * 2_049).code == "invalid_input"
 
 
 @pytest.mark.parametrize(

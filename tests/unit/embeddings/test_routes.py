@@ -10,7 +10,7 @@ from tests.unit.chat.script import Script
 from weir.chat import completion, relay
 from weir.chat.completion import Chat, Running
 from weir.embeddings import routes
-from weir.embeddings.routes import MOST_ANSWER_BYTES, ROUTES
+from weir.embeddings.routes import MOST_READ_BYTES, ROUTES
 from weir.errors import BadRequest, DeadlineExceeded, Refusal, TooLarge, UpstreamUnavailable
 from weir.identity.tokens import Claims
 from weir.ledger.admission import Reservation
@@ -165,15 +165,16 @@ def test_ids_say_what_they_are_of_and_may_be_chosen() -> None:
 
 def test_answer_that_would_be_too_large_costs_nothing_where_it_can_be_known() -> None:
     texts = ["x"] * 2_048
-    understood(input=texts)
-    for more in ({"of": snapshot(dimensions=3_072)}, {"dimensions": 3_072}):
-        with pytest.raises(BadRequest, match="base64") as caught:
+    understood(input=texts)  # nothing is known of its vectors
+    for more in ({"of": snapshot(dimensions=4_096)}, {"dimensions": 4_096}):
+        with pytest.raises(BadRequest, match="at most 1,831 inputs of 4,096") as caught:
             understood(input=texts, **more)
         assert (caught.value.code, caught.value.param) == ("invalid_input", "input")
+        understood(input=texts[:1_831], **more)
         understood(input=texts, encoding_format="base64", **more)
-    with pytest.raises(BadRequest, match="at most 1,819 inputs"):
-        understood(input=texts, dimensions=4_096, encoding_format="base64")
-    understood(input=texts, dimensions=256, of=snapshot(dimensions=3_072))  # the request's counts
+    with pytest.raises(BadRequest, match="at most 1,092 inputs"):
+        understood(input=texts, dimensions=8_192, encoding_format="base64")
+    understood(input=texts, dimensions=256, of=snapshot(dimensions=8_192))  # the request's counts
 
 
 # ---------------------------------------------------------------- what comes back
@@ -291,8 +292,8 @@ def test_answer_beyond_all_bounds_says_how_to_ask_for_less() -> None:
     endless = Script(b'{"data": [', *[b" " * 1_000_000] * 60)
     refusal = Asked(understood(input=["x"] * 2_000), endless).fails()
     assert isinstance(refusal, TooLarge)
-    assert "base64" in refusal.message
-    assert len(endless.steps) == 60 - MOST_ANSWER_BYTES // 1_000_000
+    assert "fewer inputs" in refusal.message
+    assert len(endless.steps) == 60 - MOST_READ_BYTES // 1_000_000
 
 
 def test_providers_key_is_masked_wherever_it_is_quoted() -> None:

@@ -279,7 +279,7 @@ class Running:
 
 
 Open = Callable[[Candidate, bytes], relay.Upstream]
-Complete = Callable[[relay.Answering, relay.Upstream, relay.Timing, Outcome], bytes]
+Complete = Callable[[relay.Answering, relay.Upstream, relay.Timing, Outcome], Iterator[bytes]]
 
 
 def relayed(
@@ -289,7 +289,7 @@ def relayed(
     open_upstream: Open,
     settle: Callable[[Running], None],
     cancelled: Callable[[], bool],
-    complete: Complete = relay.complete,
+    complete: Complete = relay.completed,
 ) -> Iterator[bytes]:
     """The answer of the first upstream that gives one. Whatever happens, the request is settled.
     `complete` reads an answer that does not stream.
@@ -308,7 +308,7 @@ def relayed(
                 if chat.asked.stream:
                     yield from relay.stream(answering, upstream, timing, running.outcome)
                 else:
-                    yield complete(answering, upstream, timing, running.outcome)
+                    yield from complete(answering, upstream, timing, running.outcome)
                 return
             except Refusal as refusal:  # before anything was sent to the caller
                 running.outcome.fail(refusal)

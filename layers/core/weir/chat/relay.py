@@ -164,6 +164,13 @@ def stream(
         upstream.close()
 
 
+def completed(
+    answering: Answering, upstream: Upstream, timing: Timing, outcome: Outcome
+) -> Iterator[bytes]:
+    """Yield what `complete` returns."""
+    yield complete(answering, upstream, timing, outcome)
+
+
 def complete(answering: Answering, upstream: Upstream, timing: Timing, outcome: Outcome) -> bytes:
     """The whole answer of a request that does not stream, as one JSON object."""
     watch = Watch(

@@ -6,17 +6,19 @@ answer with, whatever was asked: the caller gets what they asked for.
 """
 
 import binascii
+import json
 import math
 import struct
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from weir.chat.masking import Mask
 from weir.chat.normaliser import unreadable
 from weir.embeddings.inputs import BASE64, InputRequest
 from weir.ledger.costs import MOST_TOKENS
 
+PIECE = 256_000  # characters that are sent at once
 MOST_NAME = 200  # characters of a model's name
 MOST_CATEGORIES = 100
 MOST_CATEGORY = 100  # characters of its name
@@ -24,31 +26,56 @@ MOST_CATEGORY = 100  # characters of its name
 Document = Mapping[str, Any]
 
 
-def embeddings(results: object, asked: InputRequest) -> dict[str, Any]:
-    """Return the members of the answer that only the provider knows, from its document's `data`.
-    Raise a Refusal for what cannot be read.
+class Vector(NamedTuple):
+    """The numbers of an embedding as bytes: `code` is struct's, `f` or `d`, little-endian."""
+
+    raw: bytes
+    code: str
+
+    def __len__(self) -> int:
+        return len(self.raw) // struct.calcsize(self.code)
+
+    def written(self, encoding: str) -> str:
+        """Return it as JSON. As BASE64 it must have the code `f`."""
+        if encoding == BASE64:
+            return f'"{b64encode(self.raw).decode()}"'
+        return _encode(struct.unpack(f"<{len(self)}{self.code}", self.raw))
+
+
+def embeddings(results: object, asked: InputRequest) -> list[Vector]:
+    """Return the vectors of a document's `data`, in the order of the inputs. Raise a Refusal for
+    what cannot be read.
     """
     found = _listed(results, asked.inputs)
-    vectors: dict[int, str | list[float]] = {}
-    lengths = set()
+    vectors: dict[int, Vector] = {}
     for place, each in enumerate(found):
         index = each.get("index", place)
         if type(index) is not int or not 0 <= index < asked.inputs or index in vectors:
             raise unreadable("its indexes are not those of the inputs")
-        vectors[index], length = _vector(each.get("embedding"), asked.encoding)
-        lengths.add(length)
-    if len(lengths) > 1:
+        vectors[index] = _vector(each.get("embedding"), asked.encoding)
+    if len({len(vector) for vector in vectors.values()}) > 1:
         raise unreadable("its vectors are not of the same length")
-    data = [
-        {"object": "embedding", "index": index, "embedding": vectors[index]}
-        for index in range(asked.inputs)
-    ]
-    return {"object": "list", "data": data}
+    return [vectors[index] for index in range(asked.inputs)]
 
 
-def moderations(results: object, asked: InputRequest) -> dict[str, Any]:
-    """As `embeddings`, from the document's `results`."""
-    return {"results": [_judged(each) for each in _listed(results, asked.inputs)]}
+def of_vectors(vectors: Sequence[Vector], encoding: str, ending: str) -> Iterator[bytes]:
+    """Yield the JSON of an answer with these vectors in pieces; `ending` are its other members, as
+    JSON without the brace that opens it.
+    """
+    text = '{"object":"list","data":['
+    for index, vector in enumerate(vectors):
+        comma = "," if index else ""
+        embedding = vector.written(encoding)
+        text += f'{comma}{{"object":"embedding","index":{index},"embedding":{embedding}}}'
+        if len(text) >= PIECE:
+            yield text.encode()
+            text = ""
+    yield f"{text}],{ending}".encode()
+
+
+def moderations(results: object, asked: InputRequest) -> list[dict[str, Any]]:
+    """Return the judgements of a document's `results`. Raise a Refusal for what cannot be read."""
+    return [_judged(each) for each in _listed(results, asked.inputs)]
 
 
 def usage(document: Document) -> dict[str, int] | None:
@@ -78,29 +105,22 @@ def _listed(value: object, inputs: int) -> list[dict[str, Any]]:
     return value
 
 
-def _vector(value: object, encoding: str) -> tuple[str | list[float], int]:
-    """Return a vector in the encoding that was asked for, and its length. In base64 it is 32-bit
-    floats, little-endian.
-    """
+def _vector(value: object, encoding: str) -> Vector:
+    """Base64 is of 32-bit floats, little-endian."""
     try:
         if isinstance(value, str):
-            raw = b64decode(value, validate=True)
-            numbers: tuple[float, ...] = struct.unpack(f"<{len(raw) // 4}f", raw)
+            vector = Vector(b64decode(value, validate=True), "f")
+            numbers: Sequence[float] = struct.unpack(f"<{len(vector)}f", vector.raw)
         elif isinstance(value, list):
-            # Refuses what is no number, and makes floats of integers.
-            numbers = struct.unpack(f"={len(value)}d", struct.pack(f"={len(value)}d", *value))
-            raw = b""
+            numbers, code = value, "f" if encoding == BASE64 else "d"
+            vector = Vector(struct.pack(f"<{len(value)}{code}", *value), code)
         else:
             raise unreadable("an embedding is neither a list nor base64")
         if not numbers or not math.isfinite(sum(numbers)):
             raise unreadable("an embedding is empty, or has a number that is not finite")
-        if encoding != BASE64:
-            return list(numbers), len(numbers)
-        if not raw:
-            raw = struct.pack(f"<{len(numbers)}f", *numbers)
     except (binascii.Error, struct.error, ValueError, OverflowError):
         raise unreadable("an embedding is not made of numbers") from None
-    return b64encode(raw).decode(), len(numbers)
+    return vector
 
 
 def _judged(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,3 +166,6 @@ def _named(told: Mapping[str, Any]) -> list[tuple[str, Any]]:
     if len(told) > MOST_CATEGORIES or any(len(name) > MOST_CATEGORY for name in told):
         raise unreadable("it has too many categories")
     return list(told.items())
+
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode

@@ -22,8 +22,10 @@ from weir.projects.model_kinds import EMBEDDING, MODERATION
 from weir.projects.snapshot import Snapshot
 from weir.web.request import Request, refuse_constant
 
-# An answer is held in memory, several times over. As base64, 2,048 vectors of 3,072 numbers fit.
-MOST_ANSWER_BYTES = 40_000_000
+# A provider's answer is held in memory: 2,048 vectors of 4,096 numbers in base64 fit.
+MOST_READ_BYTES = 48_000_000
+# Ours is made piece by piece. Lambda streams 200 MB, the first 6 at once and then 2 in a second.
+MOST_SENT_BYTES = 180_000_000
 BASE_BYTES = 256_000
 BYTES_OF_A_JUDGEMENT = 16_000
 # Of a number, as providers write it: four bytes in base64; about 22 as text, and rarely more.
@@ -32,8 +34,9 @@ _BLANK = b" \t\r\n\xef\xbb\xbf"
 
 
 class Route(NamedTuple):
-    """`name` is also the scope that a token must have whose scopes are limited. `answer` makes the
-    answer of the provider's `results`, a member of its document. `most_bytes`, of one result.
+    """`name` is also the scope that a token must have whose scopes are limited. `read` takes the
+    provider's `results`, a member of its document, and refuses what cannot be read; `write` makes
+    the answer of what it returns and of `model` and `usage`, in pieces. `most_bytes`: of a result.
     """
 
     name: str
@@ -41,7 +44,8 @@ class Route(NamedTuple):
     id_prefix: str
     understand: Callable[[Mapping[str, Any], Target], InputRequest]
     results: str
-    answer: Callable[[object, InputRequest], dict[str, Any]]
+    read: Callable[[object, InputRequest], Any]
+    write: Callable[[Any, Chat, dict[str, Any], Mask], Iterator[bytes]]
     most_bytes: Callable[[InputRequest], int]
 
 
@@ -49,24 +53,40 @@ def _of_a_vector(asked: InputRequest) -> int:
     return BYTES_AS_TEXT * (asked.dimensions or inputs.MOST_DIMENSIONS)
 
 
+def _write_vectors(
+    vectors: list[answers.Vector], chat: Chat, members: dict[str, Any], mask: Mask
+) -> Iterator[bytes]:
+    return answers.of_vectors(vectors, _asked(chat).encoding, _encode(members)[1:])
+
+
+def _write_judgements(
+    judged: list[dict[str, Any]], chat: Chat, members: dict[str, Any], mask: Mask
+) -> Iterator[bytes]:
+    answer = {"id": chat.completion_id, "results": judged, **members}
+    line = _encode(answer).encode()
+    yield _encode(mask.value(answer)).encode() if mask.is_needed(line) else line
+
+
 ROUTES = {
     "/v1/embeddings": Route(
-        "embeddings",
-        EMBEDDING,
-        "embd-",
-        inputs.embeddings,
-        "data",
-        answers.embeddings,
-        _of_a_vector,
+        name="embeddings",
+        kind=EMBEDDING,
+        id_prefix="embd-",
+        understand=inputs.embeddings,
+        results="data",
+        read=answers.embeddings,
+        write=_write_vectors,
+        most_bytes=_of_a_vector,
     ),
     "/v1/moderations": Route(
-        "moderations",
-        MODERATION,
-        "modr-",
-        inputs.moderations,
-        "results",
-        answers.moderations,
-        lambda _: BYTES_OF_A_JUDGEMENT,
+        name="moderations",
+        kind=MODERATION,
+        id_prefix="modr-",
+        understand=inputs.moderations,
+        results="results",
+        read=answers.moderations,
+        write=_write_judgements,
+        most_bytes=lambda _: BYTES_OF_A_JUDGEMENT,
     ),
 }
 
@@ -99,16 +119,16 @@ def understood(
 
 
 def _check_size(asked: InputRequest, dimensions: int | None) -> None:
-    """Refuse what would be answered with more than can be held, where that can be known."""
+    """Refuse what cannot be read or answered for its size, where that can be known before."""
     if dimensions is None:
         return
-    each = BYTES_IN_BASE64 if asked.encoding == BASE64 else BYTES_AS_TEXT
-    fit = int((MOST_ANSWER_BYTES - BASE_BYTES) / (dimensions * each))
+    sent = BYTES_IN_BASE64 if asked.encoding == BASE64 else BYTES_AS_TEXT
+    numbers = min((MOST_READ_BYTES - BASE_BYTES) / BYTES_IN_BASE64, MOST_SENT_BYTES / sent)
+    fit = int(numbers / dimensions)
     if asked.inputs > fit:
-        other = "" if asked.encoding == BASE64 else ", or ask for encoding_format base64"
         raise BadRequest(
             f"The answer would be too large: send at most {fit:,} inputs of {dimensions:,} "
-            f"dimensions at once{other}.",
+            "dimensions at once.",
             code="invalid_input",
             param="input",
         )
@@ -122,14 +142,14 @@ def relayed(
     open_upstream: completion.Open,
     settle: Callable[[Running], None],
 ) -> Iterator[bytes]:
-    """Yield the answer of the first upstream that gives one, in one piece. Whatever happens, the
-    request is settled.
+    """Yield the answer of the first upstream that gives one. Whatever happens, the request is
+    settled. What fails is raised by the first `next`.
     """
 
     def complete(
-        answering: relay.Answering, upstream: relay.Upstream, timing: relay.Timing, out: Outcome
-    ) -> bytes:
-        return _complete(route, running, answering, upstream, timing, out)
+        _: relay.Answering, upstream: relay.Upstream, timing: relay.Timing, outcome: Outcome
+    ) -> Iterator[bytes]:
+        yield from _complete(route, running, upstream, timing, outcome)
 
     return completion.relayed(
         running,
@@ -144,39 +164,39 @@ def relayed(
 def _complete(
     route: Route,
     running: Running,
-    answering: relay.Answering,
     upstream: relay.Upstream,
     timing: relay.Timing,
     outcome: Outcome,
-) -> bytes:
+) -> Iterator[bytes]:
+    """Return the whole answer, in pieces that are still to be made."""
     chat, mask = running.chat, upstream.mask
-    asked = chat.asked
-    assert isinstance(asked, InputRequest)
+    asked = _asked(chat)
     watch = relay.Watch(
         replace(timing, deadline=min(timing.deadline, timing.monotonic() + relay.WHOLE_ANSWER_S))
     )
     watch.sign_of_life_at = float("inf")  # nobody waits for heartbeats
-    most = min(MOST_ANSWER_BYTES, BASE_BYTES + asked.inputs * route.most_bytes(asked))
+    most = min(MOST_READ_BYTES, BASE_BYTES + asked.inputs * route.most_bytes(asked))
     try:
         document = _document(upstream, watch, most, outcome)
         outcome.usage = answers.usage(document)
         outcome.usage_is_final = outcome.usage is not None
-        made = _made(route, document, asked, outcome, mask)
+        found = _read(route, document, asked, outcome, mask)
         outcome.state = State.FINISHED
         outcome.complete()
-        name = answers.model_of(document, mask) or chat.model.name
-        if route.kind == MODERATION:
-            made = {"id": answering.completion_id, "model": name, **made}
-        else:
-            made["model"] = name
-        made["usage"] = _receipt(answering, outcome)
-        return _written(made, mask)
     except Refusal as refusal:
         outcome.fail(refusal)
         raise
     finally:
         outcome.total_s = outcome.first_byte_s = timing.monotonic() - watch.started
         upstream.close()
+    name = answers.model_of(document, mask) or chat.model.name
+    members = {"model": name, "usage": _receipt(running, outcome)}
+    return route.write(found, chat, members, mask)
+
+
+def _asked(chat: Chat) -> InputRequest:
+    assert isinstance(chat.asked, InputRequest)
+    return chat.asked
 
 
 def _document(
@@ -196,11 +216,11 @@ def _document(
             outcome.state = State.SPEAKING  # how much of it is done cannot be known
         if size > most_bytes:
             outcome.state, outcome.ending = State.SPEAKING, Ending.BROKEN
-            if most_bytes < MOST_ANSWER_BYTES:
+            if most_bytes < MOST_READ_BYTES:
                 raise unreadable("it is too large")
             raise TooLarge(
-                f"The provider's answer has more than {MOST_ANSWER_BYTES // 1_000_000} MB. Send "
-                "fewer inputs at once, or ask for encoding_format base64."
+                f"The provider's answer has more than {MOST_READ_BYTES // 1_000_000} MB. Send "
+                "fewer inputs at once."
             )
     outcome.chunks = 1
     # From here on it has ended by itself: what is wrong with it is the provider's fault.
@@ -214,29 +234,24 @@ def _document(
     return document
 
 
-def _made(
+def _read(
     route: Route, document: dict[str, Any], asked: InputRequest, outcome: Outcome, mask: Mask
-) -> dict[str, Any]:
+) -> Any:
     results = document.get(route.results)
     if not results and outcome.usage is None:
         outcome.state = State.REFUSED  # it says itself that it has done nothing
     failure = failure_in(document)
     if failure is None:
-        return route.answer(results, asked)
+        return route.read(results, asked)
     from weir.chat.failures import refusal_in_answer  # few processes need it
 
     raise refusal_in_answer(failure, mask, before_any_word=True)
 
 
-def _receipt(answering: relay.Answering, outcome: Outcome) -> dict[str, Any]:
-    told = answering.receipt(outcome) or {}
+def _receipt(running: Running, outcome: Outcome) -> dict[str, Any]:
+    told = completion.receipt(running, outcome)
     shown = ("prompt_tokens", "total_tokens", "estimated", "cost_usd")
     return {name: told[name] for name in shown if name in told}
-
-
-def _written(answer: dict[str, Any], mask: Mask) -> bytes:
-    line = _encode(answer).encode()
-    return _encode(mask.value(answer)).encode() if mask.is_needed(line) else line
 
 
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
