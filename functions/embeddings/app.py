@@ -86,7 +86,7 @@ def _answer(route: Route, request: Request, context: Any) -> Answer:
         running,
         timing,
         open_upstream=lambda candidate, sent: _open(route, candidate, sent),
-        settle=_settle,
+        settle=lambda running: _settle(route, running),
     )
     first = next(pieces)  # what fails up to here is a plain HTTP error
     return 200, headers.of_answer(running), first, pieces
@@ -121,7 +121,7 @@ def _open(route: Route, candidate: Candidate, body: bytes) -> relay.Upstream:
     )
 
 
-def _settle(running: Running) -> None:
+def _settle(route: Route, running: Running) -> None:
     """In one round trip. Never raises: the answer has been given, and a request that could not be
     settled is swept.
     """
@@ -140,7 +140,7 @@ def _settle(running: Running) -> None:
         overruns.note(_table, running.candidate.name, charge.overrun)
     stack, at_ms = _deployment.stack_name, int(time.time() * 1000)
     line = records.of_request(running, charge, settled=settled, stack=stack, at_ms=at_ms)
-    log.info("answered", extra=line)
+    log.info(route.name, extra=line)
     for failed in records.of_failed_upstreams(running, stack=stack, at_ms=at_ms):
         log.warning("upstream failed", extra=failed)
 

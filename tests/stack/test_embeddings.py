@@ -151,6 +151,33 @@ def test_a_free_judgement_is_counted_in_tokens_and_costs_nothing(place: Place) -
     assert (row["model"], row["nano_usd"], row["estimated"]) == ("judge", 0, True)
 
 
+def test_server_may_call_with_an_api_key_of_the_scope_api_chat_and_no_other(place: Place) -> None:
+    place.admin.project("vectors-of-a-server", **UNLIMITED)
+    body = {"model": "embed", "input": "hello"}
+
+    def post(*scopes: str) -> httpx.Response:
+        headers = bearer(place.admin.key("vectors-of-a-server", scopes=scopes))
+        headers["X-End-User-Id"] = "u_of_server"
+        return place.stack.http.post("/v1/embeddings", headers=headers, json=body)
+
+    assert post("api:chat").status_code == 200
+    assert post("mint").status_code in (401, 403)
+
+
+@pytest.mark.parametrize("what", ["embeddings", "moderations"])
+def test_page_of_another_origin_may_read_that_it_may_not_call(place: Place, what: str) -> None:
+    token = place.token()
+    preflight = place.stack.http.options(
+        f"/v1/{what}", headers={"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
+    )
+    assert preflight.headers["access-control-allow-origin"] == ORIGIN
+    reply = place.stack.http.post(
+        f"/v1/{what}", headers=bearer(token, "https://evil.example"), json={"input": "x"}
+    )
+    envelope(reply, 403, "origin_not_allowed")
+    assert envelope(place.stack.http.post(f"/v1/{what}", json={}), 401, "invalid_token")
+
+
 def test_of_sixteen_at_once_on_a_budget_for_five_five_are_answered(
     place: Place, provider: FakeProvider
 ) -> None:

@@ -102,7 +102,7 @@ def test_request_is_settled_at_what_it_took_and_its_log_line_has_no_word_of_it(
     (row,) = rows("USAGE#")
     assert row["nano_usd"] == "2000"
     assert rows("OPEN#") == []
-    told = line(caplog, "answered")
+    told = line(caplog, "embeddings")
     assert (told["model"], told["input_tokens"], told["outcome"]) == ("embed", 2, "completed")
     assert TEXT not in caplog.text + repr([vars(record) for record in caplog.records])
 
@@ -169,7 +169,7 @@ def test_answer_is_given_though_settling_fails_and_the_sweeper_has_its_reservati
     monkeypatch.setattr(door.app._ledger, "settle", fails)
     assert door.ask()[0] == 200
     assert line(caplog, "not settled")
-    assert line(caplog, "answered")["SettlementFailures"] == 1
+    assert line(caplog, "embeddings")["SettlementFailures"] == 1
     assert len(rows("OPEN#")) == 1
 
 

@@ -34,9 +34,10 @@ _BLANK = b" \t\r\n\xef\xbb\xbf"
 
 
 class Route(NamedTuple):
-    """`name` is also the scope that a token must have whose scopes are limited. `read` takes the
-    provider's `results`, a member of its document, and refuses what cannot be read; `write` makes
-    the answer of what it returns and of `model` and `usage`, in pieces. `most_bytes`: of a result.
+    """`name` is the log's word for a request, and the scope of tokens that have scopes. `read`
+    takes the provider's `results`, a member of its document, and refuses what cannot be read;
+    `write` makes the answer of what it returns and of `model` and `usage`, in pieces. `most_bytes`:
+    of a result.
     """
 
     name: str
