@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from weir.chat.masking import NOTHING_MASKED
 from weir.embeddings import answers
 from weir.embeddings.inputs import InputRequest
 from weir.errors import UpstreamFailed
@@ -73,7 +74,15 @@ def test_numbers_stay_exactly_what_they_were(vector: list[float]) -> None:
     "vector",
     [
         *(None, [], "", 7, {}, ["1"], [None], [[1]], [float("nan")], [float("inf")]),
-        *("!!!!", "AAA=", "AAAA", "é", base64_of(float("nan")), base64_of(1, float("inf"))),
+        *(
+            "!!!!",
+            "AAA=",
+            "AAAA",
+            "é",
+            "AAC!APw==",
+            base64_of(float("nan")),
+            base64_of(1, float("inf")),
+        ),
     ],
     ids=repr,
 )
@@ -105,6 +114,7 @@ def test_many_vectors_are_sent_in_pieces() -> None:
         {},
         [],
         [1, 2],
+        [{"embedding": [1]}, 1],
         [{"embedding": [1]}],
         [{"embedding": [1]}] * 3,
         [{"index": 0, "embedding": [1]}, {"index": 0, "embedding": [1]}],
@@ -162,14 +172,33 @@ def test_judgement_that_tells_categories_alone_is_flagged_by_them() -> None:
         {"category_scores": {"violence": float("nan")}},
         {"category_scores": {"violence": True}},
         {"category_scores": {"violence": 10**400}},
+        {"category_scores": {"violence": 1_001}},
+        {"category_scores": {"violence": -1_001}},
         {"categories": {str(n): True for n in range(101)}},
-        {"categories": {"x" * 101: True}},
+        {"categories": {"x" * 101: True, "y": True}},
     ],
     ids=lambda changed: repr(changed)[:40],
 )
 def test_what_is_no_judgement_is_unreadable(changed: Any) -> None:
     with pytest.raises(UpstreamFailed):
         judged(**changed)
+
+
+def test_most_categories_their_names_and_scores() -> None:
+    categories = {f"{n:0100}": True for n in range(100)}
+    scores = {"a": 1_000, "b": -1_000.0, "c": 0}
+    told = judged(categories=categories, category_scores=scores)
+    assert told["categories"] == categories
+    assert told["category_scores"] == scores
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("m", "m"), ("m" * 200, "m" * 200), ("m" * 201, None), ("", None), (7, None), (None, None)],
+    ids=lambda value: repr(value)[:9],
+)
+def test_name_of_the_model_is_a_short_text(name: Any, told: str | None) -> None:
+    assert answers.model_of({"model": name}, NOTHING_MASKED) == told
 
 
 # ---------------------------------------------------------------- usage
@@ -183,6 +212,8 @@ def test_what_is_no_judgement_is_unreadable(changed: Any) -> None:
         ({"prompt_tokens": 5, "total_tokens": 9}, 9),
         ({"prompt_tokens": 5, "total_tokens": 0}, 5),
         ({"input_tokens": 4}, 4),
+        ({"prompt_tokens": 1}, 1),
+        ({"prompt_tokens": 10**9}, 10**9),
         ({"prompt_tokens": 0, "total_tokens": 0}, None),  # nothing is free
         ({"prompt_tokens": -5}, None),
         ({"prompt_tokens": True}, None),

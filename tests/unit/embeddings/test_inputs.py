@@ -66,12 +66,20 @@ def test_input_that_is_no_text_is_refused_by_name(understand: Understand, value:
 
 
 @both
+def test_one_text_is_one_input_of_its_bytes_with_nothing_to_shrink(understand: Understand) -> None:
+    request = understand({"input": "é"}, TARGET)
+    assert (request.inputs, request.text_bytes) == (1, len('"é"'.encode()))
+    assert (request.output_cap, request.cap_asked) == (0, True)
+
+
+@both
 def test_most_texts_are_2048(understand: Understand) -> None:
     assert understand({"input": ["a"] * 2_048}, TARGET).inputs == 2_048
 
 
 def test_tokens_are_refused_in_words_and_the_empty_text_by_its_place() -> None:
-    assert "token ids" in refused(inputs.embeddings, input=[[1, 2]]).message
+    for tokens in ([[1, 2]], ["a", 1]):
+        assert "token ids" in refused(inputs.embeddings, input=tokens).message
     assert "input[1]" in refused(inputs.embeddings, input=["a", ""]).message
 
 
@@ -85,7 +93,8 @@ def test_tokens_are_refused_in_words_and_the_empty_text_by_its_place() -> None:
 def test_field_out_of_its_range_is_refused_by_name(field: str, values: list[Any]) -> None:
     for value in values:
         assert refused(inputs.embeddings, input="a", **{field: value}).param == field
-    inputs.embeddings({"input": "a", "dimensions": 65_536}, TARGET)
+    for most in (1, 65_536):
+        assert inputs.embeddings({"input": "a", "dimensions": most}, TARGET).dimensions == most
 
 
 @both

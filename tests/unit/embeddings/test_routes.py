@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -177,7 +178,30 @@ def test_answer_that_would_be_too_large_costs_nothing_where_it_can_be_known() ->
     understood(input=texts, dimensions=256, of=snapshot(dimensions=8_192))  # the request's counts
 
 
+def test_projects_allowed_fields_count_too() -> None:
+    told = {"input_type": "query"}
+    with pytest.raises(BadRequest):
+        understood(**told)
+    allowed = Project.from_document("p", {"allowed_fields": ["input_type"]})
+    asked = understood(of=replace(snapshot(), project=allowed), **told).asked
+    assert b'"input_type":"query"' in asked.common
+
+
 # ---------------------------------------------------------------- what comes back
+
+
+def test_row_and_log_have_the_time_and_the_one_chunk_of_an_answer() -> None:
+    asked = Asked(understood(), Script(1.5, json.dumps(VECTOR).encode()))
+    asked.answer()
+    assert (asked.charge.row["total_ms"], asked.charge.row["first_byte_ms"]) == (1_500, 1_500)
+    assert asked.running.outcome.chunks == 1
+
+
+def test_wait_that_a_provider_asks_for_within_its_answer_is_passed_on() -> None:
+    busy = {"error": {"message": "Rate limit reached. Try again in 7s.", "code": "rate_limit"}}
+    answers = [document(busy), document(busy)]
+    refusal = Asked(understood(), *answers).fails()
+    assert (refusal.code, refusal.retry_after_s) == ("upstream_rate_limited", 7)
 
 
 def test_answer_has_the_cost_and_is_charged_as_reported() -> None:
@@ -280,20 +304,37 @@ def test_silent_provider_is_given_up_in_time_and_charged_at_most() -> None:
     assert asked.clock.closed
 
 
-def test_answer_is_bounded_by_what_its_vectors_can_take() -> None:
-    endless = Script(b'{"data": [', *[b" " * 1_000_000] * 60)
-    asked = Asked(understood(dimensions=8), endless)
+VECTORS, JUDGED = {**VECTOR, "usage": USAGE}, {"results": [{"flagged": True}]}
+
+
+@pytest.mark.parametrize(
+    ("route", "told", "body", "most"),
+    [
+        (EMBEDDINGS, VECTORS, {"dimensions": 8}, 256_000 + 24 * 8),
+        (EMBEDDINGS, VECTORS, {}, 256_000 + 24 * 65_536),
+        (MODERATIONS, JUDGED, {}, 256_000 + 16_000),
+    ],
+    ids=["known", "unknown", "judgement"],
+)
+def test_answer_is_bounded_by_what_its_results_can_take(
+    route: routes.Route, told: Any, body: Any, most: int
+) -> None:
+    raw = json.dumps(told).encode()
+    blanks = b" " * (most - len(raw))
+    Asked(understood(route, **body), Script(raw, blanks), route=route).answer()
+    asked = Asked(understood(route, **body), Script(raw, blanks, b" "), route=route)
     assert asked.fails().code == UNREADABLE
-    assert len(endless.steps) > 57
-    assert asked.charge.row["input_tokens"] == 7
+    assert asked.charge.row["input_tokens"] > 0
 
 
 def test_answer_beyond_all_bounds_says_how_to_ask_for_less() -> None:
-    endless = Script(b'{"data": [', *[b" " * 1_000_000] * 60)
-    refusal = Asked(understood(input=["x"] * 2_000), endless).fails()
+    texts = ["x"] * 2_000
+    raw = json.dumps({"data": [{"embedding": [1]}] * 2_000}).encode()
+    blanks = b" " * (MOST_READ_BYTES - len(raw))
+    Asked(understood(input=texts), Script(raw, blanks)).answer()
+    refusal = Asked(understood(input=texts), Script(raw, blanks, b" ")).fails()
     assert isinstance(refusal, TooLarge)
-    assert "fewer inputs" in refusal.message
-    assert len(endless.steps) == 60 - MOST_READ_BYTES // 1_000_000
+    assert "48 MB" in refusal.message
 
 
 def test_providers_key_is_masked_wherever_it_is_quoted() -> None:

@@ -20,6 +20,7 @@ from weir.ledger.costs import MOST_TOKENS
 
 PIECE = 256_000  # characters that are sent at once
 MOST_NAME = 200  # characters of a model's name
+MOST_SCORE = 1_000
 MOST_CATEGORIES = 100
 MOST_CATEGORY = 100  # characters of its name
 
@@ -157,9 +158,9 @@ def _flag(value: object) -> bool:
 
 
 def _score(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -1 <= value <= 1:
-        raise unreadable("a score is no number from -1 to 1")
-    return float(value)
+    if type(value) not in (int, float) or not abs(value) <= MOST_SCORE:  # type: ignore[arg-type]
+        raise unreadable("a score is no number, or none that can be")
+    return float(value)  # type: ignore[arg-type]
 
 
 def _named(told: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -168,4 +169,4 @@ def _named(told: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return list(told.items())
 
 
-_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(separators=(",", ":")).encode

@@ -255,4 +255,4 @@ def _receipt(running: Running, outcome: Outcome) -> dict[str, Any]:
     return {name: told[name] for name in shown if name in told}
 
 
-_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(separators=(",", ":")).encode
