@@ -11,7 +11,7 @@ from tests.unit.chat.script import Script
 from weir.chat import completion, relay
 from weir.chat.completion import Chat, Running
 from weir.embeddings import routes
-from weir.embeddings.routes import MOST_READ_BYTES, ROUTES
+from weir.embeddings.routes import ROUTES
 from weir.errors import BadRequest, DeadlineExceeded, Refusal, TooLarge, UpstreamUnavailable
 from weir.identity.tokens import Claims
 from weir.ledger.admission import Reservation
@@ -330,7 +330,7 @@ def test_answer_is_bounded_by_what_its_results_can_take(
 def test_answer_beyond_all_bounds_says_how_to_ask_for_less() -> None:
     texts = ["x"] * 2_000
     raw = json.dumps({"data": [{"embedding": [1]}] * 2_000}).encode()
-    blanks = b" " * (MOST_READ_BYTES - len(raw))
+    blanks = b" " * (48_000_000 - len(raw))
     Asked(understood(input=texts), Script(raw, blanks)).answer()
     refusal = Asked(understood(input=texts), Script(raw, blanks, b" ")).fails()
     assert isinstance(refusal, TooLarge)
