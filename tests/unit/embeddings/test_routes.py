@@ -179,7 +179,7 @@ def test_answer_that_would_be_too_large_costs_nothing_where_it_can_be_known() ->
 
 
 def test_projects_allowed_fields_count_too() -> None:
-    told = {"input_type": "query"}
+    told: dict[str, Any] = {"input_type": "query"}
     with pytest.raises(BadRequest):
         understood(**told)
     allowed = Project.from_document("p", {"allowed_fields": ["input_type"]})
