@@ -8,6 +8,7 @@ from typing import Any
 from weir.aws.operator.records import state
 from weir.operator.documents import ModelDocument, ModelName, check_catalogue, parsed
 from weir.operator.known_models import load
+from weir.projects.model_kinds import CHAT
 
 from . import text
 from .console import Console
@@ -188,12 +189,23 @@ def _lines(models: Mapping[str, Mapping[str, Any]], last: _Column = _STATE) -> l
                 text.usd_per_million(first["input_nano_usd"]),
                 text.usd_per_million(first["output_nano_usd"]),
                 model["context_tokens"],
-                model["max_output_tokens"],
+                model["max_output_tokens"] or model["kind"],
                 cell(model),
             )
         )
     heads = ("MODEL", "UPSTREAM", "USD/M IN", "USD/M OUT", "CONTEXT", "MAX OUTPUT", head)
     return text.table(heads, rows)
+
+
+def _of_its_kind(model: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if model.get("kind", CHAT) == CHAT:
+        return [
+            ("Max output", f"{model['max_output_tokens']} tokens"),
+            ("Images", "yes" if model.get("image_max_tokens") else "refused"),
+            ("If stopped", _charged_if_stopped(model)),
+        ]
+    dimensions = model.get("dimensions")
+    return [("Dimensions", str(dimensions))] if dimensions else []
 
 
 def _charged_if_stopped(model: Mapping[str, Any]) -> str:
@@ -207,6 +219,7 @@ def _show(console: Console, name: str, model: Mapping[str, Any]) -> None:
     source = f"{model.get('source', 'not told')} {model.get('as_of', '')}"
     rows = [
         ("Model", name),
+        ("Kind", model.get("kind", CHAT)),
         ("Aliases", ", ".join(model["aliases"]) or "none"),
         *(
             (
@@ -220,10 +233,8 @@ def _show(console: Console, name: str, model: Mapping[str, Any]) -> None:
         ),
         ("Context", f"{model['context_tokens']} tokens"),
         *([("Max input", f"{most} tokens, to which the prices hold")] if most else []),
-        ("Max output", f"{model['max_output_tokens']} tokens"),
-        ("Images", "yes" if model.get("image_max_tokens") else "refused"),
+        *_of_its_kind(model),
         ("Allowed fields", ", ".join(model.get("allowed_fields") or ()) or "none"),
-        ("If stopped", _charged_if_stopped(model)),
         ("Source", source.strip()),
         ("State", text.off_text(model.get("killed")) or "on"),
     ]

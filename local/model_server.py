@@ -15,6 +15,7 @@ import xllamacpp
 
 ALIAS = "smollm2-135m"
 PARALLEL = 4  # conversations at once, which share the tokens of context
+MOST_EMBEDDED_TOKENS = 2048  # as in local/seed.py
 
 
 def weights() -> str:
@@ -33,6 +34,10 @@ def serve(port: int, context_tokens: int, api_key: str) -> None:
     # ggml's threads wait for each other by spinning: with as many threads as cores, anything else
     # that runs makes the model thirty times slower. One thread only slows down in proportion.
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    # It embeds, too: the mean over a text's tokens, which must be one batch. Chats stay the same.
+    params.embedding = True
+    params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    params.n_ubatch = params.n_batch = MOST_EMBEDDED_TOKENS
     params.warmup, params.ui, params.cache_ram_mib = False, False, 0
     params.hostnames, params.port, params.api_keys = ["127.0.0.1"], port, [api_key]
     server = xllamacpp.Server(params)

@@ -241,6 +241,7 @@ async def _upstream(asked: Settings, running: Running) -> Upstream:
         "max_tokens",
         *seed.EMBEDDED_PRICES,
         hidden_reasoning=False,
+        embeds=True,
         context_tokens=MODEL_CONTEXT_TOKENS,
     )
 

@@ -46,6 +46,8 @@ def set_up(stack: Stack, upstream: Upstream, origins: list[str]) -> str:
     does.set_provider_key(UPSTREAM, upstream.api_key or "none")
     name = model_name(upstream.model)
     does.put_model(name, entry)
+    if upstream.embeds:
+        does.put_model(f"{name}-embed", _embedding_entry(upstream.model))
     does.create_project(
         parsed(
             NewProject,
@@ -106,6 +108,25 @@ def model_entry(upstream: Upstream) -> ModelDocument:
             "aliases": [reference],
             "candidates": [candidate],
             "hidden_reasoning": hidden_reasoning,
+        },
+    )
+
+
+def _embedding_entry(model: str) -> ModelDocument:
+    """Of the embedded model, whose vectors have 576 numbers."""
+    candidate = {
+        "upstream": UPSTREAM,
+        "model": model,
+        "input_nano_usd": _nano_usd(EMBEDDED_PRICES[0]),
+    }
+    return parsed(
+        ModelDocument,
+        {
+            "kind": "embedding",
+            "dimensions": 576,
+            "candidates": [candidate],
+            "context_tokens": 2048,
+            "overhead_tokens": 2,
         },
     )
 

@@ -29,6 +29,8 @@ class Upstream:
     hidden_reasoning: bool | None = None
     # None: not known.
     context_tokens: int | None = None
+    # Whether the same model answers embeddings.
+    embeds: bool = False
 
 
 @dataclass(frozen=True)

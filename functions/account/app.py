@@ -386,12 +386,13 @@ def _default(snapshot: Snapshot) -> Model | None:
 
 
 def _view(name: str, model: Model) -> dict[str, Any]:
-    """OpenAI's model object, and two members more."""
+    """OpenAI's model object, and three members more."""
     return {
         "id": name,
         "object": "model",
         "created": model.created_at,
         "owned_by": model.owned_by,
+        "kind": model.kind,
         "context_window": model.context_tokens,
         "max_output_tokens": model.max_output_tokens,
     }

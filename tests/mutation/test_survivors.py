@@ -38,6 +38,9 @@ MODULES = {
         *(f"{UNIT}/chat/test_relay{part}.py" for part in ("", "_bounds", "_outcome")),
         f"{UNIT}/chat/test_golden.py",
     ],
+    "embeddings/inputs": [f"{UNIT}/embeddings/test_inputs.py"],
+    "embeddings/answers": [f"{UNIT}/embeddings/test_answers.py"],
+    "embeddings/routes": [f"{UNIT}/embeddings/test_routes.py"],
     "chat/completion": [
         f"{UNIT}/chat/test_completion.py",
         f"{UNIT}/chat/test_question_to_the_ledger.py",

@@ -7,8 +7,9 @@ The last message of a request says how to be answered, as a JSON object: `do` na
     {"do": "frames", "frames": ["data: {}\\n\\n"], "type": "application/json", "gzip": true}
     {"do": "body", "body": "busy", "status": 503, "headers": {"Retry-After": "3"}, "delay_s": 2}
 
-Anything else is answered well. A test in the same process can also hand over whole answers, down
-to the bytes (`FakeProvider(*scripts)`), or set `does` for every request.
+Of embeddings and moderations it is the first input that says so. Anything else is answered well. A
+test in the same process can also hand over whole answers, down to the bytes
+(`FakeProvider(*scripts)`), or set `does` for every request.
 """
 
 from tests.provider.dialects import USAGE, chunk

@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.provider.answers import Answer, Exchange, changed
 from tests.provider.dialects import DIALECTS
+from tests.provider.inputs import INPUTS
 from tests.provider.wire import Request, Script, Server
 
 
@@ -35,7 +36,7 @@ class FakeProvider(Server):
         self.received.append(request.raw)
         self.requests.append(asked)
         self.headers.append(request.headers)
-        script = self.scripts.popleft() if self.scripts else self._as_told(asked)
+        script = self.scripts.popleft() if self.scripts else self._as_told(request.path, asked)
         self.busy += 1
         try:
             if isinstance(script, Answer):
@@ -48,11 +49,15 @@ class FakeProvider(Server):
         finally:
             self.busy -= 1
 
-    def _as_told(self, asked: dict[str, Any]) -> Answer:
+    def _as_told(self, path: str, asked: dict[str, Any]) -> Answer:
+        of_inputs = INPUTS.get(path.partition("?")[0].rpartition("/")[2])
         try:
-            how = self.does or json.loads(asked["messages"][-1]["content"])
+            told = asked["input"] if of_inputs else asked["messages"][-1]["content"]
+            how = self.does or json.loads(told[0] if isinstance(told, list) else told)
             named = how.get("do")
         except (ValueError, TypeError, AttributeError, KeyError):
             how, named = {}, None
+        if of_inputs and named is None:
+            return changed(of_inputs(asked, how), how)
         dialect = DIALECTS[named or ("stream" if asked.get("stream") else "whole")]
         return changed(dialect(how), how)

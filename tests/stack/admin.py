@@ -134,6 +134,22 @@ def soon(holds: Callable[[], bool]) -> None:
     time.sleep(max(0.0, give_up - time.monotonic()))
 
 
+EMBEDDED_NANO_USD = 20_000  # for a token, so that money is counted in few requests
+
+
+def set_up_embeddings(admin: Admin, base_url: str) -> None:
+    """An upstream with the models `embed`, which has a price, and `judge`, which is free."""
+    admin("PUT", "upstreams/vectors", {"kind": "openai", "base_url": base_url})
+    admin("PUT", "upstreams/vectors/key", {"key": "provider-secret-key"})
+    for name, kind, price in (
+        ("embed", "embedding", EMBEDDED_NANO_USD),
+        ("judge", "moderation", 0),
+    ):
+        candidate = {"upstream": "vectors", "model": f"fake-{name}", "input_nano_usd": price}
+        entry = {"context_tokens": 8192, "overhead_tokens": 0, "candidates": [candidate]}
+        admin("PUT", f"models/{name}", {**entry, "kind": kind})
+
+
 def bearer(credential: str, origin: str | None = None) -> dict[str, str]:
     headers = {"Authorization": f"Bearer {credential}"}
     return headers if origin is None else {**headers, "Origin": origin}

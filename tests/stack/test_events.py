@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 
+from tests.provider import FakeProvider
 from tests.runtime.rie import WRAPPER, Rie, find_rie
-from tests.stack.admin import Admin
+from tests.stack.admin import Admin, set_up_embeddings
 from tests.stack.conftest import ROOT, Stack
 
 # By the events' names; all but one are called as their function's folder.
 FUNCTIONS = {
     "token": "TokenFunction",
     "chat": "ChatFunction",
+    "embeddings": "EmbeddingsFunction",
     "preflight": "PreflightFunction",
     "doctor": "PreflightFunction",
     "account": "AccountFunction",
@@ -117,6 +119,17 @@ def test_event_of_the_streaming_function_is_answered_by_prelude_and_body(
         assert b'"usage"' in body
     else:
         assert json.loads(body)["choices"]
+
+
+def test_event_of_the_other_streaming_function_is_answered_by_prelude_and_body(
+    stack: Stack, provider: FakeProvider, size: str
+) -> None:
+    set_up_embeddings(Admin(stack), provider.url)
+    with emulate(stack, "embeddings") as rie:
+        prelude, body = rie.invoke(read(f"embeddings.{size}", stack)).split(b"\0" * 8)
+    assert json.loads(prelude)["statusCode"] == 200, body
+    kind = str if size == "real" else list  # base64, or numbers
+    assert {type(each["embedding"]) for each in json.loads(body)["data"]} == {kind}
 
 
 def test_events_of_a_rotation_make_and_test_a_pending_version(stack: Stack) -> None:

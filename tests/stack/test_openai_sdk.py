@@ -73,19 +73,39 @@ def test_what_cannot_help_is_not_retried_and_what_can_is(
         assert len(provider.requests) - before == attempts
 
 
-def test_real_model_answers_the_same_streamed_and_whole(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    question: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
+@pytest.fixture(scope="module")
+def of_the_real_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
     with start(tmp_path_factory.mktemp("real")) as real:
         token = real.mint("me")["token"]
         with OpenAI(api_key=token, base_url=real.env["BEHEST_BASE_URL"] + "/v1") as sdk:
-            ask_it: Any = partial(
-                sdk.chat.completions.create, model="default", messages=question, temperature=0
-            )
-            whole = ask_it(max_tokens=20, extra_body={"n_predict": 60, "ignore_eos": True})
-            stream = ask_it(max_tokens=20, stream=True)
-            deltas = [chunk.choices[0].delta.content or "" for chunk in stream]
+            yield sdk
+
+
+def test_real_model_embeds_like_texts_alike(of_the_real_model: OpenAI) -> None:
+    answer = of_the_real_model.embeddings.create(
+        model="smollm2-135m-embed", input=["The cat sits.", "A kitten rests.", "Shares fell."]
+    )
+    cat, kitten, shares = (each.embedding for each in answer.data)
+
+    def likeness(one: list[float], other: list[float]) -> float:
+        return sum(a * b for a, b in zip(one, other, strict=True))
+
+    assert len(cat) == 576
+    assert likeness(cat, kitten) > likeness(cat, shares)
+    assert answer.usage.prompt_tokens > 6
+
+
+def test_real_model_answers_the_same_streamed_and_whole(of_the_real_model: OpenAI) -> None:
+    question: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
+    ask_it: Any = partial(
+        of_the_real_model.chat.completions.create,
+        model="default",
+        messages=question,
+        temperature=0,
+    )
+    whole = ask_it(max_tokens=20, extra_body={"n_predict": 60, "ignore_eos": True})
+    stream = ask_it(max_tokens=20, stream=True)
+    deltas = [chunk.choices[0].delta.content or "" for chunk in stream]
     assert "".join(deltas) == whole.choices[0].message.content
     assert len([delta for delta in deltas if delta]) > 5
     assert whole.usage.completion_tokens <= 20

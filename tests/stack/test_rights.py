@@ -98,6 +98,9 @@ MAY = {
         "delete",
         "read provider keys",
     },
+    "EmbeddingsFunction": {
+        *("get", "get many", "query", "put", "update", "delete", "read provider keys")
+    },
     "PreflightFunction": {"get", "put"},
     "AccountFunction": {"get", "get many", "query", "put", "update", "delete", "write many"},
     "AdminFunction": {

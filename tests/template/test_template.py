@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 FUNCTIONS = {
     "TokenFunction": "token",
     "ChatFunction": "chat",
+    "EmbeddingsFunction": "embeddings",
     "PreflightFunction": "preflight",
     "AccountFunction": "account",
     "CustomersFunction": "customers",
@@ -29,6 +30,8 @@ FUNCTIONS = {
 BROWSER_ROUTES = {
     "/v1/chat/completions": "POST",
     "/v1/chat/completions/{id}/cancel": "POST",
+    "/v1/embeddings": "POST",
+    "/v1/moderations": "POST",
     "/v1/auth/mint": "POST",
     "/auth/v1/auth/mint": "POST",
     "/v1/auth/revoke": "POST",
@@ -149,11 +152,14 @@ def actions(resources: Resources, function: str) -> set[str]:
 # ---------------------------------------------------------------- routes
 
 
-def test_chat_really_streams_and_nothing_else_does(resources: Resources) -> None:
+STREAMED = ("/v1/chat/completions", "/v1/embeddings", "/v1/moderations")
+
+
+def test_what_may_be_long_really_streams_and_nothing_else_does(resources: Resources) -> None:
     """`ResponseTransferMode: STREAM` in the source passes lint and gives a buffered route."""
     for path, method, body in methods(resources):
         integration = body["x-amazon-apigateway-integration"]
-        if (path, method) == ("/v1/chat/completions", "post"):
+        if path in STREAMED and method == "post":
             assert integration["responseTransferMode"] == "STREAM"
             assert integration["timeoutInMillis"] == 900_000
             assert "/2021-11-15/functions/" in json.dumps(integration["uri"])
@@ -225,7 +231,7 @@ def test_api_is_regional_traced_and_throttled_on_every_route(resources: Resource
     assert stage["Properties"]["TracingEnabled"] is True
     settings = {s["ResourcePath"]: s for s in stage["Properties"]["MethodSettings"]}
     mints = ("/v1/auth/mint", "/auth/v1/auth/mint", "/api/behest/token", "/v1/token")
-    named = {"/v1/chat/completions", "/v1/auth/revoke", *mints}
+    named = {*STREAMED, "/v1/auth/revoke", *mints}
     assert set(settings) == {"/*", *("/" + p.replace("/", "~1") for p in (*named, "/v1/cors"))}
     assert all("ThrottlingRateLimit" in s for s in settings.values())
     assert stage["Properties"]["AccessLogSetting"]["DestinationArn"]
@@ -369,11 +375,11 @@ def test_functions_run_on_lambdas_python_and_arm_with_tracing_and_kept_logs(
         assert logs["Properties"]["RetentionInDays"]
 
 
-def test_only_chat_takes_the_streaming_runtime(resources: Resources) -> None:
+def test_only_what_streams_takes_the_streaming_runtime(resources: Resources) -> None:
     for name in FUNCTIONS:
         properties = resources[name]["Properties"]
         environment = properties["Environment"]["Variables"]
-        streams = name == "ChatFunction"
+        streams = name in ("ChatFunction", "EmbeddingsFunction")
         assert ("AWS_LAMBDA_EXEC_WRAPPER" in environment) == streams
         assert ("StreamLayer" in json.dumps(properties.get("Layers", []))) == streams
 
@@ -403,6 +409,18 @@ RIGHTS = {
         "bedrock:InvokeModel",
         "bedrock:InvokeModelWithResponseStream",
         "bedrock:CallWithBearerToken",
+    },
+    "EmbeddingsFunction": {
+        "dynamodb:BatchGetItem",
+        "dynamodb:ConditionCheckItem",
+        "dynamodb:DeleteItem",
+        "dynamodb:GetItem",
+        "dynamodb:PutItem",
+        "dynamodb:Query",
+        "dynamodb:UpdateItem",
+        "secretsmanager:GetSecretValue",
+        "kms:Decrypt",
+        "kms:GenerateDataKey",
     },
     "PreflightFunction": {
         "dynamodb:GetItem",
@@ -511,6 +529,15 @@ MAY: dict[str, dict[str, list[str]]] = {
         # Admission demands in its transaction that the user is not blocked, nor the token revoked.
         "ConditionCheckItem": [*OF_THE_LEDGER, "SUBJECT#*"],
     },
+    "EmbeddingsFunction": {
+        "BatchGetItem": ["TENANT", "OVERRUNS", "PROJECTS", "LEDGER#*", *CUSTOMERS],
+        "GetItem": ["APIKEY#*", *OF_THE_LEDGER],
+        "Query": ["KEYRING", "SIGNINGKEYS"],
+        "PutItem": [*NEW_CUSTOMERS, "REFUSED#*", *OF_THE_LEDGER],
+        "UpdateItem": [*NEW_CUSTOMERS, "APIKEY#*", *OF_THE_LEDGER, "OVERRUNS"],
+        "DeleteItem": OF_THE_LEDGER,
+        "ConditionCheckItem": [*OF_THE_LEDGER, "SUBJECT#*"],
+    },
     "AccountFunction": {
         "BatchGetItem": [*CONFIGURATION, "LEDGER#*", "EXTERNAL#*"],
         "GetItem": ["APIKEY#*", "CONTENT#*"],
@@ -565,6 +592,7 @@ ATTRIBUTES = {
     # What is revoked of a user, and never `doc`, by which an operator has blocked them.
     ("TokenFunction", "SUBJECT#*"): [*("pk", "sk", "version", "ttl", "not_before", "s_*", "t_*")],
     ("ChatFunction", "APIKEY#*"): ["pk", "sk", "last_used_at"],
+    ("EmbeddingsFunction", "APIKEY#*"): ["pk", "sk", "last_used_at"],
     ("TokenFunction", "MINTED#*"): ["pk", "sk", "tokens", "ttl"],
     ("CustomersFunction", "APIKEY#*"): ["pk", "sk", "last_used_at"],
     ("AccountFunction", "APIKEY#*"): ["pk", "sk", "last_used_at"],
@@ -661,7 +689,8 @@ def test_secrets_are_read_by_who_needs_them(resources: Resources, function: str)
     said = json.dumps([statements(resources, function), resources[function]["Properties"]])
     signs = function in ("TokenFunction", "CustomersFunction", "RotateFunction")
     assert (("SigningKeySecret" in said) or (function == "RotateFunction")) == signs
-    assert ("ProviderKeysSecret" in said) == (function in ("ChatFunction", "AdminFunction"))
+    keys = ("ChatFunction", "EmbeddingsFunction", "AdminFunction")
+    assert ("ProviderKeysSecret" in said) == (function in keys)
 
 
 def test_bedrock_rights_can_be_left_out(source: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ FLOORS = [
     {"identity", "ledger", "operator"},
     {"usage"},
     {"chat"},
+    {"embeddings"},
     {"aws"},
     {"upstreams"},
 ]
@@ -60,6 +61,7 @@ PURE = {
     "publicsuffixlist",
     "pydantic",
     "re",
+    "struct",
     "time",
     "typing",
     "unicodedata",

@@ -29,7 +29,13 @@ from tests.unit.web.test_edge import every_refusal
 from weir.chat.detection import event_is_failure, failure_in
 from weir.chat.failures import refusal_in_answer, refusal_of_upstream
 from weir.chat.masking import Mask
-from weir.errors import ExchangeRefused, Refusal
+from weir.errors import (
+    ExchangeRefused,
+    ExternalIdTaken,
+    IdempotencyInProgress,
+    IdempotencyKeyReused,
+    Refusal,
+)
 
 
 def reported(document: object, *, before_any_word: bool = True) -> Refusal:
@@ -190,7 +196,9 @@ def test_providers_code_and_param_are_passed_on_only_if_they_are_words() -> None
 
 def test_code_of_ours_is_not_taken_from_a_provider() -> None:
     """A client would fetch a new token for it, or wait for its budget's next month."""
-    kinds = [kind for kind in every_refusal() if kind is not ExchangeRefused]  # never on this route
+    # Never on this route.
+    others = {ExchangeRefused, ExternalIdTaken, IdempotencyInProgress, IdempotencyKeyReused}
+    kinds = [kind for kind in every_refusal() if kind not in others]
     ours = {code for kind in kinds for code in (kind.code, kind.legacy_code) if code}
     ours |= {"forbidden", "completed", "cancelled", "upstream_not_configured"}
     of_a_providers_refusal = {

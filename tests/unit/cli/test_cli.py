@@ -578,6 +578,20 @@ def test_known_models_tell_of_which_day_their_prices_are(weir: Weir) -> None:
     assert "weir models known" in weir("models", "known", "no-such").out
 
 
+def test_model_that_writes_nothing_is_shown_as_what_it_is(weir: Weir) -> None:
+    assert weir("models", "add", "text-embedding-3-small").code == 0
+    assert weir("models", "add", "omni-moderation-latest").code == 0
+    listed = weir("models", "list").out
+    assert re.search(r"text-embedding-3-small +openai +0\.02 +0 .* embedding", listed)
+    assert re.search(r"omni-moderation-latest +openai +0 +0 .* moderation", listed)
+    shown = weir("models", "show", "text-embedding-3-small").out
+    assert re.search(r"Kind +embedding", shown)
+    assert re.search(r"Dimensions +1536", shown)
+    assert "Max output" not in shown
+    exported = weir("export").json()["models"]
+    assert exported["omni-moderation-latest"]["kind"] == "moderation"
+
+
 def test_bedrock_model_needs_no_key(weir: Weir) -> None:
     answer = weir("models", "add", "gpt-oss-120b")
     assert "AllowBedrock" in answer.err

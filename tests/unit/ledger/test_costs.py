@@ -87,16 +87,19 @@ def test_after_an_overrun_the_worst_case_would_have_been_enough(
     one = candidate(price, price, output_price)
     percent = costs.overrun(one, input_, cap, nano_usd)
     assert 100 <= percent <= costs.MOST_OVERRUN
-    if output_price and percent < costs.MOST_OVERRUN:
+    # What is free can have no excess.
+    if percent < costs.MOST_OVERRUN and (output_price or price * input_):
         assert worst_case([one], input_, cap, {one.name: percent}) >= nano_usd
 
 
-def test_overrun_is_bounded_and_says_nothing_of_free_output() -> None:
+def test_overrun_is_bounded_and_where_output_is_free_it_is_of_the_input() -> None:
     assert costs.overrun(candidate(), 10, 100, 10 * 100 + 320 * 400) == 320
     assert costs.overrun(candidate(), 10, 100, 10 * 100 + 100 * 400) == 100
     assert costs.overrun(candidate(), 10, 100, 0) == 100
     assert costs.overrun(candidate(), 10, 100, 10**12) == 1_600
-    assert costs.overrun(candidate(output=0), 10, 100, 10**12) == 100
+    assert costs.overrun(candidate(output=0), 10, 0, 10 * 100 * 3 - 1) == 300
+    assert costs.overrun(candidate(output=0), 10, 0, 10 * 100) == 100
+    assert costs.overrun(candidate(0, 0, 0), 10, 0, 0) == 100
 
 
 @given(CANDIDATES, TOKENS, st.integers(0, 10**13), OVERRUNS)

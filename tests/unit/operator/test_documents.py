@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.conftest import CANDIDATE, MODEL, ORIGIN, PROJECT, UPSTREAM
+from tests.unit.conftest import CANDIDATE, MODEL, ORIGIN, PROJECT, UPSTREAM, UPSTREAM_OF
 from weir.aws.items import MOST_SHARDS
 from weir.errors import BadRequest
 from weir.operator import documents, known_models
@@ -853,3 +853,96 @@ def test_shipped_models_fit_into_one_catalogue() -> None:
 def test_thinking_cap_has_a_name_that_no_caller_can_send() -> None:
     names = get_args(ThinkingCap.model_fields["parameter"].annotation)
     assert set(names) == set(THINKING_PARAMETERS)
+
+
+# ---------------------------------------------------------------- models that write nothing
+
+VECTORS: dict[str, Any] = {
+    "kind": "embedding",
+    "candidates": [{"upstream": "main", "model": "v-1", "input_nano_usd": 20}],
+    "context_tokens": 8192,
+    "overhead_tokens": 16,
+}
+
+
+@pytest.mark.parametrize("kind", ["embedding", "moderation"])
+def test_of_a_model_that_writes_nothing_only_the_input_has_a_price_to_tell(kind: str) -> None:
+    stored = parsed(ModelDocument, {**VECTORS, "kind": kind}).stored()
+    (candidate,) = stored["candidates"]
+    assert (candidate["cached_input_nano_usd"], candidate["output_nano_usd"]) == (20, 0)
+    assert (stored["kind"], stored["max_output_tokens"]) == (kind, 0)
+    assert parsed(ModelDocument, stored).stored() == stored
+    assert Catalogue({"upstreams": {"main": UPSTREAM}, "models": {"v": stored}}).models["v"]
+
+
+@pytest.mark.parametrize("kind", ["chat", "embedding", "moderation"])
+def test_no_kind_of_model_is_free_unless_the_price_0_is_written(kind: str) -> None:
+    told = {**(MODEL if kind == "chat" else VECTORS), "kind": kind}
+    without = {n: v for n, v in told["candidates"][0].items() if n != "input_nano_usd"}
+    refusal = refused(ModelDocument, {**told, "candidates": [without]})
+    assert refusal.param == "candidates.0.input_nano_usd"
+    parsed(ModelDocument, at(told, "candidates.0.input_nano_usd", 0))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"kind": "chat"},
+        {"kind": "rerank"},
+        {"kind": None},
+        {"max_output_tokens": 1},
+        {"image_max_tokens": 1},
+        {"dimensions": 0},
+        {"kind": "moderation", "dimensions": 8},
+        {"candidates": [{**VECTORS["candidates"][0], "output_nano_usd": 1}]},
+        {
+            "candidates": [
+                {
+                    **VECTORS["candidates"][0],
+                    "thinking_cap": {"parameter": "thinking_budget", "max_tokens": 1},
+                }
+            ]
+        },
+        {"candidates": 7},
+        {"candidates": [7]},
+    ],
+    ids=str,
+)
+def test_model_is_what_its_kind_can_be(changed: dict[str, Any]) -> None:
+    refused(ModelDocument, {**VECTORS, **changed})
+
+
+def test_chat_model_needs_a_cap_and_has_no_dimensions() -> None:
+    refused(ModelDocument, {**MODEL, "max_output_tokens": 0})
+    refused(ModelDocument, {**MODEL, "dimensions": 8})
+    assert "kind" not in parsed(ModelDocument, MODEL).stored()
+
+
+@pytest.mark.parametrize(
+    ("upstream", "kind", "fits"),
+    [
+        ("openai", "embedding", True),
+        ("openai", "moderation", True),
+        ("azure", "embedding", True),
+        ("azure", "moderation", False),
+        ("bedrock", "embedding", False),
+        ("bedrock", "moderation", False),
+        ("bedrock", "chat", True),
+    ],
+)
+def test_upstream_must_serve_the_kind_of_its_models(upstream: str, kind: str, fits: bool) -> None:
+    told = parsed(ModelDocument, MODEL if kind == "chat" else {**VECTORS, "kind": kind}).stored()
+    catalogue = {"upstreams": {"main": UPSTREAM_OF[upstream]}, "models": {"m": told}}
+    if fits:
+        check_catalogue(catalogue)
+        return
+    with pytest.raises(BadRequest) as caught:
+        check_catalogue(catalogue)
+    assert caught.value.param == "candidates.upstream"
+
+
+def test_default_of_a_project_is_a_chat_model() -> None:
+    models = {"v": parsed(ModelDocument, VECTORS).stored()}
+    with pytest.raises(BadRequest) as caught:
+        check_project({"default_model": "v"}, {"models": models})
+    assert caught.value.param == "default_model"

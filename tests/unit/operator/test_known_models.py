@@ -30,7 +30,12 @@ MODEL_FIELDS = [
 PRICES = ["input_nano_usd", "cached_input_nano_usd", "output_nano_usd"]
 CANDIDATE_FIELDS = ["upstream", "model", *PRICES, "output_cap_parameter"]
 
+CHATS = [name for name, told in MODELS.items() if "kind" not in told]
+OTHERS = [name for name in MODELS if name not in CHATS]
+
 every_model = pytest.mark.parametrize("name", MODELS)
+every_chat_model = pytest.mark.parametrize("name", CHATS)
+every_other_model = pytest.mark.parametrize("name", OTHERS)
 every_upstream = pytest.mark.parametrize("name", UPSTREAMS)
 
 
@@ -55,7 +60,7 @@ def test_no_key_is_written_twice() -> None:
 def test_file_has_a_date_upstreams_and_models_and_nothing_else() -> None:
     assert list(KNOWN) == ["as_of", "upstreams", "models"]
     assert date.fromisoformat(KNOWN["as_of"]).isoformat() == KNOWN["as_of"]
-    assert 20 <= len(MODELS) <= 35
+    assert 20 <= len(CHATS) <= 35
 
 
 @every_upstream
@@ -71,12 +76,25 @@ def test_upstream_is_bedrock_or_has_an_https_address(name: str) -> None:
         assert not told["base_url"].endswith("/chat/completions")
 
 
-@every_model
+@every_chat_model
 def test_model_has_the_known_fields_in_order(name: str) -> None:
     assert list(MODELS[name]) == MODEL_FIELDS
     assert MODELS[name]["candidates"] != []
     for candidate in MODELS[name]["candidates"]:
         assert list(candidate) == CANDIDATE_FIELDS
+
+
+@every_other_model
+def test_model_that_writes_nothing_has_a_price_for_its_input_alone(name: str) -> None:
+    told = MODELS[name]
+    of_vectors = ["dimensions"] if told["kind"] == "embedding" else []
+    fields = ["aliases", "candidates", "context_tokens", "overhead_tokens", "source", "as_of"]
+    assert list(told) == ["kind", *of_vectors, *fields]
+    assert told["kind"] in ("embedding", "moderation")
+    for candidate in told["candidates"]:
+        assert list(candidate) == ["upstream", "model", "input_nano_usd"]
+        assert whole(candidate["input_nano_usd"])
+        assert candidate["input_nano_usd"] > 0 or told["kind"] == "moderation"
 
 
 @every_model
@@ -93,15 +111,20 @@ def test_a_name_or_an_alias_is_that_of_one_model() -> None:
 
 
 @every_model
-def test_candidates_name_a_listed_upstream_and_a_cap_parameter(name: str) -> None:
+def test_candidates_name_a_listed_upstream(name: str) -> None:
     for candidate in MODELS[name]["candidates"]:
         assert candidate["upstream"] in UPSTREAMS
         assert isinstance(candidate["model"], str)
         assert candidate["model"] != ""
+
+
+@every_chat_model
+def test_candidates_of_a_chat_model_name_their_cap(name: str) -> None:
+    for candidate in MODELS[name]["candidates"]:
         assert candidate["output_cap_parameter"] in {"max_tokens", "max_completion_tokens"}
 
 
-@every_model
+@every_chat_model
 def test_prices_are_whole_and_positive_and_cached_input_is_not_dearer(name: str) -> None:
     for candidate in MODELS[name]["candidates"]:
         for price in PRICES:
@@ -110,7 +133,7 @@ def test_prices_are_whole_and_positive_and_cached_input_is_not_dearer(name: str)
         assert candidate["cached_input_nano_usd"] <= candidate["input_nano_usd"]
 
 
-@every_model
+@every_chat_model
 def test_limits_are_whole_and_the_output_fits_into_the_context(name: str) -> None:
     told = MODELS[name]
     for limit in ("context_tokens", "max_output_tokens", "overhead_tokens"):
@@ -145,7 +168,7 @@ def test_models_whose_price_rises_with_the_prompt_s_length_take_none_so_long() -
     limits = {
         name: told["max_input_tokens"]
         for name, told in MODELS.items()
-        if told["max_input_tokens"] is not None
+        if told.get("max_input_tokens") is not None
     }
     openai = ["gpt-5.4", "gpt-5.5", "gpt-6-luna", "gpt-6.1-sol", "gpt-6-astra"]
     assert limits == {
@@ -157,7 +180,7 @@ def test_models_whose_price_rises_with_the_prompt_s_length_take_none_so_long() -
 
 def test_models_that_show_all_they_produce_are_those_without_a_reasoning_mode() -> None:
     """Any other may be billed for more than it has said when it is stopped."""
-    assert {name for name, told in MODELS.items() if told["hidden_reasoning"] is False} == {
+    assert {name for name in CHATS if MODELS[name]["hidden_reasoning"] is False} == {
         "gpt-4o",
         "gpt-4o-mini",
         "gpt-4.1",
@@ -166,4 +189,4 @@ def test_models_that_show_all_they_produce_are_those_without_a_reasoning_mode() 
         "codestral",
         "together-llama-3.3-70b",
     }
-    assert {type(told["hidden_reasoning"]) for told in MODELS.values()} == {bool}
+    assert {type(MODELS[name]["hidden_reasoning"]) for name in CHATS} == {bool}

@@ -159,3 +159,56 @@ def test_what_limits_a_user_of_any_tier_is_counted_for_every_user(
 ) -> None:
     """And what limits all of them together alone is not, nor what limits a request."""
     assert project(**told).limited_fields == limited
+
+
+# ---------------------------------------------------------------- models of another kind
+
+OF_ALL_KINDS = Catalogue(
+    {
+        "upstreams": {"main": UPSTREAM},
+        "models": {
+            "small": PRICED,
+            "vectors": {**PRICED, "kind": "embedding", "aliases": ["v"]},
+            "judge": {**PRICED, "kind": "moderation"},
+            "judge-2": {**PRICED, "kind": "moderation"},
+            "odd": {**PRICED, "kind": "of-a-later-release"},
+        },
+    }
+)
+
+
+@pytest.mark.parametrize("asked", ["vectors", "v", None, "", "default"])
+def test_model_of_the_routes_kind_is_chosen_by_name_or_as_the_only_one(asked: object) -> None:
+    assert project().choose(asked, OF_ALL_KINDS, "embedding").name == "vectors"
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "found", "route"),
+    [
+        ("vectors", "chat", "embedding", "POST /v1/embeddings"),
+        ("judge", "chat", "moderation", "POST /v1/moderations"),
+        ("small", "embedding", "chat", "POST /v1/chat/completions"),
+        ("judge", "embedding", "moderation", "POST /v1/moderations"),
+        ("odd", "chat", "of-a-later-release", ""),
+    ],
+)
+def test_model_of_another_kind_is_refused_with_its_route(
+    asked: str, kind: str, found: str, route: str
+) -> None:
+    with pytest.raises(BadRequest) as caught:
+        project().choose(asked, OF_ALL_KINDS, kind)
+    assert caught.value.details == {"reason": "wrong_kind_of_model", "kind": found}
+    assert route in caught.value.message
+
+
+@pytest.mark.parametrize("told", [{}, {"models": ["small"]}], ids=["two", "none"])
+def test_without_a_name_and_with_no_only_one_the_models_are_listed(told: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest) as caught:
+        project(**told).choose(None, OF_ALL_KINDS, "moderation")
+    assert caught.value.details["allowed"] == ([] if told else ["judge", "judge-2"])
+
+
+def test_default_that_became_no_chat_model_is_the_operators_to_mend() -> None:
+    with pytest.raises(NotReady) as caught:
+        project(default_model="vectors").choose(None, OF_ALL_KINDS)
+    assert "--default-model" in caught.value.message

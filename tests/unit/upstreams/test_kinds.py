@@ -18,6 +18,7 @@ from weir.chat import request as chat
 from weir.errors import BadRequest, NotReady, Refusal
 from weir.operator.documents import ConfigurationFile, UpstreamDocument, parsed
 from weir.projects.catalogue import Candidate, Catalogue, Upstream
+from weir.projects.model_kinds import CHAT, EMBEDDING, MODERATION
 from weir.projects.upstream_kinds import KINDS, SETTINGS
 from weir.upstreams import bedrock
 from weir.upstreams.providers import Providers
@@ -84,8 +85,10 @@ class Gateway:
     def set_key(self, key: str) -> None:
         self.secrets.keys["main"] = {"key": key, "host": host_of(self.base_url)}
 
-    def ask(self, *, model: str = MODEL, stream: bool = False, body: bytes = b"{}") -> bytes:
-        call = self.providers.open(self.upstream, model, body, stream=stream)
+    def ask(
+        self, *, model: str = MODEL, stream: bool = False, body: bytes = b"{}", of: str = CHAT
+    ) -> bytes:
+        call = self.providers.open(self.upstream, model, body, stream=stream, kind_of_model=of)
         try:
             pieces = []
             while piece := call.receive(5):
@@ -182,6 +185,40 @@ def test_request_goes_to_the_kinds_address_with_its_one_credential(
     everything = here.fake.received[-1].decode()
     for secret in (OTHER_KEY, ROLE["AWS_SECRET_ACCESS_KEY"]):
         assert secret not in everything
+
+
+DEPLOYMENT = "/openai/deployments/house%2Flarge%20model%3F"
+
+
+@pytest.mark.parametrize(
+    ("kind", "of", "target"),
+    [
+        ("openai", EMBEDDING, "/v1/embeddings"),
+        ("openai", MODERATION, "/v1/moderations"),
+        ("azure", EMBEDDING, f"{DEPLOYMENT}/embeddings?api-version=2024-10-21"),
+    ],
+)
+def test_request_for_another_kind_of_model_goes_to_its_path(
+    gateway: Callable[..., Gateway], kind: str, of: str, target: str
+) -> None:
+    here = gateway(kind, WHOLE)
+    here.ask(of=of)
+    line, headers, _ = here.seen()
+    assert line == f"POST {target} HTTP/1.1"
+    name, value = EXPECTED[kind].credential
+    assert headers[name] == value
+
+
+@pytest.mark.parametrize(
+    ("kind", "of"), [("azure", MODERATION), ("bedrock", EMBEDDING), ("bedrock", MODERATION)]
+)
+def test_kind_of_model_that_is_not_served_is_refused_without_a_request(
+    gateway: Callable[..., Gateway], kind: str, of: str
+) -> None:
+    here = gateway(kind)
+    refusal = here.refusal(of=of)
+    assert (type(refusal), refusal.code) == (NotReady, "upstream_not_configured")
+    assert here.fake.received == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -22,7 +22,6 @@ from weir.web.routes import CHAT, MODELS
         ("/v1/completions", CHAT, "is_chat_model=True"),
         ("/completions", CHAT, "is_chat_model=True"),
         ("/v1/messages", CHAT, "OpenAI-compatible provider"),
-        ("/v1/embeddings", None, "from your server"),
         ("/v1/images/generations", None, "from your server"),
         ("/chat/completions", CHAT, "must end with /v1, once"),
         ("/v1/v1/chat/completions", CHAT, "must end with /v1, once"),

@@ -126,9 +126,7 @@ def _for_customer(
     """Return the model, and what is left of the body, with what was left out."""
     from weir.chat import customers
 
-    model = customers.model_for(
-        snapshot.project, snapshot, whom, stream=bool(body.get("stream")), asked=body.get("model")
-    )
+    model = customers.model_for(snapshot, whom, body.get("model"), stream=bool(body.get("stream")))
     bindings = whom.claims.bindings
     if bindings is None:
         return model, body, ()
@@ -317,6 +315,7 @@ class Running:
 
 
 Open = Callable[[Candidate, bytes], relay.Upstream]
+Complete = Callable[[relay.Answering, relay.Upstream, relay.Timing, Outcome], Iterator[bytes]]
 
 
 def relayed(
@@ -326,8 +325,10 @@ def relayed(
     open_upstream: Open,
     settle: Callable[[Running], None],
     cancelled: Callable[[], bool],
+    complete: Complete = relay.completed,
 ) -> Iterator[bytes]:
     """The answer of the first upstream that gives one. Whatever happens, the request is settled.
+    `complete` reads an answer that does not stream.
 
     What fails before the first `next` has returned is a plain refusal.
     """
@@ -343,7 +344,7 @@ def relayed(
                 if chat.asked.stream:
                     yield from relay.stream(answering, upstream, timing, running.outcome)
                 else:
-                    yield relay.complete(answering, upstream, timing, running.outcome)
+                    yield from complete(answering, upstream, timing, running.outcome)
                 return
             except Refusal as refusal:  # before anything was sent to the caller
                 running.outcome.fail(refusal)

@@ -17,6 +17,7 @@ from weir.ledger.admission import TokenUse
 from weir.projects import model_refs
 from weir.projects.catalogue import Model
 from weir.projects.limits import Limits
+from weir.projects.model_kinds import CHAT
 from weir.projects.project import Project
 from weir.projects.snapshot import Snapshot
 from weir.web.addresses import counted_as, family
@@ -117,10 +118,13 @@ def _instructs(message: object) -> bool:
 
 
 def model_for(
-    project: Project, snapshot: Snapshot, whom: ForCustomer, *, stream: bool, asked: object
+    snapshot: Snapshot, whom: ForCustomer, asked: object, *, stream: bool = False, kind: str = CHAT
 ) -> Model:
-    """Return the model; raise Forbidden for one that this customer or token may not use."""
-    model = model_refs.choose(project, snapshot.catalogue, asked, stream=stream)
+    """Return the model of this kind; raise Forbidden for one that this customer or token may not
+    use.
+    """
+    project, catalogue = snapshot.project, snapshot.catalogue
+    model = model_refs.choose(project, catalogue, asked, stream=stream, kind=kind)
     bindings, names = whom.claims.bindings, (asked, model_refs.reference(model))
     narrower = None if bindings is None else bindings.models
     allowed = whom.customer is None or any(

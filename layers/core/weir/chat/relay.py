@@ -136,9 +136,9 @@ def stream(
     its `finally`.
     """
     frames = _Frames(answering, upstream.mask, outcome)
-    watch = _Watch(timing)
+    watch = Watch(timing)
     try:
-        for data in _arrivals(upstream, watch, outcome, answering.cancelled, frames.let_go_after):
+        for data in arrivals(upstream, watch, outcome, answering.cancelled, frames.let_go_after):
             out, failure = (sse.HEARTBEAT, None) if data is None else frames.feed(data)
             if out:
                 now = timing.monotonic()
@@ -166,14 +166,21 @@ def stream(
         upstream.close()
 
 
+def completed(
+    answering: Answering, upstream: Upstream, timing: Timing, outcome: Outcome
+) -> Iterator[bytes]:
+    """Yield what `complete` returns."""
+    yield complete(answering, upstream, timing, outcome)
+
+
 def complete(answering: Answering, upstream: Upstream, timing: Timing, outcome: Outcome) -> bytes:
     """The whole answer of a request that does not stream, as one JSON object."""
-    watch = _Watch(
+    watch = Watch(
         replace(timing, deadline=min(timing.deadline, timing.monotonic() + WHOLE_ANSWER_S))
     )
     whole = _Whole(answering, upstream.mask, outcome)
     try:
-        for data in _arrivals(upstream, watch, outcome, answering.cancelled, whole.let_go_after):
+        for data in arrivals(upstream, watch, outcome, answering.cancelled, whole.let_go_after):
             watch.sign_of_life_at = float("inf")  # nobody waits for heartbeats
             if data is not None:
                 whole.feed(data)
@@ -197,7 +204,7 @@ def error_chunk(refusal: Refusal) -> dict[str, Any]:
     return {"error": refusal.error()}
 
 
-class _Watch:
+class Watch:
     """When the upstream was last heard, and when the client is to hear from us."""
 
     def __init__(self, timing: Timing) -> None:
@@ -211,9 +218,9 @@ class _Watch:
         self.sign_of_life_at = now + self.timing.heartbeat_every_s
 
 
-def _arrivals(
+def arrivals(
     upstream: Upstream,
-    watch: _Watch,
+    watch: Watch,
     outcome: Outcome,
     cancelled: Callable[[], bool],
     let_go_after: Callable[[Timing], float | None],

@@ -75,7 +75,7 @@ def worst_case(
     `choices`.
     """
     return max(
-        input_tokens * _dearest_input(each)
+        _most_for_input(each, input_tokens, overruns)
         + -(-most_output(each, output_tokens, choices) * _percent_of_a_token(each, overruns) // 100)
         for each in candidates
     )
@@ -89,13 +89,15 @@ def most_output(candidate: Candidate, output_tokens: int, choices: int) -> int:
 def overrun(candidate: Candidate, input_tokens: int, output_tokens: int, nano_usd: int) -> int:
     """Return how much of the output cap had to be reserved, in percent, for a worst case of what an
     answer cost: 100 if the worst case was enough, at most MOST_OVERRUN. Input that was above its
-    bound raises it, too. It says nothing (100) of output that is free.
+    bound raises it, too. Of a candidate whose output is free it is a percentage of the input's
+    bound.
     """
-    cap = output_tokens * candidate.output_nano_usd
-    if not cap:
-        return 100
-    above_input = nano_usd - input_tokens * _dearest_input(candidate)
-    return min(max(100, -(-above_input * 100 // cap)), MOST_OVERRUN)
+    for_input = input_tokens * _dearest_input(candidate)
+    if not candidate.output_nano_usd:
+        above, most = nano_usd, for_input
+    else:
+        above, most = nano_usd - for_input, output_tokens * candidate.output_nano_usd
+    return min(max(100, -(-above * 100 // most)), MOST_OVERRUN) if most else 100
 
 
 def affordable_output(
@@ -111,7 +113,7 @@ def affordable_output(
     """
     most = MOST_TOKENS
     for each in candidates:
-        left = nano_usd - input_tokens * _dearest_input(each)
+        left = nano_usd - _most_for_input(each, input_tokens, overruns)
         if left < 0:
             return 0
         if each.output_nano_usd:
@@ -182,6 +184,12 @@ def usage_object(usage: Usage, nano_usd: int, told: Mapping[str, Any] | None) ->
             "estimated": True,
         }
     return {**told, "cost_usd": nano_usd / NANO}
+
+
+def _most_for_input(candidate: Candidate, input_tokens: int, overruns: Mapping[str, int]) -> int:
+    """nano-USD. Where output is free, only the input can have been above its bound."""
+    percent = 100 if candidate.output_nano_usd else overruns.get(candidate.name, 100)
+    return -(-input_tokens * _dearest_input(candidate) * percent // 100)
 
 
 def _percent_of_a_token(candidate: Candidate, overruns: Mapping[str, int]) -> int:

@@ -30,6 +30,7 @@ from weir.errors import BadRequest
 from weir.projects.allowed_fields import MOST_ALLOWED_FIELDS, reason_not_allowed
 from weir.projects.limits import ALL_FIELDS, BUILT_IN, MOST_COUNT, PROJECT
 from weir.projects.limits import Field as Limit
+from weir.projects.model_kinds import CHAT, EMBEDDING, SPELLED
 from weir.projects.project import NEW_CUSTOMERS_PER_HOUR
 from weir.projects.upstream_kinds import KINDS, SETTINGS, Setting, described
 from weir.web import origins
@@ -455,8 +456,22 @@ class CandidateDocument(Document):
 
 
 class ModelDocument(Document):
-    """A catalogue entry. Prices are asked for, never assumed."""
+    """A catalogue entry. Prices are asked for, never assumed.
 
+    Embedding and moderation models answer with no text of their own: their output is free and has
+    no cap, so only what their input costs has to be said.
+    """
+
+    kind: Literal["chat", "embedding", "moderation"] = Field(
+        default="chat",
+        description="on which route it answers: /v1/chat/completions, /v1/embeddings or "
+        "/v1/moderations",
+    )
+    dimensions: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        default=None,
+        description="of an embedding model: how many numbers a vector has unless a request wants "
+        "fewer; known, an answer that would be too large is refused before it costs anything",
+    )
     aliases: Annotated[list[Alias], Field(max_length=MOST_ALIASES), AfterValidator(_sorted)] = (
         Field(default=[], description="further names, and fc:provider/model references")
     )
@@ -469,9 +484,12 @@ class ModelDocument(Document):
         description="the prices hold up to so many input tokens: what might be longer is refused; "
         "null: they hold to the end of the context",
     )
-    max_output_tokens: Annotated[int, Field(ge=1, le=10**7)]
+    max_output_tokens: Annotated[int, Field(ge=0, le=10**7)] = Field(
+        description="at least 1 of a chat model, else 0"
+    )
     overhead_tokens: Annotated[int, Field(ge=0, le=10**6)] = Field(
-        description="input tokens that the provider adds beyond the bytes of a request"
+        description="input tokens that the provider adds beyond the bytes of a request; of other "
+        "than chat models, beyond the bytes of each input"
     )
     image_max_tokens: Annotated[int, Field(ge=1, le=10**6)] | None = Field(
         default=None, description="the most that an image may cost; null: images are refused"
@@ -491,9 +509,44 @@ class ModelDocument(Document):
     )
     as_of: Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_output(cls, told: Any) -> Any:
+        """What there is only one answer to need not be said. The price of the input must be."""
+        if not isinstance(told, dict) or told.get("kind", CHAT) == CHAT:
+            return told
+        filled = {"max_output_tokens": 0, **told}
+        if isinstance(told.get("candidates"), list):
+            filled["candidates"] = [
+                {"output_nano_usd": 0, "cached_input_nano_usd": each["input_nano_usd"], **each}
+                if isinstance(each, dict) and "input_nano_usd" in each
+                else each
+                for each in told["candidates"]
+            ]
+        return filled
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        if self.dimensions is not None and self.kind != EMBEDDING:
+            raise ValueError("dimensions: only an embedding model has them")
+        if self.kind == CHAT:
+            if self.max_output_tokens == 0:
+                raise ValueError("max_output_tokens must be at least 1")
+            return self
+        what = SPELLED[self.kind]
+        if self.max_output_tokens:
+            raise ValueError(f"max_output_tokens: {what} writes nothing; leave it out, or 0")
+        if self.image_max_tokens is not None:
+            raise ValueError(f"image_max_tokens: {what} takes text only")
+        if any(each.output_nano_usd or each.thinking_cap for each in self.candidates):
+            raise ValueError(f"candidates: {what} has no output that costs, nor does it think")
+        return self
+
     def stored(self) -> dict[str, Any]:
         # The whole of it: a later release's defaults must not change what an operator has priced.
-        return self.model_dump(mode="json", exclude_none=True)
+        # A chat model's kind is left out, as entries have it that are older than the word.
+        told = self.model_dump(mode="json", exclude_none=True)
+        return told if self.kind != CHAT else {n: v for n, v in told.items() if n != "kind"}
 
 
 class TenantDocument(Document):
@@ -684,6 +737,13 @@ def check_catalogue(catalogue: Mapping[str, Any]) -> None:
                     f"{', '.join(sorted(upstreams)) or 'none'}.",
                     param="candidates.upstream",
                 )
+            kind, of_model = upstreams[candidate["upstream"]]["kind"], model.get("kind", CHAT)
+            if kind in KINDS and not KINDS[kind].serves(of_model):
+                raise BadRequest(
+                    f"{candidate['upstream']!r} is an upstream of kind {kind}, which serves no "
+                    f"{of_model} models.",
+                    param="candidates.upstream",
+                )
 
 
 def check_project(project: Mapping[str, Any], catalogue: Mapping[str, Any]) -> None:
@@ -704,6 +764,10 @@ def check_project(project: Mapping[str, Any], catalogue: Mapping[str, Any]) -> N
         return
     if default not in names:
         raise BadRequest(f"The catalogue has no model {default!r}.", param="default_model")
+    if models[names[default]].get("kind", CHAT) != CHAT:
+        raise BadRequest(
+            f"{default!r} is no chat model, and only chats have a default.", param="default_model"
+        )
     if listed is not None and names[default] not in listed:
         raise BadRequest(
             f"The default model {default!r} is not one of the project's models.",

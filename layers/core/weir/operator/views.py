@@ -222,6 +222,8 @@ class CreatedSigningKey(SigningKey):
 
 
 class Model(View):
+    kind: str = "chat"
+    dimensions: int | None = None
     aliases: list[str]
     candidates: list[CandidateDocument]
     context_tokens: int

@@ -12,6 +12,7 @@ from typing import Any
 
 from weir.projects.allowed_fields import allowed_fields
 from weir.projects.extras import Extras
+from weir.projects.model_kinds import CHAT
 from weir.projects.upstream_kinds import SETTINGS, extras_of
 
 _SLASH = re.compile("%2f", re.IGNORECASE)
@@ -63,7 +64,8 @@ class Model:
     to the input beyond its bytes; `image_max_tokens` what an image may cost, None: no images.
     The prices hold up to `max_input_tokens` of input (None: to the end of the context): what might
     be longer is refused. `hidden_reasoning`: it may produce output that it does not show, so what
-    a stopped answer has cost cannot be told from what arrived.
+    a stopped answer has cost cannot be told from what arrived. `kind` is a word of `model_kinds`.
+    `dimensions`: how many numbers an embedding has unless a request wants fewer; None: not known.
     """
 
     name: str
@@ -78,6 +80,8 @@ class Model:
     created_at: int
     hidden_reasoning: bool = True
     allowed_fields: frozenset[str] = frozenset()
+    kind: str = CHAT
+    dimensions: int | None = None
 
     @property
     def owned_by(self) -> str:
@@ -124,6 +128,8 @@ def _model(name: str, told: Mapping[str, Any], upstreams: Mapping[str, Upstream]
         # Whatever else is written there: the side on which nothing is left uncharged.
         hidden_reasoning=told.get("hidden_reasoning", True) is not False,
         allowed_fields=allowed_fields(told),
+        kind=told.get("kind", CHAT),
+        dimensions=_whole_or_none(told.get("dimensions")),
     )
 
 

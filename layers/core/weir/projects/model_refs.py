@@ -8,9 +8,10 @@ another model behind it. A bare name is an error: at that vendor it never meant 
 
 import re
 
-from weir.errors import BadRequest, Killed, NotFound
+from weir.errors import BadRequest, NotFound
 from weir.projects.catalogue import Catalogue, Model
-from weir.projects.project import Project
+from weir.projects.model_kinds import CHAT
+from weir.projects.project import Project, usable
 
 DIRECT, SLOT = "fc:", "slot:"
 _REFERENCE = re.compile(r"fc:[a-z0-9-]{1,32}/[A-Za-z0-9._:/-]{1,128}|slot:[A-Za-z0-9._:/-]{1,160}")
@@ -22,8 +23,10 @@ def reference(model: Model) -> str:
     return next(named, DIRECT + model.candidates[0].name)
 
 
-def choose(project: Project, catalogue: Catalogue, asked: object, *, stream: bool) -> Model:
-    """Return the model that a reference names. Raise BadRequest, NotFound, Killed."""
+def choose(
+    project: Project, catalogue: Catalogue, asked: object, *, stream: bool, kind: str = CHAT
+) -> Model:
+    """Return the model of this kind that a reference names. Raise BadRequest, NotFound, Killed."""
     if isinstance(asked, list):
         if stream:
             raise BadRequest(
@@ -35,15 +38,13 @@ def choose(project: Project, catalogue: Catalogue, asked: object, *, stream: boo
     if not isinstance(asked, str) or not _REFERENCE.fullmatch(asked):
         raise _bad("must be a reference such as fc:openai/gpt-4o-mini; GET /v1/models lists them")
     found = find(catalogue, asked)
-    if found is None or not (project.models is None or found.name in project.models):
+    if found is None or not project.offers(found):
         raise NotFound(
             f"This project offers no model {asked[:100]!r}; GET /v1/models lists those it does.",
             code="model_not_found",
             param="model",
         )
-    if found.killed:
-        raise Killed("model")
-    return found
+    return usable(found, kind)
 
 
 def find(catalogue: Catalogue, asked: str) -> Model | None:

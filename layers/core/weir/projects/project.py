@@ -8,6 +8,7 @@ from weir.errors import BadRequest, Killed, NotReady, Unauthenticated
 from weir.projects.allowed_fields import allowed_fields
 from weir.projects.catalogue import Catalogue, Model
 from weir.projects.limits import CUSTOMER, FIELDS, FREE, PROJECT, WITHOUT_TIER, Limits, Pool, Tiers
+from weir.projects.model_kinds import CHAT, ROUTE_OF, SPELLED
 from weir.web.origins import Origins
 
 MEMORY_WINDOW = 20  # turns
@@ -128,22 +129,39 @@ class Project:
             if (self.models is None or name in self.models) and not model.killed
         ]
 
-    def choose(self, asked: object, catalogue: Catalogue) -> Model:
-        """The model that a request names, or the project's default."""
+    def choose(self, asked: object, catalogue: Catalogue, kind: str = CHAT) -> Model:
+        """Return the model of this kind that a request names. Without a name it is the project's
+        default for a chat; of another kind, the only one that the project offers.
+        """
         if asked in DEFAULT_MODEL_NAMES:
-            return self._default(catalogue)
+            return self._default(catalogue) if kind == CHAT else self._only(catalogue, kind)
         found = catalogue.find(asked) if isinstance(asked, str) else None
-        if found is None or not (self.models is None or found.name in self.models):
-            allowed = ["default", *(model.name for model in self.offered(catalogue))]
-            # OpenAI answers 404; Behest's clients expect 400. The word is OpenAI's: clients look
-            # for it anywhere in the error.
-            raise BadRequest(
-                "model must be absent, 'default' or a model that this project offers: "
-                f"{', '.join(allowed[1:21])}.",
-                param="model",
-                details={"reason": "model_not_found", "allowed": allowed[:101]},
-            )
-        return _alive(found)
+        if found is None or not self.offers(found):
+            raise self._not_offered(catalogue, kind)
+        return usable(found, kind)
+
+    def offers(self, model: Model) -> bool:
+        return self.models is None or model.name in self.models
+
+    def _not_offered(self, catalogue: Catalogue, kind: str) -> BadRequest:
+        names = [model.name for model in self.offered(catalogue) if model.kind == kind]
+        what = "absent, 'default' or a model" if kind == CHAT else SPELLED[kind]
+        # OpenAI answers 404; Behest's clients expect 400. The word is OpenAI's: clients look
+        # for it anywhere in the error.
+        return BadRequest(
+            f"model must be {what} that this project offers: {', '.join(names[:20]) or 'none'}.",
+            param="model",
+            details={
+                "reason": "model_not_found",
+                "allowed": ([*(["default"] if kind == CHAT else []), *names])[:101],
+            },
+        )
+
+    def _only(self, catalogue: Catalogue, kind: str) -> Model:
+        found = [model for model in self.offered(catalogue) if model.kind == kind]
+        if len(found) != 1:
+            raise self._not_offered(catalogue, kind)
+        return found[0]
 
     def _default(self, catalogue: Catalogue) -> Model:
         found = catalogue.find(self.default_model) if self.default_model else None
@@ -154,7 +172,30 @@ class Project:
                 code="upstream_not_configured",
                 retryable=False,
             )
+        if found.kind != CHAT:
+            raise NotReady(
+                f"This project's default model is {SPELLED.get(found.kind, 'no chat model')}. The "
+                f"operator sets another: weir projects update {self.pid} --default-model NAME.",
+                code="upstream_not_configured",
+                retryable=False,
+            )
         return _alive(found)
+
+
+def _where(kind: str) -> str:
+    return f" Use {ROUTE_OF[kind]}." if kind in ROUTE_OF else ""
+
+
+def usable(model: Model, kind: str) -> Model:
+    """Return a model that is of the kind and not switched off. Raise BadRequest, Killed."""
+    if model.kind != kind:
+        raise BadRequest(
+            f"{model.name!r} is {SPELLED.get(model.kind, 'no chat model')}, and this route "
+            f"needs {SPELLED[kind]}.{_where(model.kind)}",
+            param="model",
+            details={"reason": "wrong_kind_of_model", "kind": model.kind},
+        )
+    return _alive(model)
 
 
 def _alive(model: Model) -> Model:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from weir.projects.extras import NO_EXTRAS, Extras, of_host
+from weir.projects.model_kinds import CHAT, EMBEDDING, MODERATION
 
 
 class Destination(NamedTuple):
@@ -45,10 +46,15 @@ class Setting(NamedTuple):
     parse: Callable[[str], str] | None = None
 
 
+# As OpenAI has them.
+_OTHER_PATHS: Mapping[str, str] = {EMBEDDING: "/embeddings", MODERATION: "/moderations"}
+
+
 class Kind(NamedTuple):
     """One way to reach a provider.
 
     `path` follows the base URL; `{model}` and `{<setting>}` in it are filled in, percent-encoded.
+    It is that of chats; `other_paths` has those of the other kinds of models that it serves.
     The credential goes into `header`, after `scheme`. `has_key`: the operator gives it; otherwise
     it is made from the function's role, the base URL follows from the region, and `advice` says
     what else is needed. `beyond_base` is a regular expression: where it is found in a base URL,
@@ -62,6 +68,7 @@ class Kind(NamedTuple):
     required: tuple[Setting, ...] = ()
     optional: tuple[Setting, ...] = ()
     path: str = "/chat/completions"
+    other_paths: Mapping[str, str] = _OTHER_PATHS
     header: str = "Authorization"
     scheme: str = "Bearer "
     has_key: bool = True
@@ -74,10 +81,18 @@ class Kind(NamedTuple):
     def settings(self) -> tuple[Setting, ...]:
         return self.required + self.optional
 
-    def destination(self, model: str, settings: Mapping[str, str], secret: str) -> Destination:
-        """`model` is the upstream's own name of it: of Azure's kind, the deployment."""
+    def serves(self, kind_of_model: str) -> bool:
+        return kind_of_model == CHAT or kind_of_model in self.other_paths
+
+    def destination(
+        self, model: str, settings: Mapping[str, str], secret: str, kind_of_model: str = CHAT
+    ) -> Destination:
+        """`model` is the upstream's own name of it: of Azure's kind, the deployment. Raises
+        KeyError for a kind of model that it does not serve.
+        """
         values = {name: quote(value, safe="") for name, value in settings.items()}
-        path = self.path.format(**{**values, "model": quote(model, safe="")})
+        path = self.path if kind_of_model == CHAT else self.other_paths[kind_of_model]
+        path = path.format(**{**values, "model": quote(model, safe="")})
         return Destination(path, (self.header, self.scheme + secret), secret)
 
     def parse(self, settings: Mapping[str, str]) -> dict[str, str]:
@@ -163,6 +178,7 @@ KINDS = {
             "Bedrock",
             "Amazon Bedrock through the deployment's own role",
             optional=(REGION,),
+            other_paths={},
             has_key=False,
             advice="the stack's parameter AllowBedrock must be true",
         ),
@@ -174,6 +190,9 @@ KINDS = {
             "Azure OpenAI's dated API, with a key (a candidate's model is the deployment's name)",
             required=(BASE_URL, API_VERSION),
             path="/openai/deployments/{model}/chat/completions?api-version={api_version}",
+            other_paths={
+                EMBEDDING: "/openai/deployments/{model}/embeddings?api-version={api_version}"
+            },
             header="api-key",
             scheme="",
             ends_before="/openai; one that ends in /openai/v1 is of kind openai",

@@ -12,6 +12,7 @@ from weir.aws import provider_keys
 from weir.aws.vault import Vault
 from weir.errors import NotReady
 from weir.projects.catalogue import Upstream
+from weir.projects.model_kinds import CHAT
 from weir.projects.upstream_kinds import KINDS
 from weir.upstreams import bedrock
 from weir.upstreams.openai_compatible import Call, Provider
@@ -39,17 +40,30 @@ class Providers:
         self._connected: dict[str, Provider] = {}  # by base URL
         self._role_bearers: dict[str, bedrock.RoleBearer] = {}  # by region
 
-    def open(self, upstream: Upstream, model: str, body: bytes, *, stream: bool) -> Call:
+    def open(
+        self,
+        upstream: Upstream,
+        model: str,
+        body: bytes,
+        *,
+        stream: bool,
+        kind_of_model: str = CHAT,
+    ) -> Call:
         """Start a request for `model`, which is the upstream's own name, and return at once.
 
         Raises NotReady (`upstream_not_configured`) if there is no key for the upstream's host, or
-        this release does not know the upstream's kind.
+        this release does not know the upstream's kind, or how it serves such a model.
         """
         kind = KINDS.get(upstream.kind)
         if kind is None:
             raise _not_configured(
                 f"This release of the gateway knows no upstream of kind {upstream.kind!r}, which "
                 f"{upstream.name!r} is."
+            )
+        if not kind.serves(kind_of_model):
+            raise _not_configured(
+                f"An upstream of kind {kind.name!r}, which {upstream.name!r} is, serves no "
+                f"{kind_of_model} models."
             )
         now = int(self._clock())
         if kind.has_key:
@@ -60,7 +74,7 @@ class Providers:
             base_url, secret = bedrock.base_url(region), self._role_bearer(region, now)
         if base_url not in self._connected:
             self._connected[base_url] = Provider(base_url)
-        to = kind.destination(model, upstream.settings, secret)
+        to = kind.destination(model, upstream.settings, secret, kind_of_model)
         return self._connected[base_url].open(to, body, stream=stream)
 
     def forget_keys(self) -> None:

@@ -31,6 +31,8 @@ MODELS = Route("GET", "/v1/models")
 ROUTES = (
     CHAT,
     Route("POST", "/v1/chat/completions/{id}/cancel"),
+    Route("POST", "/v1/embeddings"),
+    Route("POST", "/v1/moderations"),
     MODELS,
     Route("GET", "/v1/models/{name+}"),
     Route("GET", "/v1/threads"),
@@ -70,7 +72,10 @@ ROUTES = (
 
 _BASE_URL = "The SDK's base URL (baseURL, base_url) must end with /v1, once."
 _SLASHES = "Write it without the additional slash."
-_NOT_CHAT = "Weir relays chat completions only: call the provider for this from your server."
+_NOT_RELAYED = (
+    "Weir relays chats, embeddings and moderations only: call the provider for this from your "
+    "server."
+)
 _STATE = (
     "Weir keeps no such objects: send the messages with each request to POST /v1/chat/completions."
 )
@@ -96,18 +101,16 @@ _INSTEAD: dict[str, tuple[Route | None, str]] = {
     "engines": (CHAT, "Name the model in the body."),
     "assistants": (CHAT, _STATE),
     "conversations": (CHAT, _STATE),
-    "vector_stores": (None, _NOT_CHAT),
-    "embeddings": (None, _NOT_CHAT),
-    "images": (None, _NOT_CHAT),
-    "audio": (None, _NOT_CHAT),
-    "videos": (None, _NOT_CHAT),
-    "realtime": (None, _NOT_CHAT),
-    "moderations": (None, _NOT_CHAT),
-    "rerank": (None, _NOT_CHAT),
-    "files": (None, _NOT_CHAT),
-    "uploads": (None, _NOT_CHAT),
-    "batches": (None, _NOT_CHAT),
-    "fine_tuning": (None, _NOT_CHAT),
+    "vector_stores": (None, _NOT_RELAYED),
+    "images": (None, _NOT_RELAYED),
+    "audio": (None, _NOT_RELAYED),
+    "videos": (None, _NOT_RELAYED),
+    "realtime": (None, _NOT_RELAYED),
+    "rerank": (None, _NOT_RELAYED),
+    "files": (None, _NOT_RELAYED),
+    "uploads": (None, _NOT_RELAYED),
+    "batches": (None, _NOT_RELAYED),
+    "fine_tuning": (None, _NOT_RELAYED),
 }
 
 

@@ -1,0 +1,1 @@
+"""Requests that are answered with one document: embeddings and moderations."""
