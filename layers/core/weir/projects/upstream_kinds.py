@@ -49,11 +49,12 @@ class Kind(NamedTuple):
     """One way to reach a provider.
 
     `path` follows the base URL; `{model}` and `{<setting>}` in it are filled in, percent-encoded.
-    The credential goes into `header`, after `scheme`. `has_key`: the operator gives it; otherwise
-    it is made from the function's role, the base URL follows from the region, and `advice` says
-    what else is needed. `beyond_base` is a regular expression: where it is found in a base URL,
-    the URL goes on after its end, which is before `ends_before`. `extras` is what its providers
-    take beyond OpenAI's request; None: that depends on the host of the base URL.
+    The credential goes into `header`, after `scheme`. The operator gives it, unless
+    `no_key_because` says why not; `advice` then says what else is to be known. `in_process`: the
+    answer is made by the function itself, so nothing is addressed. `models` are the only names
+    that a candidate may have here; empty: any. `beyond_base` is a regular expression: where it is
+    found in a base URL, the URL goes on after its end, which is before `ends_before`. `extras` is
+    what its providers take beyond OpenAI's request; None: that depends on the host of the base URL.
     """
 
     name: str
@@ -64,11 +65,17 @@ class Kind(NamedTuple):
     path: str = "/chat/completions"
     header: str = "Authorization"
     scheme: str = "Bearer "
-    has_key: bool = True
+    no_key_because: str = ""
+    in_process: bool = False
+    models: tuple[str, ...] = ()
     advice: str = ""
     ends_before: str = "/chat/completions"
     beyond_base: str = r"/chat/completions$"
     extras: Extras | None = NO_EXTRAS
+
+    @property
+    def has_key(self) -> bool:
+        return not self.no_key_because
 
     @property
     def settings(self) -> tuple[Setting, ...]:
@@ -148,6 +155,9 @@ API_VERSION = Setting(
     meaning="a dated version of Azure's API, such as 2024-10-21 or 2025-04-01-preview",
 )
 
+# What each does is in `weir.upstreams.mock`, and for readers in docs/mock.md.
+MOCK_MODELS = ("echo", "slow", "silent", "error-400", "error-429", "error-500", "error-mid-stream")
+
 KINDS = {
     kind.name: kind
     for kind in (
@@ -163,7 +173,7 @@ KINDS = {
             "Bedrock",
             "Amazon Bedrock through the deployment's own role",
             optional=(REGION,),
-            has_key=False,
+            no_key_because="the deployment's role is its credential",
             advice="the stack's parameter AllowBedrock must be true",
         ),
         # Microsoft, "Azure OpenAI REST API reference", chat completions. The deployment in the path
@@ -178,6 +188,15 @@ KINDS = {
             scheme="",
             ends_before="/openai; one that ends in /openai/v1 is of kind openai",
             beyond_base=r"/openai(/v1|/deployments(/.*)?)?$",
+        ),
+        Kind(
+            "mock",
+            "The mock provider",
+            "answers within the gateway, without a network, a key or a model: to try things out",
+            no_key_because="it answers within the gateway",
+            advice="its answers are made up, and it is the one provider that costs nothing",
+            in_process=True,
+            models=MOCK_MODELS,
         ),
     )
 }
@@ -199,6 +218,15 @@ def extras_of(kind: str, settings: Mapping[str, str]) -> Extras:
     if known is None:
         return NO_EXTRAS
     return of_host(settings.get("base_url", "")) if known.extras is None else known.extras
+
+
+def is_mock(kind: str) -> bool:
+    return kind in KINDS and KINDS[kind].in_process
+
+
+def reason_for_no_key(kind: str) -> str:
+    """Return it as the end of a sentence; "" for a kind that takes one."""
+    return KINDS[kind].no_key_because if kind in KINDS else ""
 
 
 def takes_key(kind: str) -> bool:
