@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from weir.operator.documents import ModelDocument, UpstreamDocument
 from weir.projects.upstream_kinds import MOCK_MODELS
 
-
 MOCK = "mock"  # the upstream; its models are called after it, so that nobody mistakes them
 
 

@@ -163,8 +163,10 @@ class _Instance:
             return {name: self._of(each, depth + 1) for name, each in named.items()}
         if kind == "array":
             least = schema.get("minItems", 0)
-            length = min(least, max(0, self._left)) if isinstance(least, int) else 0
-            return [self._of(schema.get("items"), depth + 1) for _ in range(length)]
+            made: list[Any] = []
+            while isinstance(least, int) and len(made) < least and self._left > 0:
+                made.append(self._of(schema.get("items"), depth + 1))
+            return made
         if kind in ("integer", "number"):
             least = schema.get("minimum", 0)
             return least if isinstance(least, int | float) else 0
