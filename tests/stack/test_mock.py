@@ -1,5 +1,6 @@
-"""The mock provider on the running stack: answered, charged, cancelled and refused like any other."""
+"""The mock provider on the running stack is charged, cancelled and refused like any other."""
 
+import itertools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -18,35 +19,41 @@ SIZES = {"context_tokens": 10_000, "max_output_tokens": 1_000, "overhead_tokens"
 
 
 def model(*names: str, price: dict[str, int] = FREE) -> ModelDocument:
-    candidates = [{"upstream": f"mock-{name}", "model": name, **price} for name in names]
+    candidates = [{"upstream": f"try-{name}", "model": name, **price} for name in names]
     told = {"candidates": candidates, "hidden_reasoning": False, **SIZES}
     return parsed(ModelDocument, told)
 
 
 @pytest.fixture(scope="module")
 def client(stack: Stack) -> Iterator[OpenAI]:
-    """Of a user whose project may spend a cent. Its answers may have one word."""
+    """Of a user whose project may spend a cent."""
     operator = operator_of(stack)
+    models = {name: model(name) for name in MOCK_MODELS}
+    models["priced"] = model("echo", price=NANO_USD)
+    models["fallback"] = model("error-500", "echo")
     for name in MOCK_MODELS:
-        operator.put_upstream(f"mock-{name}", parsed(UpstreamDocument, {"kind": "mock"}))
-        operator.put_model(f"mock-{name}", model(name))
-    operator.put_model("mock-priced", model("echo", price=NANO_USD))
-    operator.put_model("mock-fallback", model("error-500", "echo"))
-    limits: dict[str, Any] = {"usd_per_month": 0.01, "rpm": None}
-    project = {"pid": "mocked", "limits": limits, "user_limits": {"rpm": None}}
-    operator.create_project(parsed(NewProject, {"name": "Mocked", **project}))
-    key, _ = operator.create_api_key("mocked", name="", scopes=["mint"])
+        operator.put_upstream(f"try-{name}", parsed(UpstreamDocument, {"kind": "mock"}))
+    for name, entry in models.items():
+        operator.put_model(f"try-{name}", entry)
+    limits = {"usd_per_month": 0.01, "rpm": None}
+    project = {"pid": "mocked", "name": "Mocked", "limits": limits, "user_limits": {"rpm": None}}
+    operator.create_project(parsed(NewProject, project))
+    key, _ = operator.create_key("mocked", name="", scopes=["mint"], role="user")
     minted = stack.http.post(
         "/v1/auth/mint", headers={"Authorization": f"Bearer {key}"}, json={"user_id": "u_1"}
     )
     url = stack.env["BEHEST_BASE_URL"] + "/v1"
     with OpenAI(api_key=minted.json()["token"], base_url=url, max_retries=0) as sdk:
         yield sdk
+    for name in models:  # the catalogue is all tests'
+        operator.remove_model(f"try-{name}")
+    for name in MOCK_MODELS:
+        operator.remove_upstream(f"try-{name}")
 
 
 def say(client: OpenAI, name: str, text: str = "Hello there, world", **more: Any) -> Any:
     messages: Any = [{"role": "user", "content": text}]
-    return client.chat.completions.create(model=f"mock-{name}", messages=messages, **more)
+    return client.chat.completions.create(model=f"try-{name}", messages=messages, **more)
 
 
 def words(stream: Any) -> str:
@@ -72,29 +79,29 @@ def test_tool_is_called_and_its_result_is_answered(client: OpenAI) -> None:
     tools = [{"type": "function", "function": {"name": "get_time", "parameters": {}}}]
     asked: list[Any] = [{"role": "user", "content": 'get_time {"zone": "UTC"}'}]
     create: Any = client.chat.completions.create
-    message = create(model="mock-echo", messages=asked, tools=tools).choices[0].message
+    message = create(model="try-echo", messages=asked, tools=tools).choices[0].message
     (call,) = message.tool_calls
     assert (call.function.name, call.function.arguments) == ("get_time", '{"zone": "UTC"}')
     asked += [message, {"role": "tool", "tool_call_id": call.id, "content": "noon"}]
-    again = create(model="mock-echo", messages=asked, tools=tools).choices[0].message
+    again = create(model="try-echo", messages=asked, tools=tools).choices[0].message
     assert (again.content, again.tool_calls) == ("noon", None)
 
 
 def test_slow_answer_comes_word_by_word_and_can_be_stopped(client: OpenAI, stack: Stack) -> None:
     stream = say(client, "slow", "word " * 100, stream=True)
-    began = time.monotonic()
-    arrived = 0
-    with pytest.raises(openai.APIError) as stopped:  # noqa: PT012: what is awaited is in the loop
-        for chunk in stream:
-            arrived += 1
-            if arrived == 4:
-                stack.http.post(
-                    f"/v1/chat/completions/{chunk.id}/cancel",
-                    headers={"Authorization": f"Bearer {client.api_key}"},
-                ).raise_for_status()
+    arrivals, ids = [], set()
+    for chunk in itertools.islice(stream, 4):
+        arrivals.append(time.monotonic())
+        ids.add(chunk.id)
+    (completion_id,) = ids
+    cancel = f"/v1/chat/completions/{completion_id}/cancel"
+    bearer = {"Authorization": f"Bearer {client.api_key}"}
+    assert stack.http.post(cancel, headers=bearer).status_code == 200
+    with pytest.raises(openai.APIError) as stopped:
+        arrivals.extend(time.monotonic() for _ in stream)
     assert stopped.value.code == "cancelled"
-    assert 0.3 < time.monotonic() - began < 8
-    assert 4 <= arrived < 80
+    assert arrivals[3] - arrivals[0] > 0.2
+    assert len(arrivals) < 90
 
 
 def test_errors_are_told_as_a_providers(client: OpenAI) -> None:
@@ -114,10 +121,10 @@ def test_errors_are_told_as_a_providers(client: OpenAI) -> None:
 
 def test_one_mock_stands_in_for_another(client: OpenAI) -> None:
     raw = client.chat.completions.with_raw_response.create(
-        model="mock-fallback", messages=[{"role": "user", "content": "hi"}]
+        model="try-fallback", messages=[{"role": "user", "content": "hi"}]
     )
     told = raw.headers["x-weir-upstreams"]
-    assert told == "mock-error-500=upstream_error, mock-echo=ok"
+    assert told == "try-error-500=upstream_error, try-echo=ok"
 
 
 def test_priced_mock_spends_a_budget_and_is_refused_after_it(client: OpenAI) -> None:

@@ -264,6 +264,14 @@ def test_kind_without_a_key_leaves_the_vault_alone(
     assert here.secrets.reads == 0
 
 
+def test_mock_needs_no_key_and_no_connection(gateway: Callable[..., Gateway]) -> None:
+    here = gateway("openai", WHOLE)
+    here.upstream = upstream_of(UPSTREAM_OF["mock"])
+    body = b'{"messages":[{"role":"user","content":"within the gateway"}]}'
+    assert b'"content":"within the gateway"' in here.ask(model="echo", body=body)
+    assert (here.secrets.reads, here.fake.connections) == (0, 0)
+
+
 def test_kind_of_a_later_release_is_passed_over(gateway: Callable[..., Gateway]) -> None:
     here = gateway("openai", WHOLE)
     later = upstream_of({"kind": "later", "base_url": here.base_url})

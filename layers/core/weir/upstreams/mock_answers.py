@@ -49,7 +49,8 @@ class Answer(NamedTuple):
 def answer_to(asked: Mapping[str, Any]) -> Answer:
     """Return what is said to a chat completion request that the gateway has written."""
     messages = asked["messages"]
-    last = next((m for m in reversed(messages) if m["role"] in ("user", "tool")), {})
+    heard = (each for each in reversed(messages) if each["role"] in ("user", "tool"))
+    last: Mapping[str, Any] = next(heard, {})
     text = text_of(last).strip() or NOTHING_SAID
     prompt = len(messages) + sum(_tokens_in(each) for each in messages)
     choices = asked.get("n") or 1
