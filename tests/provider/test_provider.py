@@ -12,7 +12,8 @@ import pytest
 
 from tests.provider import FakeProvider, chunk
 from tests.provider.answers import cut, delayed, gzipped, naked, paused, point, streamed, whole
-from tests.provider.dialects import DIALECTS, DONE, ENDING, ROLE
+from tests.provider.dialects import DIALECTS, ENDING, ROLE
+from weir.upstreams.mock_answers import DONE
 
 
 @pytest.fixture

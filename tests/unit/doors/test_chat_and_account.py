@@ -16,7 +16,6 @@ from botocore.exceptions import ClientError
 
 from tests.provider import FakeProvider, answers
 from tests.provider.answers import Answer
-from tests.provider.dialects import DONE, frame
 from tests.unit.conftest import (
     CANDIDATE,
     MODEL,
@@ -57,6 +56,7 @@ from weir.operator.documents import (
 )
 from weir.projects.limits import Tier
 from weir.upstreams import bedrock
+from weir.upstreams.mock_answers import DONE, frame
 from weir.web import cors
 from weir.web.request import Request
 

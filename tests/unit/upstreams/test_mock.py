@@ -1,6 +1,8 @@
 """The mock provider says what docs/mock.md promises, in the form and at the pace of a provider."""
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -352,6 +354,12 @@ def test_broken_stream_ends_in_an_error_after_half_of_its_words() -> None:
 
 
 # ---------------------------------------------------------------- through the relay
+
+
+def test_mock_is_imported_only_when_it_is_asked() -> None:
+    loaded = "import sys, weir.upstreams.providers; print('weir.upstreams.mock' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
 
 
 @pytest.mark.parametrize("model", ["echo", "slow"])
