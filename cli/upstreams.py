@@ -8,7 +8,14 @@ from typing import Any
 
 from weir.aws.operator.models import with_its_key
 from weir.operator.documents import ProviderKey, UpstreamDocument, UpstreamName, parsed
-from weir.projects.upstream_kinds import KINDS, SETTINGS, described, takes_key
+from weir.projects.upstream_kinds import (
+    KINDS,
+    SETTINGS,
+    described,
+    is_mock,
+    reason_for_no_key,
+    takes_key,
+)
 
 from . import text
 from .console import Console
@@ -94,8 +101,8 @@ def set_key_of(console: Console, asked: argparse.Namespace) -> None:
     before = console.operator.upstream(asked.name)
     if not takes_key(before["kind"]):
         raise CommandError(
-            f"An upstream of kind {before['kind']} takes no key: the deployment's role is its "
-            "credential."
+            f"An upstream of kind {before['kind']} takes no key: "
+            f"{reason_for_no_key(before['kind'])}."
         )
     if "key_last4" in before:
         console.confirm(f"The key {_key(before)} of {asked.name} will be replaced.")
@@ -131,6 +138,8 @@ def remove_upstream(console: Console, asked: argparse.Namespace) -> None:
 def address(upstream: Mapping[str, Any]) -> str:
     if takes_key(upstream["kind"]):
         return str(upstream.get("base_url", "unknown"))
+    if is_mock(upstream["kind"]):
+        return "within the gateway"
     title = KINDS[upstream["kind"]].title
     return f"{title} in {upstream.get('region') or 'the region of the deployment'}"
 

@@ -1,5 +1,5 @@
 """What an operator would set up by hand after a deployment: one upstream with its key, one model
-with its price, one project with its origins.
+with its price, the mock provider, one project with its origins.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from weir.operator import known_models
 from weir.operator.documents import ModelDocument, NewProject, UpstreamDocument, parsed
 
 UPSTREAM = "local"
+MOCK_MODEL = "mock-echo"
 # USD for a million tokens of the embedded model. It is free; but metering must show something.
 BUDGET_USD = 1000
 EMBEDDED_PRICES = ("0.10", "0.40")
@@ -48,6 +49,9 @@ def set_up(stack: Stack, upstream: Upstream, origins: list[str]) -> str:
     does.put_model(name, entry)
     if upstream.embeds:
         does.put_model(f"{name}-embed", _embedding_entry(upstream.model))
+    known = known_models.load()
+    does.put_upstream(known_models.MOCK, known.upstreams[known_models.MOCK])
+    does.put_model(MOCK_MODEL, known.models[MOCK_MODEL])
     does.create_project(
         parsed(
             NewProject,

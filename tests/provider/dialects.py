@@ -1,6 +1,6 @@
 """How providers answer, by name. A dialect is one small entry of DIALECTS: from what a request says
 of it to an Answer. Delays, cuts, headers and encodings are not part of it: they go with any
-(`answers.CHANGES`).
+(`answers.CHANGES`). What is answered well is what the product's own mock provider would send.
 """
 
 import json
@@ -23,25 +23,21 @@ from tests.provider.answers import (
     wait,
     whole,
 )
+from weir.upstreams import mock_answers
+from weir.upstreams.mock_answers import DONE, frame
 
 How = dict[str, Any]
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
-DONE = b"data: [DONE]\n\n"
-
-
-def frame(body: object) -> bytes:
-    return b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
+HEAD = {"id": "theirs", "created": 1, "model": "fake-large"}
 
 
 def chunk(content: str | None = None, finish: str | None = None, **more: Any) -> bytes:
     delta = {} if content is None else {"content": content}
     return frame(
         {
-            "id": "theirs",
+            **HEAD,
             "object": "chat.completion.chunk",
-            "created": 1,
-            "model": "fake-large",
             "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
             **more,
         }
@@ -55,24 +51,25 @@ def usage_frame(usage: object = USAGE) -> bytes:
 ENDING = (chunk(None, "stop"), usage_frame(), DONE)
 
 
+def _said(*tokens: str) -> mock_answers.Answer:
+    return mock_answers.Answer(tokens, "stop", USAGE["prompt_tokens"])
+
+
+ROLE = next(mock_answers.streamed(_said(), HEAD, usage=False))
+
+
 def _stream(how: How) -> Answer:
+    said = _said(*(how.get("text", f"w{number} ") for number in range(how.get("chunks", 5))))
+    role, *words, finish, done = mock_answers.streamed(said, HEAD, usage=False)
     pieces: list[Piece] = []
-    for number in range(how.get("chunks", 5)):
-        pieces += [chunk(how.get("text", f"w{number} ")), wait(how.get("gap_s", 0.01))]
-    return streamed(*pieces, *ENDING)
+    for number, word in enumerate(words):
+        pieces += [word if number else role + word, wait(how.get("gap_s", 0.01))]
+    return streamed(*pieces, finish, usage_frame(), done)
 
 
 def _whole(how: How) -> Answer:
-    message = {"role": "assistant", "content": how.get("text", "Hello!")}
-    body = {
-        "id": "theirs",
-        "object": "chat.completion",
-        "created": 1,
-        "model": "fake-large",
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        "usage": how.get("usage", USAGE),
-    }
-    answer = whole(json.dumps(body).encode())
+    told = json.loads(mock_answers.whole(_said(how.get("text", "Hello!")), HEAD))
+    answer = whole(json.dumps({**told, "usage": how.get("usage", USAGE)}).encode())
     first = (point(how["point"]),) if "point" in how else ()
     return replace(answer, pieces=(*first, *answer.pieces))
 

@@ -12,7 +12,8 @@ import pytest
 
 from tests.provider import FakeProvider, chunk
 from tests.provider.answers import cut, delayed, gzipped, naked, paused, point, streamed, whole
-from tests.provider.dialects import DIALECTS, DONE, ENDING
+from tests.provider.dialects import DIALECTS, ENDING, ROLE
+from weir.upstreams.mock_answers import DONE
 
 
 @pytest.fixture
@@ -42,7 +43,8 @@ def ask(
         connection.close()
 
 
-WORDS = b"".join(chunk(f"w{number} ") for number in range(5))
+WORDS = ROLE + b"".join(chunk(f"w{number} ") for number in range(5))
+FIRST = ROLE + chunk("w0 ")
 
 
 def test_request_that_says_nothing_is_answered_well_and_kept(provider: FakeProvider) -> None:
@@ -59,12 +61,12 @@ def test_request_that_says_nothing_is_answered_well_and_kept(provider: FakeProvi
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"interleave": ": ping\n\n"}, chunk("w0 ") + b": ping\n\n" + ENDING[0] + b": ping\n\n"),
-        ({"interleave": "data:\n\n", "gzip": True}, chunk("w0 ") + b"data:\n\n" + ENDING[0]),
-        ({"cut": {"after": 1, "how": "close"}}, chunk("w0 ") + ENDING[0][:25] + b" BROKEN"),
-        ({"cut": {"after": 1, "how": "reset"}}, chunk("w0 ") + ENDING[0][:25] + b" BROKEN"),
-        ({"cut": {"after": 2, "how": "end"}}, chunk("w0 ") + ENDING[0] + ENDING[1][:25]),
-        ({"framing": "until_close", "type": "text/plain"}, chunk("w0 ") + ENDING[0]),
+        ({"interleave": ": ping\n\n"}, FIRST + b": ping\n\n" + ENDING[0] + b": ping\n\n"),
+        ({"interleave": "data:\n\n", "gzip": True}, FIRST + b"data:\n\n" + ENDING[0]),
+        ({"cut": {"after": 1, "how": "close"}}, FIRST + ENDING[0][:25] + b" BROKEN"),
+        ({"cut": {"after": 1, "how": "reset"}}, FIRST + ENDING[0][:25] + b" BROKEN"),
+        ({"cut": {"after": 2, "how": "end"}}, FIRST + ENDING[0] + ENDING[1][:25]),
+        ({"framing": "until_close", "type": "text/plain"}, FIRST + ENDING[0]),
     ],
 )
 def test_changes_go_with_each_other(

@@ -83,12 +83,15 @@ class Stack:
         return (self.directory / "logs" / f"{function}.log").read_text()
 
 
-def lift_limits(stack: Stack) -> None:
-    """Of the project that tests share: they ask more in a minute than any user may."""
+def operator_of(stack: Stack) -> Operator:
     named = stack.outputs()
     keys = ProviderKeys(stack.aws("secretsmanager"), named["ProviderKeysSecretArn"])
-    table = Table(stack.aws("dynamodb"), named["TableName"])
-    operator = Operator(table, keys, actor="tests")
+    return Operator(Table(stack.aws("dynamodb"), named["TableName"]), keys, actor="tests")
+
+
+def lift_limits(stack: Stack) -> None:
+    """Of the project that tests share: they ask more in a minute than any user may."""
+    operator = operator_of(stack)
     none = dict.fromkeys(LIFTED)
     operator.update_project("default", parsed(ProjectChange, {"limits": none, "user_limits": none}))
     for tier in BUILT_IN:

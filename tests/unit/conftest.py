@@ -35,6 +35,7 @@ UPSTREAM_OF: dict[str, dict[str, Any]] = {
         "base_url": "https://resource.openai.azure.com",
         "api_version": "2024-10-21",
     },
+    "mock": {"kind": "mock"},
 }
 CANDIDATE: dict[str, Any] = {
     "upstream": "main",

@@ -895,6 +895,26 @@ def test_file_with_one_mistake_changes_nothing_at_all(
     assert everything() == before
 
 
+def test_provider_that_serves_models_becomes_no_mock_and_a_mock_no_provider(
+    configured: Operator,
+) -> None:
+    """What the mock was priced at, a provider would answer for."""
+    configured.put_upstream("mock", parsed(UpstreamDocument, {"kind": "mock"}))
+    free = dict.fromkeys(("input_nano_usd", "cached_input_nano_usd", "output_nano_usd"), 0)
+    candidate = {"upstream": "mock", "model": "echo", **free}
+    configured.put_model("mock-echo", model(aliases=[], candidates=[candidate]))
+    before = everything()
+    for name, document in (("mock", UPSTREAM), ("main", {"kind": "mock"})):
+        with pytest.raises((Conflict, BadRequest)):
+            configured.put_upstream(name, parsed(UpstreamDocument, document))
+        for dry_run in (True, False):
+            with pytest.raises((Conflict, BadRequest)):
+                configured.imported(file(upstreams={name: document}), dry_run=dry_run)
+    with pytest.raises(BadRequest, match="takes no key: it answers within the gateway"):
+        configured.set_provider_key("mock", PROVIDER_KEY)
+    assert everything() == before
+
+
 def test_empty_file_into_an_empty_deployment_leaves_it_empty(operator: Operator) -> None:
     assert operator.imported(file(), dry_run=False) == []
     assert everything() == []

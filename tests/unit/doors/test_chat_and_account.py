@@ -6,9 +6,7 @@ import importlib.util
 import json
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,6 +14,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.provider import FakeProvider, answers
+from tests.provider.answers import Answer
 from tests.unit.conftest import (
     CANDIDATE,
     MODEL,
@@ -56,6 +56,7 @@ from weir.operator.documents import (
 )
 from weir.projects.limits import Tier
 from weir.upstreams import bedrock
+from weir.upstreams.mock_answers import DONE, frame
 from weir.web import cors
 from weir.web.request import Request
 
@@ -212,23 +213,6 @@ def test_bug_of_ours_is_a_500_in_the_one_envelope_that_gives_nothing_away(
     assert headers.get("Access-Control-Allow-Origin") == readable_by
 
 
-class Bedrock(BaseHTTPRequestHandler):
-    seen: dict[str, str] = {}  # noqa: RUF012 - one server, one test
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        Bedrock.seen = {"path": self.path, "authorization": self.headers["Authorization"]}
-        body = json.dumps({"id": "x", "choices": [{"index": 0}]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 CHAT_DOOR = {"PROVIDER_KEYS_SECRET": PROVIDER_KEYS, "MAX_STREAM_S": "300"}
 ADMIN_DOOR = {
     "PROVIDER_KEYS_SECRET": PROVIDER_KEYS,
@@ -258,13 +242,12 @@ def test_bedrock_is_asked_in_its_region_with_the_roles_own_bearer(
     assert bedrock.base_url("eu-west-1") == (
         "https://bedrock-runtime.eu-west-1.amazonaws.com/openai/v1"
     )
-    server = HTTPServer(("127.0.0.1", 0), Bedrock)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    provider = FakeProvider()
     regions = []
 
     def base_url(region: str) -> str:
         regions.append(region)
-        return f"http://127.0.0.1:{server.server_port}/openai/v1"
+        return provider.url.removesuffix("/v1") + "/openai/v1"
 
     monkeypatch.setattr(bedrock, "base_url", base_url)
     told = {"kind": "bedrock", "region": region}
@@ -275,12 +258,11 @@ def test_bedrock_is_asked_in_its_region_with_the_roles_own_bearer(
         rest.close()
         door._providers.close()
     finally:
-        server.shutdown()
-        server.server_close()
+        provider.close()
     (choice,) = json.loads(body)["choices"]
     assert (status, choice["index"]) == (200, 0)
-    assert Bedrock.seen["path"] == "/openai/v1/chat/completions"
-    assert Bedrock.seen["authorization"].startswith("Bearer bedrock-api-key-")
+    assert provider.received[0].startswith(b"POST /openai/v1/chat/completions HTTP")
+    assert provider.headers[0]["authorization"].startswith("Bearer bedrock-api-key-")
     assert set(regions) == {asked}
 
 
@@ -532,37 +514,13 @@ def test_candidates_are_asked_in_order_until_one_answers_and_its_prices_count(
     assert (failure["UpstreamErrors"], failure["Stack"]) == (1, "weir-test")
 
 
-class OpenAIAndAzure(BaseHTTPRequestHandler):
-    """Both on one host, told apart by path; `broken` is the path that answers 500."""
-
-    broken = ""
-    seen: list[tuple[str, str | None, str | None]] = []  # noqa: RUF012 - emptied by its one test
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.seen.append((self.path, self.headers["Authorization"], self.headers["api-key"]))
-        if self.path.startswith(self.broken):
-            self.answer(500, "application/json", b'{"error":{"message":"no"}}')
-        elif asked.get("stream"):
-            # Azure begins with what its filter says of the prompt.
-            filtered = {"choices": [], "prompt_filter_results": [{"prompt_index": 0}]}
-            begins = {"choices": [{"index": 0, "delta": {"content": WORDS}}]}
-            ends = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
-            frames = (filtered, begins, ends, {"choices": [], "usage": USAGE})
-            lines = [b"data: " + json.dumps(frame).encode() + b"\n\n" for frame in frames]
-            self.answer(200, "text/event-stream", b"".join([*lines, b"data: [DONE]\n\n"]))
-        else:
-            self.answer(200, "application/json", whole().receive(0))
-
-    def answer(self, status: int, media_type: str, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", media_type)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+def azures() -> Answer:
+    """Azure begins with what its filter says of the prompt."""
+    filtered = {"choices": [], "prompt_filter_results": [{"prompt_index": 0}]}
+    begins = {"choices": [{"index": 0, "delta": {"content": WORDS}}]}
+    ends = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    frames = (filtered, begins, ends, {"choices": [], "usage": USAGE})
+    return answers.streamed(*map(frame, frames), DONE)
 
 
 OPENAI_PATH = "/v1/chat/completions"
@@ -579,9 +537,10 @@ def test_openai_and_azure_stand_in_for_each_other_each_with_its_own_key(
     first: str,
     stream: bool,
 ) -> None:
-    server = HTTPServer(("127.0.0.1", 0), OpenAIAndAzure)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    host = f"http://127.0.0.1:{server.server_port}"
+    """Both on one host, told apart by path; the first one asked fails."""
+    good = azures() if stream else answers.whole(whole().receive(0))
+    provider = FakeProvider(answers.whole(b'{"error":{"message":"no"}}', status=500), good)
+    host = provider.url.removesuffix("/v1")
     order = [first, "azure" if first == "openai" else "openai"]
     for name, path in (("openai", "/v1"), ("azure", "")):
         document = {**UPSTREAM_OF[name], "base_url": host + path}
@@ -590,24 +549,24 @@ def test_openai_and_azure_stand_in_for_each_other_each_with_its_own_key(
     own = {"openai": "large", "azure": "large-eu"}
     told = [{**CANDIDATE, "upstream": name, "model": own[name]} for name in order]
     configured.put_model("m-large", parsed(ModelDocument, {**MODEL, "candidates": told}))
-    monkeypatch.setattr(OpenAIAndAzure, "seen", [])
-    broken = OPENAI_PATH if first == "openai" else AZURE_PATH
-    monkeypatch.setattr(OpenAIAndAzure, "broken", broken)
     door = load("chat", **CHAT_DOOR)
     try:
         status, headers, body, rest = say(door, signing_key, stream=stream)
         text = body + b"".join(rest)
         door._providers.close()
     finally:
-        server.shutdown()
-        server.server_close()
+        provider.close()
     assert (status, WORDS.encode() in text) == (200, True)
     assert headers["X-Weir-Upstreams"] == f"{order[0]}=upstream_error, {order[1]}=ok"
     sent = {
         "openai": (OPENAI_PATH, "Bearer key-of-openai", None),
         "azure": (AZURE_PATH, None, "key-of-azure"),
     }
-    assert OpenAIAndAzure.seen == [sent[name] for name in order]
+    paths = [raw.split(b" ", 2)[1].decode() for raw in provider.received]
+    keys = [(each.get("authorization"), each.get("api-key")) for each in provider.headers]
+    assert [(path, *key) for path, key in zip(paths, keys, strict=True)] == [
+        sent[name] for name in order
+    ]
     (row,) = rows("USAGE#")
     assert (row["upstream"], row["nano_usd"]) == (order[1], "4000")
 

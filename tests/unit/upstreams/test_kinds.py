@@ -27,6 +27,7 @@ KEY, OTHER_KEY, NEW_KEY = "key-of-this-upstream", "key-of-another-upstream", "a-
 MODEL = "house/large model?"  # what an address must escape
 ROLE = {name: "role-secret-" + name for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
 CREDENTIAL_HEADERS = {"authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie"}
+ADDRESSED = [name for name, kind in KINDS.items() if not kind.in_process]
 WITH_KEY = [name for name, kind in KINDS.items() if kind.has_key]
 
 
@@ -144,7 +145,8 @@ def streamed(peer: Any) -> None:
 
 
 def test_every_kind_is_held_to_this_contract() -> None:
-    assert EXPECTED.keys() == UPSTREAM_OF.keys() == KINDS.keys()
+    assert EXPECTED.keys() == set(ADDRESSED)
+    assert UPSTREAM_OF.keys() == KINDS.keys()
     for kind, document in UPSTREAM_OF.items():
         taken = {setting.name for setting in KINDS[kind].settings}
         assert document == {"kind": kind, **{name: document[name] for name in taken}}
@@ -154,7 +156,7 @@ def test_every_kind_is_held_to_this_contract() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ADDRESSED)
 def test_request_goes_to_the_kinds_address_with_its_one_credential(
     gateway: Callable[..., Gateway], kind: str, stream: bool
 ) -> None:
@@ -221,7 +223,7 @@ def test_kind_of_model_that_is_not_served_is_refused_without_a_request(
     assert here.fake.received == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ADDRESSED)
 def test_requests_to_one_upstream_share_a_connection(
     gateway: Callable[..., Gateway], kind: str
 ) -> None:
@@ -239,7 +241,7 @@ def test_requests_to_one_upstream_share_a_connection(
 # ---------------------------------------------------------------- credentials
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ADDRESSED)
 @pytest.mark.parametrize("status", [b"400 Bad Request", b"401 Unauthorized", b"500 No"])
 def test_credential_is_in_no_error(
     gateway: Callable[..., Gateway], kind: str, status: bytes
@@ -290,13 +292,21 @@ def test_without_a_key_for_its_host_nothing_is_sent(
     assert here.fake.connections == 1
 
 
-@pytest.mark.parametrize("kind", [name for name in KINDS if name not in WITH_KEY])
+@pytest.mark.parametrize("kind", [name for name in ADDRESSED if name not in WITH_KEY])
 def test_kind_without_a_key_leaves_the_vault_alone(
     gateway: Callable[..., Gateway], kind: str
 ) -> None:
     here = gateway(kind, WHOLE)
     here.ask()
     assert here.secrets.reads == 0
+
+
+def test_mock_needs_no_key_and_no_connection(gateway: Callable[..., Gateway]) -> None:
+    here = gateway("openai", WHOLE)
+    here.upstream = upstream_of(UPSTREAM_OF["mock"])
+    body = b'{"messages":[{"role":"user","content":"within the gateway"}]}'
+    assert b'"content":"within the gateway"' in here.ask(model="echo", body=body)
+    assert (here.secrets.reads, here.fake.connections) == (0, 0)
 
 
 def test_kind_of_a_later_release_is_passed_over(gateway: Callable[..., Gateway]) -> None:

@@ -204,6 +204,8 @@ MAKE: dict[type[Refusal], Any] = {
     errors.Internal: errors.Internal,
     errors.Cancelled: errors.Cancelled,
     errors.LedgerBusy: errors.LedgerBusy,
+    errors.IdempotencyInProgress: errors.IdempotencyInProgress,
+    errors.IdempotencyKeyReused: errors.IdempotencyKeyReused,
     errors.LimitReached: lambda: errors.LimitReached("m", retry_after_s=1),
 }
 

@@ -27,6 +27,7 @@ from pydantic import (
 
 from weir import identifiers
 from weir.errors import BadRequest
+from weir.operator.mocks import check_candidate
 from weir.projects.allowed_fields import MOST_ALLOWED_FIELDS, reason_not_allowed
 from weir.projects.limits import ALL_FIELDS, BUILT_IN, MOST_COUNT, PROJECT
 from weir.projects.limits import Field as Limit
@@ -744,6 +745,7 @@ def check_catalogue(catalogue: Mapping[str, Any]) -> None:
                     f"{of_model} models.",
                     param="candidates.upstream",
                 )
+            check_candidate(upstreams[candidate["upstream"]], candidate)
 
 
 def check_project(project: Mapping[str, Any], catalogue: Mapping[str, Any]) -> None:

@@ -55,11 +55,12 @@ class Kind(NamedTuple):
 
     `path` follows the base URL; `{model}` and `{<setting>}` in it are filled in, percent-encoded.
     It is that of chats; `other_paths` has those of the other kinds of models that it serves.
-    The credential goes into `header`, after `scheme`. `has_key`: the operator gives it; otherwise
-    it is made from the function's role, the base URL follows from the region, and `advice` says
-    what else is needed. `beyond_base` is a regular expression: where it is found in a base URL,
-    the URL goes on after its end, which is before `ends_before`. `extras` is what its providers
-    take beyond OpenAI's request; None: that depends on the host of the base URL.
+    The credential goes into `header`, after `scheme`. The operator gives it, unless
+    `no_key_because` says why not; `advice` then says what else is to be known. `in_process`: the
+    answer is made by the function itself, so nothing is addressed. `models` are the only names
+    that a candidate may have here; empty: any. `beyond_base` is a regular expression: where it is
+    found in a base URL, the URL goes on after its end, which is before `ends_before`. `extras` is
+    what its providers take beyond OpenAI's request; None: that depends on the host of the base URL.
     """
 
     name: str
@@ -71,11 +72,17 @@ class Kind(NamedTuple):
     other_paths: Mapping[str, str] = _OTHER_PATHS
     header: str = "Authorization"
     scheme: str = "Bearer "
-    has_key: bool = True
+    no_key_because: str = ""
+    in_process: bool = False
+    models: tuple[str, ...] = ()
     advice: str = ""
     ends_before: str = "/chat/completions"
     beyond_base: str = r"/chat/completions$"
     extras: Extras | None = NO_EXTRAS
+
+    @property
+    def has_key(self) -> bool:
+        return not self.no_key_because
 
     @property
     def settings(self) -> tuple[Setting, ...]:
@@ -163,6 +170,9 @@ API_VERSION = Setting(
     meaning="a dated version of Azure's API, such as 2024-10-21 or 2025-04-01-preview",
 )
 
+# What each does is in `weir.upstreams.mock`, and for readers in docs/mock.md.
+MOCK_MODELS = ("echo", "slow", "silent", "error-400", "error-429", "error-500", "error-mid-stream")
+
 KINDS = {
     kind.name: kind
     for kind in (
@@ -179,7 +189,7 @@ KINDS = {
             "Amazon Bedrock through the deployment's own role",
             optional=(REGION,),
             other_paths={},
-            has_key=False,
+            no_key_because="the deployment's role is its credential",
             advice="the stack's parameter AllowBedrock must be true",
         ),
         # Microsoft, "Azure OpenAI REST API reference", chat completions. The deployment in the path
@@ -197,6 +207,16 @@ KINDS = {
             scheme="",
             ends_before="/openai; one that ends in /openai/v1 is of kind openai",
             beyond_base=r"/openai(/v1|/deployments(/.*)?)?$",
+        ),
+        Kind(
+            "mock",
+            "The mock provider",
+            "answers within the gateway, without a network, a key or a model: to try things out",
+            no_key_because="it answers within the gateway",
+            advice="its answers are made up, and it is the one provider that costs nothing",
+            in_process=True,
+            other_paths={},
+            models=MOCK_MODELS,
         ),
     )
 }
@@ -218,6 +238,15 @@ def extras_of(kind: str, settings: Mapping[str, str]) -> Extras:
     if known is None:
         return NO_EXTRAS
     return of_host(settings.get("base_url", "")) if known.extras is None else known.extras
+
+
+def is_mock(kind: str) -> bool:
+    return kind in KINDS and KINDS[kind].in_process
+
+
+def reason_for_no_key(kind: str) -> str:
+    """Return it as the end of a sentence; "" for a kind that takes one."""
+    return KINDS[kind].no_key_because if kind in KINDS else ""
 
 
 def takes_key(kind: str) -> bool:

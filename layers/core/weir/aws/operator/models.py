@@ -4,6 +4,7 @@ from weir.aws.operator.records import Document, Records, existing, found, state
 from weir.aws.provider_keys import host_of
 from weir.errors import BadRequest, Conflict
 from weir.operator.documents import ModelDocument, UpstreamDocument
+from weir.projects.upstream_kinds import reason_for_no_key
 
 
 class Models(Records):
@@ -66,8 +67,8 @@ class Models(Records):
         base_url = there.get("base_url")
         if base_url is None:  # a key belongs to a host
             raise BadRequest(
-                f"An upstream of kind {there['kind']} takes no key: the deployment's role is its "
-                "credential."
+                f"An upstream of kind {there['kind']} takes no key: "
+                f"{reason_for_no_key(there['kind'])}."
             )
 
         def put(before: Document | None) -> Document:

@@ -15,6 +15,7 @@ from weir.aws.table import Change, Stale, Table
 from weir.errors import Conflict, NotFound
 from weir.operator.audit import Entry, differing
 from weir.operator.documents import MAX_DOCUMENT_BYTES, check_catalogue
+from weir.operator.mocks import check_no_mock_changes_places
 from weir.web.origins import Origins
 
 TRIES = 10
@@ -182,6 +183,7 @@ class Records:
                 document[part][name] = after
             if after != before or always:
                 check_catalogue(document)
+                check_no_mock_changes_places(record.document, document)
                 _check_size("catalogue", document)
                 entry = self._entry(action, name, *differing(before, after))
                 changes = [Change(items.CATALOGUE, document, record.version)]

@@ -9,6 +9,7 @@ from weir.aws.operator.models import with_its_key
 from weir.aws.operator.records import STATE, Document, Records, Touched, merged_limits, state
 from weir.errors import BadRequest
 from weir.operator.documents import FILE_FORMAT, ConfigurationFile, check_catalogue, check_project
+from weir.operator.mocks import check_no_mock_changes_places
 
 # A transaction of DynamoDB has at most 100 items; a record is one, its audit entry another.
 MOST_RECORDS = 45
@@ -66,6 +67,7 @@ class Transfer(Records):
         if file.upstreams or file.models:
             after = _merged(catalogue.document, file, now)
             check_catalogue(after)
+            check_no_mock_changes_places(catalogue.document, after)
         touched = [Touched(items.CATALOGUE, catalogue, after, "catalogue.import", "catalogue")]
         if "tenant" in file.model_fields_set:
             told = file.tenant.stored()
