@@ -12,10 +12,10 @@ from urllib.parse import unquote, urlencode
 from aws_lambda_powertools.event_handler import Response
 
 from weir.aws import items, lean
+from weir.aws.api_keys import ApiKeys
 from weir.aws.callers import Callers
 from weir.aws.customers import Customers
 from weir.aws.edge import Edge
-from weir.aws.key_use import KeyUse
 from weir.aws.ledger import Ledger
 from weir.aws.questions import Questions
 from weir.aws.refused_origins import RefusedOrigins
@@ -55,7 +55,7 @@ _questions = Questions(lean.client("dynamodb"), _deployment.table_name)
 _callers = Callers(_deployment, _table, time.time, Caches.from_env(os.environ))
 _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
-_key_use = KeyUse(_table)
+_api_keys = ApiKeys(_table)
 
 # Of a model, and of a thread: `/` may be written as it is.
 _NAMES_UNDER = {
@@ -346,11 +346,8 @@ def _believed() -> Snapshot:
 
 def _key(scope: str | None = None) -> tuple[ApiKey, Snapshot]:
     """Return the API key that was sent, and its project. None: whatever its scopes."""
-    request, now = edge.request, int(time.time())
-    request.refuse_browser()
-    key_hash = api_keys.unverified_hash(request.bearer())
-    key = api_keys.believe(_table.api_key(key_hash), key_hash, scope)
-    _key_use.note(key, now)
+    scopes = [] if scope is None else [scope]
+    key = _api_keys.believe(edge.request, int(time.time()), *scopes)
     return key, _snapshots.of(key.pid)
 
 

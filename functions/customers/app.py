@@ -12,10 +12,10 @@ import jwt  # noqa: F401 - with the process, not with the first token: weir.iden
 from aws_lambda_powertools.event_handler import Response
 
 from weir.aws import items, lean
+from weir.aws.api_keys import ApiKeys
 from weir.aws.client_tokens import MINTS_OF_A_CUSTOMER, MINTS_OF_A_KEY, ClientTokens
 from weir.aws.customers import Changed, Customers
 from weir.aws.edge import Edge
-from weir.aws.key_use import KeyUse
 from weir.aws.ledger import Ledger
 from weir.aws.minted import Minted
 from weir.aws.once import Answered, Once
@@ -27,7 +27,7 @@ from weir.customers import idempotency, lists
 from weir.customers.customer import Customer
 from weir.customers.names import Reference, parse_external_id, parse_reference
 from weir.errors import BadRequest, ExternalIdTaken, LedgerBusy, NotFound, NotReady, TooLarge
-from weir.identity import api_keys, client_tokens, ringside
+from weir.identity import client_tokens, ringside
 from weir.identity.api_keys import CLIENT_TOKENS, READ, WRITE, ApiKey
 from weir.identity.keyring import KeyRing, SigningKey
 from weir.ledger import rules
@@ -45,7 +45,7 @@ _tokens = ClientTokens(_client, _name)
 _once = Once(_client, _name)
 _ledger = Ledger(_client, _name, time.time)
 _snapshots = Snapshots(_table, time.time)
-_key_use = KeyUse(_table)
+_api_keys = ApiKeys(_table)
 _vault = Vault(lean.client("secretsmanager"), _settings.secrets_s)
 _minted = Minted(_client, _name)
 
@@ -315,14 +315,7 @@ def _signing_key(now: int) -> SigningKey:
 
 def _key(*scopes: str) -> ApiKey:
     """Return the API key that was sent, which must have one of the scopes."""
-    request, now = edge.request, _now()
-    request.refuse_browser()
-    key_hash = api_keys.unverified_hash(request.bearer())
-    key = api_keys.believe(_table.api_key(key_hash), key_hash)
-    if key.scopes.isdisjoint(scopes):
-        api_keys.require_scope(key, scopes[0])
-    _key_use.note(key, now)
-    return key
+    return _api_keys.believe(edge.request, _now(), *scopes)
 
 
 def _project(key: ApiKey) -> Project:

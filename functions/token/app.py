@@ -13,8 +13,8 @@ import jwt  # noqa: F401 - with the process, not with the first token: weir.iden
 from aws_lambda_powertools.event_handler import Response
 
 from weir.aws import lean, revoking
+from weir.aws.api_keys import ApiKeys
 from weir.aws.edge import Edge
-from weir.aws.key_use import KeyUse
 from weir.aws.minted import Minted
 from weir.aws.public_keys import PublicKeys
 from weir.aws.refused_origins import RefusedOrigins
@@ -43,7 +43,7 @@ _table = Table(lean.client("dynamodb"), _deployment.table_name)
 _public_keys = PublicKeys(_table, time.time, _settings.caches)
 _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
-_key_use = KeyUse(_table)
+_api_keys = ApiKeys(_table)
 _vault = Vault(lean.client("secretsmanager"), _settings.caches.secrets_s)
 _minted = Minted(lean.client("dynamodb"), _deployment.table_name)
 
@@ -60,14 +60,13 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 @app.post("/auth/v1/auth/mint")
 def mint() -> dict[str, Any]:
     request, now = edge.request, int(time.time())
-    key = _minting_key(request)
+    key = _minting_key(request, now)
     wish = tokens.MintRequest.parse(request.json_object(object_pairs_hook=no_name_twice))
     snapshot = _snapshots.of(key.pid, wish.user_id)
     tier = snapshot.project.tiers.parse(wish.tier)
     role = tokens.granted_role(wish.role, key.role)
     token = _sign(now, snapshot, wish.user_id, role, tier, wish.ttl_s, wish.session_id, key.key_id)
     logger.info("minted", extra={"key_id": key.key_id, "uid": wish.user_id, "ttl_s": wish.ttl_s})
-    _key_use.note(key, now)
     return tokens.mint_reply(token, tid=_deployment.tid, pid=key.pid)
 
 
@@ -77,7 +76,7 @@ def revoke() -> dict[str, Any]:
     make such tokens. A token that is no good is no error (section 2.2): there is nothing to refuse.
     """
     request, now = edge.request, int(time.time())
-    key = _minting_key(request)
+    key = _minting_key(request, now)
     with contextlib.suppress(Killed):  # what is switched off may be switched on again
         _snapshots.of(key.pid)
     wish = RevokeRequest.parse(request.fields(object_pairs_hook=no_name_twice))
@@ -86,16 +85,14 @@ def revoke() -> dict[str, Any]:
         revoking.revoke(_table, key.pid, what, now)
         seen = {"uid": what.user_id, "sid": what.session_id, "jti": what.jti}
         logger.info("revoked", extra={"key_id": key.key_id, "kind": what.kind, **seen})
-    _key_use.note(key, now)
     return {"revoked": what is not None}
 
 
-def _minting_key(request: Request) -> ApiKey:
+def _minting_key(request: Request, now: int) -> ApiKey:
     request.refuse_browser()
     if len(request.body) > MAX_MINT_BODY_BYTES:
         raise TooLarge(f"The body may have at most {MAX_MINT_BODY_BYTES} bytes.")
-    key_hash = api_keys.unverified_hash(request.bearer())
-    return api_keys.believe(_table.api_key(key_hash), key_hash, api_keys.MINT)
+    return _api_keys.believe(request, now, api_keys.MINT)
 
 
 def _named_by(token: str, pid: str, now: int) -> Revocation | None:

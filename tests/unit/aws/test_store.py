@@ -2,23 +2,26 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.unit.conftest import NOW, minted
+from weir.aws.api_keys import ApiKeys
 from weir.aws.clients import AWS_ERRORS, client
 from weir.aws.items import NO_RECORD, REFUSED_SLOTS, Key, Record, record_item, refused_item
 from weir.aws.public_keys import PublicKeys
 from weir.aws.rotation import Rotation, RotationError
 from weir.aws.table import Change, Stale, Table
 from weir.aws.vault import Vault
-from weir.errors import NotReady, Unauthenticated
+from weir.errors import Forbidden, NotReady, Unauthenticated
 from weir.identity import api_keys, tokens
 from weir.identity.keyring import RETIRED_FOR_S, KeyRing, Kid, PublicKey, jwks
 from weir.identity.tenant_keys import TenantKey
 from weir.operator.audit import Entry
 from weir.settings import Caches
+from weir.web.request import Request
 
 SECRET = "signing-keys"
 CACHES = Caches()
@@ -255,7 +258,7 @@ def test_key_is_found_by_its_hash_alone_and_dies_when_revoked(table: Table) -> N
     assert revoked is not None
     assert revoked.revoked_at == NOW + 1
     with pytest.raises(Unauthenticated):
-        api_keys.believe(revoked, key.hash, "mint")
+        api_keys.believe(revoked, key.hash)
 
 
 def test_revoking_an_unknown_key_makes_no_item(table: Table) -> None:
@@ -273,12 +276,21 @@ def test_what_is_not_formed_like_a_key_never_reaches_the_table(sent: str) -> Non
         api_keys.unverified_hash(sent)
 
 
-def test_unknown_key_and_wrong_scope_are_refused() -> None:
-    key = api_keys.describe(SENT, pid="default", name="", now=NOW)
-    assert api_keys.believe(key, key.hash, "mint") is key
-    for found, scope in ((None, "mint"), (key, "api:chat")):
-        with pytest.raises(Unauthenticated):
-            api_keys.believe(found, key.hash, scope)
+def test_unknown_key_and_wrong_scope_are_refused(table: Table) -> None:
+    key = api_keys.describe(SENT, pid="default", name="", now=NOW, scopes=["mint", "api:read"])
+    assert api_keys.believe(key, key.hash) is key
+    with pytest.raises(Unauthenticated):
+        api_keys.believe(None, key.hash)
+    table.add_api_key(key)
+    keys = ApiKeys(table)
+    sent = Request("r", "POST", "/", {"authorization": f"Bearer {SENT}"})
+    for enough in ((), ("mint",), ("api:chat", "api:read")):
+        assert keys.believe(sent, NOW, *enough).key_id == key.key_id
+    with pytest.raises(Unauthenticated) as refusal:
+        keys.believe(sent, NOW, "api:chat", "api:write")
+    assert refusal.value.reason == "missing_scope"
+    with pytest.raises(Forbidden):
+        keys.believe(replace(sent, headers={**sent.headers, "origin": "https://a"}), NOW)
 
 
 # ---------------------------------------------------------------- records

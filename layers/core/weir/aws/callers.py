@@ -1,6 +1,6 @@
 """Station 2 of a request, with the table: whose token, or which server's API key, was sent."""
 
-from weir.aws.key_use import KeyUse
+from weir.aws.api_keys import ApiKeys
 from weir.aws.public_keys import PublicKeys
 from weir.aws.table import Table
 from weir.freshness import Clock
@@ -13,9 +13,8 @@ from weir.web.request import BEARER, CLIENT, Request
 class Callers:
     def __init__(self, deployment: Deployment, table: Table, clock: Clock, caches: Caches) -> None:
         self._deployment = deployment
-        self._table = table
         self._public_keys = PublicKeys(table, clock, caches)
-        self._key_use = KeyUse(table)
+        self._api_keys = ApiKeys(table)
 
     def believe(self, request: Request, now: int, scope: str | None = None) -> Claims:
         """Return for whom the request is: of a user token what it says, of an API key with scope
@@ -38,9 +37,7 @@ class Callers:
         )
 
     def _server(self, request: Request, now: int) -> Claims:
-        request.refuse_browser()
-        key_hash = api_keys.unverified_hash(request.bearer())
-        key = api_keys.believe(self._table.api_key(key_hash), key_hash)
+        key = self._api_keys.find(request)
         claims = callers.believe_server(request, key, self._deployment)
-        self._key_use.note(key, now)
+        self._api_keys.note(key, now)
         return claims

@@ -133,21 +133,16 @@ def unverified_hash(credential: str) -> KeyHash:
     return hash_of(credential)
 
 
-def believe(found: ApiKey | None, looked_up: KeyHash, scope: str | None = None) -> ApiKey:
-    """The key itself, or a refusal that does not tell an unknown key from a revoked one. `scope`
-    None: any will do.
-    """
+def believe(found: ApiKey | None, looked_up: KeyHash) -> ApiKey:
+    """The key itself, or a refusal that does not tell an unknown key from a revoked one."""
     if (
         found is None
         or not hmac.compare_digest(found.hash, looked_up)
         or found.revoked_at is not None
     ):
         raise Unauthenticated("The API key is unknown or revoked.", reason="unknown_api_key")
-    if scope is not None:
-        require_scope(found, scope)
     return found
 
 
-def require_scope(key: ApiKey, scope: str) -> None:
-    if scope not in key.scopes:
-        raise Unauthenticated(f"The API key lacks the scope {scope!r}.", reason="missing_scope")
+def lacks(scope: str) -> Unauthenticated:
+    return Unauthenticated(f"The API key lacks the scope {scope!r}.", reason="missing_scope")
