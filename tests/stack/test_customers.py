@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
+from openai import OpenAI, PermissionDeniedError
 
-from tests.stack.admin import Admin, bearer
+from tests.provider import FakeProvider
+from tests.stack.admin import Admin, bearer, set_up_embeddings, soon
 from tests.stack.conftest import Stack
 
 PID, OTHER = "fc", "fc-elsewhere"
@@ -217,6 +219,42 @@ def test_row_13_a_token_is_bound_to_an_address(shop: Shop) -> None:
         "POST", "customers/ext:bound/client_tokens", {**SEEDS_TOKEN, "ip": "10.0.0.1"}
     )
     assert code(reply) == (400, "invalid_request")
+
+
+def from_address(shop: Shop, address: str, token: str) -> httpx.Response:
+    """A chat of a page on another machine: all of 127.0.0.0/8 is this one."""
+    transport = httpx.HTTPTransport(local_address=address)
+    with httpx.Client(
+        base_url=shop.stack.env["BEHEST_BASE_URL"], transport=transport, timeout=30
+    ) as elsewhere:
+        return elsewhere.post(
+            "/v1/chat/completions",
+            headers={"Authorization": f"Client {token}", "Origin": PAGE},
+            json={"model": shop.model, "messages": [{"role": "user", "content": "hi"}]},
+        )
+
+
+def test_row_13_first_use_binds_whoever_comes_at_once(shop: Shop) -> None:
+    shop.customer("raced")
+    token, places = shop.token("raced"), [f"127.0.0.{n}" for n in range(2, 10)]
+    barrier = Barrier(len(places))
+
+    def use(address: str) -> httpx.Response:
+        barrier.wait()
+        return from_address(shop, address, token)
+
+    with ThreadPoolExecutor(len(places)) as pool:
+        replies = dict(zip(places, pool.map(use, places), strict=True))
+    won = [address for address, reply in replies.items() if reply.status_code == 200]
+    assert len(won) == 1, {address: reply.text for address, reply in replies.items()}
+    lost = {code(reply) for address, reply in replies.items() if address not in won}
+    assert lost <= {(403, "client_token_ip_mismatch"), (503, "ledger_busy")}
+    assert from_address(shop, won[0], token).status_code == 200
+    other = next(address for address in places if address not in won)
+    assert code(from_address(shop, other, token)) == (403, "client_token_ip_mismatch")
+    pinned = shop.token("raced", ip="127.0.0.7")
+    assert from_address(shop, "127.0.0.7", pinned).status_code == 200
+    assert code(from_address(shop, "127.0.0.8", pinned)) == (403, "client_token_ip_mismatch")
 
 
 # ---------------------------------------------------------------- rows 14 and 15: other credentials
@@ -587,6 +625,140 @@ def test_page_cannot_replace_the_servers_prompt(shop: Shop) -> None:
     reply = shop.chat(token, {"messages": messages})
     assert reply.status_code == 200
     assert "messages.system" in reply.headers["x-weir-dropped"]
+
+
+def test_row_30_embeddings_and_moderations_are_the_customers_too(
+    shop: Shop, provider: FakeProvider
+) -> None:
+    set_up_embeddings(shop.admin, provider.url)
+    shop.customer("vectors")
+    token = shop.token("vectors", scope=["embeddings", "moderations"])
+    headers = {"Authorization": f"Client {token}", "Origin": PAGE}
+
+    def send(path: str, **body: Any) -> httpx.Response:
+        return shop.stack.http.post(f"/v1/{path}", headers=headers, json={"input": "hi", **body})
+
+    soon(lambda: send("embeddings", model="slot:embed").status_code == 200)
+    reply = send("embeddings", model="slot:embed")
+    assert reply.json()["model"] == "slot:embed"
+    assert send("moderations", model="slot:judge").status_code == 200
+    assert shop("GET", "customers/ext:vectors")["spend_usd_mtd"] > 0
+    assert code(send("embeddings", model="embed")) == (400, "invalid_model_ref")
+    assert code(send("embeddings", model="slot:embed", user="x")) == (
+        403,
+        "client_token_customer_mismatch",
+    )
+    assert code(shop.chat(token)) == (403, "client_token_scope_denied")
+    only_chat = {"Authorization": f"Client {shop.token('vectors')}", "Origin": PAGE}
+    refused = shop.stack.http.post("/v1/embeddings", headers=only_chat, json={"input": "a"})
+    assert code(refused) == (403, "client_token_scope_denied")
+    shop("PATCH", "customers/ext:vectors", {"budget_usd": 0})
+    assert code(send("embeddings", model="slot:embed")) == (402, "budget_exceeded")
+
+
+def test_mock_echo_costs_nothing_and_says_it_again(shop: Shop) -> None:
+    shop.customer("echoed", budget_usd=0.000000001)
+    token = shop.token("echoed")
+    messages = [{"role": "user", "content": "to be or not to be"}]
+    answers = [
+        shop.chat(token, {"model": "fc:mock/echo", "messages": messages}).json() for _ in range(2)
+    ]
+    for each in answers:
+        assert each["choices"][0]["message"]["content"] == "to be or not to be"
+        assert (each["model"], each["usage"]["cost_usd"]) == ("fc:mock/echo", 0)
+
+
+def test_row_9_openais_client_needs_another_base_url_and_no_more(shop: Shop) -> None:
+    base_url = f"{shop.stack.env['BEHEST_BASE_URL']}/v1"
+    client = OpenAI(api_key=shop.key, base_url=base_url)
+    hello: list[Any] = [{"role": "user", "content": "hi"}]
+    answer = client.chat.completions.create(model=shop.model, messages=hello, user="of-openai")
+    assert answer.choices[0].message.content
+    assert answer.model == shop.model
+    assert shop.model in {each.id for each in client.models.list()}
+    assert client.models.retrieve(shop.model).id == shop.model
+    page = OpenAI(
+        api_key=shop.token("of-openai"), base_url=base_url, default_headers={"Origin": PAGE}
+    )
+    stream = page.chat.completions.create(model=shop.model, messages=hello, stream=True)
+    assert "".join(c.choices[0].delta.content or "" for c in stream if c.choices)
+    with pytest.raises(PermissionDeniedError) as refusal:
+        page.chat.completions.create(model=shop.model, messages=hello, user="of-openai")
+    assert refusal.value.code == "client_token_customer_mismatch"
+
+
+def test_row_18_an_answer_that_nobody_reads_is_paid_by_its_customer(shop: Shop) -> None:
+    shop.customer("gone")
+    how = json.dumps({"do": "stream", "chunks": 200, "gap_s": 0.05})
+    with shop.stack.http.stream(
+        "POST",
+        "/v1/chat/completions",
+        headers={"Authorization": f"Client {shop.token('gone')}", "Origin": PAGE},
+        json={
+            "model": shop.model,
+            "messages": [{"role": "user", "content": how}],
+            "stream": True,
+            "max_tokens": 900,
+        },
+    ) as reply:
+        next(reply.iter_raw())
+        completion_id = reply.headers["x-completion-id"]
+        headers = {"Authorization": f"Client {shop.token('gone')}", "Origin": PAGE}
+        path = f"/v1/chat/completions/{completion_id}/cancel"
+        cancelled = shop.stack.http.post(path, headers=headers)
+        assert cancelled.status_code == 200, cancelled.text
+    give_up = time.monotonic() + 20
+    while not shop("GET", "customers/ext:gone")["spend_usd_mtd"]:
+        assert time.monotonic() < give_up
+        time.sleep(0.2)
+
+
+def test_row_24_invented_ids_spend_no_more_than_the_project_may(shop: Shop) -> None:
+    """Whoever can have customers made gets as many budgets as ids; one is for all of them."""
+    default = shop.admin("GET", "projects/default")["default_model"]
+    pid = "fc-flooded"
+    limits = {"usd_per_month": 0.0026, "rpm": None}
+    shop.admin.project(pid, origins=[PAGE], default_model=default, limits=limits)
+    shop.admin("PATCH", f"projects/{pid}", {"new_customers_per_hour": 5})
+    key = shop.admin.key(pid, contract="ringside", scopes=EVERY)
+    time.sleep(6)
+    made = [
+        shop.send("POST", "customers", {"external_id": f"i{n}", "budget_usd": 5}, key=key)
+        for n in range(7)
+    ]
+    assert [reply.status_code for reply in made] == [201] * 5 + [429] * 2
+    assert int(made[-1].headers["retry-after"]) <= 3600
+    statuses = []
+    for n in range(5):
+        path = f"customers/ext:i{n}/client_tokens"
+        token = shop("POST", path, SEEDS_TOKEN, 201, key=key)["token"]
+        statuses += [shop.chat(token, {"max_tokens": 900}).status_code for _ in range(8)]
+    spent = [shop("GET", f"customers/ext:i{n}", key=key)["spend_usd_mtd"] for n in range(5)]
+    assert set(statuses) == {200, 402}
+    assert sum(spent) <= 0.0026
+
+
+def test_row_29_tokens_a_minute(shop: Shop) -> None:
+    shop.customer("talkative", rate_limit_tpm=20)
+    reply = shop.chat(shop.token("talkative"), {"max_tokens": 900})
+    assert code(reply) == (429, "rate_limited")
+    assert reply.json()["error"]["details"]["limit_name"] == "tpm"
+
+
+def test_mints_of_a_minute_are_bounded(shop: Shop) -> None:
+    shop.customer("minted")
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(
+            pool.map(
+                lambda _: shop.send("POST", "customers/ext:minted/client_tokens", SEEDS_TOKEN),
+                range(130),
+            )
+        )
+    made = [reply for reply in replies if reply.status_code == 201]
+    refused = {code(reply) for reply in replies if reply.status_code != 201}
+    assert 60 <= len(made) <= 120  # the minute may end meanwhile
+    assert refused <= {(429, "mint_rate_limited"), (503, "server_error")}
+    assert (429, "mint_rate_limited") in refused
 
 
 def encoded(value: Any) -> str:

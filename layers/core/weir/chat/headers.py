@@ -16,6 +16,9 @@ def of_answer(running: Running) -> dict[str, str]:
     }
     if chat.whom is not None:
         extra["X-Ringside-Model-Used"] = f"fc:{running.candidate.name}"
+        if chat.snapshot.limits_of(chat.claims.tier).nano_usd_per_month is not None:
+            reset = rules.resets_at(rules.BY_CODE["n"], running.reservation.at)
+            extra["X-Ringside-Budget-Reset"] = str(reset)
     for name, value in (("X-Session-Id", chat.session_id), ("X-Thread-Id", chat.thread_id)):
         if value and value.isascii() and value.isprintable():  # what a header can carry
             extra[name] = value

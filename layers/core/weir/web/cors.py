@@ -19,6 +19,7 @@ EXPOSE_HEADERS = (
     "x-request-id, x-trace-id, retry-after, retry-after-ms, x-should-retry, "
     "link, x-next-cursor, "
     "x-session-id, x-thread-id, x-completion-id, x-weir-upstreams, x-weir-dropped, "
+    "x-ringside-model-used, x-ringside-budget-reset, "
     "ratelimit, ratelimit-policy, "
     "x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, "
     "x-ratelimit-remaining-tokens, x-ratelimit-reset-requests, x-ratelimit-reset-tokens"
