@@ -4,7 +4,7 @@ No page may call these routes: they have no CORS headers and no preflight.
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -19,6 +19,7 @@ from weir.aws.edge import Edge
 from weir.aws.ledger import Ledger
 from weir.aws.minted import Minted
 from weir.aws.once import Answered, Once
+from weir.aws.signer import Signer
 from weir.aws.snapshots import Snapshots
 from weir.aws.table import Table
 from weir.aws.vault import Vault
@@ -29,7 +30,6 @@ from weir.customers.names import Reference, parse_external_id, parse_reference
 from weir.errors import BadRequest, ExternalIdTaken, LedgerBusy, NotFound, NotReady, TooLarge
 from weir.identity import client_tokens, ringside
 from weir.identity.api_keys import CLIENT_TOKENS, READ, WRITE, ApiKey
-from weir.identity.keyring import KeyRing, SigningKey
 from weir.ledger import rules
 from weir.projects.project import Project
 from weir.settings import MAX_MINT_BODY_BYTES, CustomersSettings
@@ -46,8 +46,11 @@ _once = Once(_client, _name)
 _ledger = Ledger(_client, _name, time.time)
 _snapshots = Snapshots(_table, time.time)
 _api_keys = ApiKeys(_table)
-_vault = Vault(lean.client("secretsmanager"), _settings.secrets_s)
-_minted = Minted(_client, _name)
+_signer = Signer(
+    Vault(lean.client("secretsmanager"), _settings.secrets_s),
+    _settings.signing_key_secret,
+    Minted(_client, _name),
+)
 
 TRIES = 5  # of a change that others were faster than
 
@@ -90,14 +93,14 @@ def listed() -> Response[str]:
     project = _project(_key(READ, *((CLIENT_TOKENS,) if wanted else ())))
     if wanted is not None:
         found = _find_or_none(project, Reference(None, parse_external_id(wanted)))
-        return edge.json(200, lists.page([_view(project, each) for each in found], None))
+        return edge.json(200, lists.page(_views(project, found), None))
     limit, after = lists.limit(query), lists.cursor(query)
     status = lists.one(query, "status")
     if status not in (None, customers.ACTIVE, customers.BLOCKED):
         raise BadRequest("status must be active or blocked.", param="status")
     records, more = _customers.page(project.pid, limit, after)
-    views = [_view(project, each) for each in records if status in (None, each.status)]
-    return edge.json(200, lists.page(views, more))
+    shown = [each for each in records if status in (None, each.status)]
+    return edge.json(200, lists.page(_views(project, shown), more))
 
 
 @app.get("/v1/customers/<ref>")
@@ -189,12 +192,21 @@ def _find_or_none(project: Project, named: Reference) -> list[Customer]:
 
 
 def _view(project: Project, found: Customer) -> dict[str, Any]:
+    (view,) = _views(project, [found])
+    return view
+
+
+def _views(project: Project, found: Sequence[Customer]) -> list[dict[str, Any]]:
+    """With what each has spent, in one round trip."""
     at = _now()
-    _, _, month = _ledger.used_by(project.pid, items.customer(found.id), at)
-    spent = month.get("nano_usd", 0) - month.get("nano_usd_reserved", 0)
+    subjects = [items.customer(each.id) for each in found]
+    months = _ledger.used_this_month(project.pid, subjects, at)
     resets_at = rules.resets_at(rules.BY_CODE["n"], at)
     period = time.strftime("%Y-%m", time.gmtime(at))
-    return found.view(max(0, spent), resets_at, period)
+    return [
+        each.view(rules.spent(month), resets_at, period)
+        for each, month in zip(found, months, strict=True)
+    ]
 
 
 # ---------------------------------------------------------------- client tokens
@@ -272,8 +284,7 @@ def _minted_for(
     _tokens.count(project.pid, items.api_key(key.key_id), MINTS_OF_A_KEY, now)
     _tokens.count(project.pid, items.customer(found.id), MINTS_OF_A_CUSTOMER, now)
     issued_at = _customers.issued_after(project.pid, found.id, now)
-    signing = _signing_key(now)
-    _minted.count(signing.kid, now)
+    signing = _signer.key(now)
     token_id = _tokens.add(project.pid, found.id, wish, key.key_id, issued_at)
     value = client_tokens.mint(
         signing,
@@ -300,14 +311,6 @@ def _customer_to_mint_for(project: Project, ref: str) -> Customer:
         ) from None
     found.require_active()
     return found
-
-
-def _signing_key(now: int) -> SigningKey:
-    try:
-        return KeyRing.from_secret(_vault.read(_settings.signing_key_secret, now)).current
-    except NotReady:
-        _vault.forget(_settings.signing_key_secret)  # the first rotation may end any moment
-        raise
 
 
 # ---------------------------------------------------------------- what all of them need

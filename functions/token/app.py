@@ -18,6 +18,7 @@ from weir.aws.edge import Edge
 from weir.aws.minted import Minted
 from weir.aws.public_keys import PublicKeys
 from weir.aws.refused_origins import RefusedOrigins
+from weir.aws.signer import Signer
 from weir.aws.snapshots import Snapshots
 from weir.aws.table import Table
 from weir.aws.vault import Vault
@@ -25,7 +26,7 @@ from weir.errors import Killed, NotReady, TooLarge, Unauthenticated
 from weir.identity import api_keys, callers, tokens
 from weir.identity.api_keys import ApiKey
 from weir.identity.cognito import believe_session
-from weir.identity.keyring import KeyRing, SigningKey, jwks
+from weir.identity.keyring import jwks
 from weir.identity.revoke import RevokeRequest, revocation_of
 from weir.projects.limits import Tier
 from weir.projects.snapshot import Snapshot
@@ -44,8 +45,11 @@ _public_keys = PublicKeys(_table, time.time, _settings.caches)
 _snapshots = Snapshots(_table, time.time)
 _refused_origins = RefusedOrigins(_table)
 _api_keys = ApiKeys(_table)
-_vault = Vault(lean.client("secretsmanager"), _settings.caches.secrets_s)
-_minted = Minted(lean.client("dynamodb"), _deployment.table_name)
+_signer = Signer(
+    Vault(lean.client("secretsmanager"), _settings.caches.secrets_s),
+    _settings.signing_key_secret,
+    Minted(lean.client("dynamodb"), _deployment.table_name),
+)
 
 edge = Edge("token", _snapshots.readable_by)
 logger, app = edge.logger, edge.app
@@ -206,8 +210,7 @@ def _sign(
     session_id: str | None = None,
     key_id: str | None = None,
 ) -> tokens.Token:
-    key = _signing_key(now)
-    _minted.count(key.kid, now)
+    key = _signer.key(now)
     session_id = session_id or str(uuid.uuid4())
     return tokens.mint(
         key,
@@ -222,11 +225,3 @@ def _sign(
         jti=tokens.token_id(str(uuid.uuid4()), key_id),
         now=snapshot.revocations.first_valid_at(session_id, now),
     )
-
-
-def _signing_key(now: int) -> SigningKey:
-    try:
-        return KeyRing.from_secret(_vault.read(_settings.signing_key_secret, now)).current
-    except NotReady:
-        _vault.forget(_settings.signing_key_secret)  # the first rotation may end any moment
-        raise

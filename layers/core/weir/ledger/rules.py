@@ -407,6 +407,11 @@ def own_state(account: Account, now: Used, minute: Used, month: Used, at: int) -
     return told
 
 
+def spent(month: Used) -> int:
+    """Return the nano-USD that are spent, without what open requests hold."""
+    return max(0, month.get("nano_usd", 0) - month.get(HELD_USD, 0))
+
+
 def _window_s(field: Field, at: int) -> int:
     if field.window == MINUTE:
         return 60
