@@ -24,8 +24,9 @@ from cryptography.x509.oid import NameOID
 
 from tests.issuers import ISSUER, JWKS_URI, jwk, jwks
 from weir.identity.key_sets import KeySetUnavailable
-from weir.upstreams import key_sets
-from weir.upstreams.key_sets import MAX_BYTES, KeySetFetcher, resolve
+from weir.upstreams import guarded, key_sets
+from weir.upstreams.guarded import resolve
+from weir.upstreams.key_sets import MAX_BYTES, KeySetFetcher
 from weir.web.public_addresses import is_public
 
 HOST = "sign-in.example.com"
@@ -116,7 +117,7 @@ class Place(NamedTuple):
 
 
 def place(
-    served: Served, trusted: Path, *answers: list[str], resolver: key_sets.Resolve | None = None
+    served: Served, trusted: Path, *answers: list[str], resolver: guarded.Resolve | None = None
 ) -> Place:
     """`answers` are what the name resolves to, look-up by look-up; the last one stays."""
     dialled: list[str] = []
@@ -127,7 +128,7 @@ def place(
         assert port == 443
         if address == ANOTHER:
             raise httpcore.ConnectError("nothing listens there")
-        return key_sets.dial("127.0.0.1", served.port, timeout_s)
+        return guarded.dial("127.0.0.1", served.port, timeout_s)
 
     def resolved(host: str, port: int) -> list[str]:
         assert (host, port) == (HOST, 443)
@@ -350,7 +351,7 @@ def test_key_set_of_the_most_bytes_is_read_and_a_longer_one_is_not(
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_sets, "TOTAL_S", 0.5)
-    monkeypatch.setattr(key_sets, "CONNECT_S", 0.2)
+    monkeypatch.setattr(guarded, "CONNECT_S", 0.2)
 
 
 def drip(whole: bytes) -> Script:
