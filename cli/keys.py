@@ -24,9 +24,10 @@ def add_to(commands: Commands) -> None:
         "--scope",
         dest="scopes",
         action="append",
-        choices=(api_keys.MINT, api_keys.READ, api_keys.CHAT),
+        choices=(api_keys.MINT, api_keys.READ, api_keys.CHAT, api_keys.WEBHOOKS),
         help="mint: make and revoke tokens for users (the default); api:read: list models, read "
-        "usage; api:chat: chat without a token, from a server; may be repeated",
+        "usage; api:chat: chat without a token, from a server; api:webhooks: change webhook "
+        "endpoints; may be repeated",
     )
     create.add_argument(
         "--role",

@@ -20,6 +20,7 @@ PREFIX = "behest_sk_live_"  # the published SDKs choose their mode by exactly th
 MINT = "mint"  # make tokens for users
 READ = "api:read"  # list models, read usage
 CHAT = "api:chat"  # chat without a token, for a user whom a header names
+WEBHOOKS = "api:webhooks"  # change webhook endpoints, replay deliveries
 
 _FORM = re.compile(PREFIX + "[0-9a-f]{32}")
 

@@ -519,7 +519,7 @@ class NewApiKey(Document):
 
     name: Annotated[Text, Field(max_length=100)] = ""
     scopes: Annotated[
-        list[Literal["mint", "api:read", "api:chat"]],
+        list[Literal["mint", "api:read", "api:chat", "api:webhooks"]],
         Field(min_length=1, max_length=10),
         AfterValidator(_sorted),
     ] = ["mint"]
