@@ -26,6 +26,7 @@ from . import (
     text,
     upstreams,
     usage,
+    webhooks,
 )
 from .console import Console, command, operator_of
 from .deployment import DEFAULT_STACK, CommandError, find
@@ -36,6 +37,7 @@ _IN_ORDER = (
     keys,
     signing,
     issuers,
+    webhooks,
     origins,
     limits,
     models,

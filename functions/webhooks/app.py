@@ -21,8 +21,7 @@ from weir.web.origins import Origins
 from weir.web.request import Request, no_name_twice
 
 _settings = WebhookSettings.from_env(os.environ)
-_client, _table_name = lean.client("dynamodb"), _settings.deployment.table_name
-_table = Table(_client, _table_name)
+_table = Table(lean.client("dynamodb"), _settings.deployment.table_name)
 _snapshots = Snapshots(_table, time.time)
 _sealer = Sealer(clients.client("kms"), _settings.key)
 _key_use = KeyUse(_table)
@@ -56,7 +55,7 @@ def create() -> Response[str]:
 def list_all() -> Response[str]:
     endpoints = _endpoints()
     limit, after = cursors.page_of(edge.request.query)
-    return edge.json(cursors.page_view(*endpoints.list(limit, after)))
+    return edge.json(cursors.page_view(*endpoints.page(limit, after)))
 
 
 @app.get(ONE)
@@ -129,4 +128,4 @@ def _endpoints() -> Endpoints:
         )
     _key_use.note(key, now)
     _snapshots.of(key.pid)  # raises for a project that is gone, suspended or switched off
-    return Endpoints(_table, _client, _table_name, _sealer, key.pid, actor=key.key_id)
+    return Endpoints(_table, _sealer, key.pid, actor=key.key_id)

@@ -25,6 +25,7 @@ FLOORS = [
     {""},  # the package's root: errors, settings, metrics, freshness, identifiers
     {"web"},
     {"projects"},
+    {"webhooks"},
     {"identity", "ledger", "operator"},
     {"usage"},
     {"chat"},

@@ -45,6 +45,15 @@ class Table:
         self._client = client
         self._name = name
 
+    @property
+    def client(self) -> Store:
+        """For items whose calls are in a file of their own."""
+        return self._client
+
+    @property
+    def name(self) -> str:
+        return self._name
+
     # ------------------------------------------------------------ the key ring, public halves
 
     def public_keys(self) -> list[PublicKey]:

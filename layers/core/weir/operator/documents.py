@@ -526,6 +526,43 @@ class NewApiKey(Document):
     role: Literal["user", "admin"] = "user"
 
 
+EventName = Literal[
+    "wallet.low",
+    "customer.budget_exceeded",
+    "budget.exceeded",
+    "project.budget_low",
+    "project.budget_exceeded",
+    "webhook.test",
+]
+
+
+class NewWebhook(Document):
+    """`url` is on the public internet, https only. `budget.exceeded` is another name of
+    `customer.budget_exceeded`.
+    """
+
+    url: str = Field(max_length=MAX_URL, examples=["https://app.example.com/hooks/weir"])
+    events: Annotated[list[EventName], Field(min_length=1, max_length=20)]
+    description: Annotated[Text, Field(max_length=200)] = ""
+
+
+class WebhookChange(Document):
+    """What is named is changed. `enabled` false: it is told nothing, and what is on its way is
+    dropped.
+    """
+
+    url: str = Field(default="", max_length=MAX_URL)
+    events: Annotated[list[EventName], Field(min_length=1, max_length=20)] = []
+    description: Annotated[Text, Field(max_length=200)] = ""
+    enabled: bool = True
+
+
+class Replay(Document):
+    """`event_id` null: all that were given up, up to 100."""
+
+    event_id: Annotated[str, StringConstraints(pattern=r"^evt_[0-9a-f]{24}$")] | None = None
+
+
 class NewSigningKey(Document):
     """Exactly one of `project` and `every_project`. Without `public_key` a pair is made, and its
     private half is in the answer.

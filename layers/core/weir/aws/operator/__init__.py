@@ -3,6 +3,7 @@
     records      reading and writing, in one way for all of them: below
     projects     projects, their origins, tiers and API keys
     issuers      other issuers whose tokens a project exchanges
+    webhooks     where a project's server is told of events
     models       the catalogue: models, upstreams, providers' keys
     signing      keys that sign tokens: tenants' own, and the ring
     switches     what is switched off: the deployment, a project, a model, a user
@@ -22,9 +23,10 @@ from weir.aws.operator.revocations import Revocations
 from weir.aws.operator.signing import Signing
 from weir.aws.operator.switches import Switches
 from weir.aws.operator.transfer import Transfer
+from weir.aws.operator.webhooks import Webhooks
 
 __all__ = ["Operator"]
 
 
-class Operator(Issuers, Models, Signing, Switches, Revocations, Transfer, Recounts):
+class Operator(Issuers, Webhooks, Models, Signing, Switches, Revocations, Transfer, Recounts):
     """Everything that one actor may do."""

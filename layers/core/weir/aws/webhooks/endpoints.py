@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from weir.aws import items
 from weir.aws.contention import retried
 from weir.aws.items import Record
-from weir.aws.store import Store
 from weir.aws.table import Change, Stale, Table
 from weir.aws.webhooks import outbox
 from weir.aws.webhooks.deliveries import Failures, states
@@ -44,18 +43,15 @@ class Endpoints:
     def __init__(
         self,
         table: Table,
-        client: Store,
-        table_name: str,
         sealer: Sealer,
         pid: str,
         *,
         actor: str,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`client` and `table_name` are those of `table`. `clock` gives Unix seconds."""
+        """`clock` gives Unix seconds."""
         self._table = table
-        self._client = client
-        self._name = table_name
+        self._client, self._name = table.client, table.name
         self._sealer = sealer
         self._pid = pid
         self._actor = actor
@@ -63,9 +59,9 @@ class Endpoints:
 
     # ------------------------------------------------------------ reading
 
-    def list(
+    def page(
         self, limit: int = MOST_ENDPOINTS, after: str | None = None
-    ) -> tuple["list[Document]", str | None]:
+    ) -> tuple[list[Document], str | None]:
         """Return one page, and the id after which the next one begins."""
         found = endpoints_of(self._record())
         ids, more = rules.page(list(found), limit, after)
@@ -74,7 +70,7 @@ class Endpoints:
     def get(self, endpoint_id: str) -> Document:
         return self._views([self._found(self._record(), endpoint_id)])[0]
 
-    def _views(self, endpoints: "list[Endpoint]") -> "list[Document]":
+    def _views(self, endpoints: list[Endpoint]) -> list[Document]:
         known = states(self._client, self._name, self._pid, [each.id for each in endpoints])
         return [{**each.view(), **known[each.id].view()} for each in endpoints]
 
@@ -152,7 +148,7 @@ class Endpoints:
 
     def failed(
         self, endpoint_id: str, limit: int, after: str | None = None
-    ) -> tuple["list[Document]", str | None]:
+    ) -> tuple[list[Document], str | None]:
         """Return what could not be delivered, newest first, and the id after which older ones
         come.
         """
@@ -160,7 +156,7 @@ class Endpoints:
         found, more = self._failures(endpoint_id).page(limit, after)
         return [each.view() for each in found], more
 
-    def replay(self, endpoint_id: str, event_id: str | None) -> "list[str]":
+    def replay(self, endpoint_id: str, event_id: str | None) -> list[str]:
         """Deliver again, under its own id, an event that was given up; None: up to MOST_REPLAYED of
         them, newest first. Return their ids.
         """
@@ -206,7 +202,9 @@ class Endpoints:
             kept[after.id] = after
         document = {"endpoints": {name: each.document() for name, each in kept.items()}}
         named = after or before
-        was, becomes = differing(before and before.view(), after and after.view())
+        was, becomes = differing(
+            None if before is None else before.view(), None if after is None else after.view()
+        )
         entry = Entry(
             at_ms=int(self._clock() * 1000),
             entry_id=secrets.token_hex(4),

@@ -154,7 +154,7 @@ class Watch:
         return sum(each.get(_BUDGET.unit, 0) - each.get(HELD_USD, 0) for each in used)
 
     def _records(self, keys: list[Key]) -> Mapping[Key, Record]:
-        found = {}
+        found: dict[Key, Item] = {}
         for start in range(0, len(keys), 100):  # DynamoDB takes so many in one BatchGetItem
             found |= items_at(self._client, self._name, keys[start : start + 100])
         return {key: items.record_of(found.get(key)) for key in keys}
