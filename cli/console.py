@@ -10,6 +10,7 @@ from typing import Any
 
 from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
+from weir.aws.webhooks.seal import Sealer
 
 from .deployment import CommandError, Deployment
 
@@ -68,7 +69,11 @@ def operator_of(deployment: Deployment) -> Operator:
         deployment.client("secretsmanager"), deployment.outputs["ProviderKeysSecretArn"]
     )
     return Operator(
-        deployment.table(), keys, actor=caller["Arn"], clock=lambda: time.time() + ahead_s
+        deployment.table(),
+        keys,
+        actor=caller["Arn"],
+        clock=lambda: time.time() + ahead_s,
+        sealer=Sealer(deployment.client("kms"), deployment.outputs.get("KeyArn", "")),
     )
 
 

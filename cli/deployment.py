@@ -16,7 +16,13 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 from weir.aws.table import Table
 
 DEFAULT_STACK = "weir-dev"  # samconfig.toml's default
-NEEDED = {"TableName", "ProjectId", "ProviderKeysSecretArn", "UserPoolId"}  # of its outputs
+NEEDED = {
+    "TableName",
+    "KeyArn",
+    "ProjectId",
+    "ProviderKeysSecretArn",
+    "UserPoolId",
+}  # of its outputs
 LOCAL_ENV = Path(os.environ.get("WEIR_LOCAL_DIR", ".local")) / "env"
 
 

@@ -27,6 +27,7 @@ from . import (
     text,
     upstreams,
     usage,
+    webhooks,
 )
 from .console import Console, command, operator_of
 from .deployment import DEFAULT_STACK, CommandError, find
@@ -38,6 +39,7 @@ _IN_ORDER = (
     signing,
     issuers,
     customers,
+    webhooks,
     origins,
     limits,
     models,

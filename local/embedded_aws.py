@@ -4,8 +4,8 @@ project's own template deployed into it.
 The template is adapted in memory only, and only where the embedded AWS differs: it has no rotation
 schedule (the four steps are driven in rotation.py), it does not enable a table's TTL, and code and
 layers are stand-ins, because the functions run as processes of ours. That is why its schedules and
-event sources are switched off, too: it would run the stand-ins (schedules.py and streams.py run
-ours). Everything else is its
+event sources are switched off, too: it would run the stand-ins (schedules.py, streams.py and
+queues.py run ours). Everything else is its
 CloudFormation's work, so that resources, environments and roles are what the template says. It
 enforces IAM (AUTH=true): a function that may not do something cannot do it here.
 """
@@ -168,7 +168,7 @@ def adapt(template: Template) -> Template:
             for event in properties.get("Events", {}).values():
                 if event["Type"] == "Schedule":
                     event["Properties"]["State"] = "DISABLED"
-                elif event["Type"] == "DynamoDB":
+                elif event["Type"] in ("DynamoDB", "SQS"):
                     event["Properties"]["Enabled"] = False
         elif resource["Type"] == "AWS::Serverless::LayerVersion":
             properties["ContentUri"] = f"s3://{BUCKET}/{STAND_IN}"

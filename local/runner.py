@@ -42,6 +42,7 @@ from local.gateway import Gateway
 from local.http1 import Server
 from local.pool import Pool
 from local.processes import Child
+from local.queues import Queues
 from local.rotation import RotationFailed, Rotations
 from local.sandbox import InvocationFailed
 from local.schedules import Schedules
@@ -116,6 +117,7 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     source = template.load(ROOT / "template.yaml")
     # What is not understood is told before anything starts.
     scheduled, sources = template.schedules(source), template.event_sources(source)
+    queued = template.queue_sources(source)
     upstream = await _upstream(asked, running)
     seed.model_entry(upstream)  # without a price nothing needs to start
     origins = _origins(asked, listener, page_listener)
@@ -125,6 +127,7 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     rotations = Rotations(template.rotations(source), running.pools, stack)
     schedules = Schedules(scheduled, running.pools, stack, _log_to(logs / "schedules.log"))
     streams = Streams(sources, running.pools, stack, _log_to(logs / "streams.log"))
+    queues = Queues(queued, running.pools, stack, _log_to(logs / "queues.log"))
     env_file = asked.directory / "env"
     kept = read_env(env_file) or {}
     _, _, _, credentials = await asyncio.gather(
@@ -134,7 +137,7 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
                 pool
                 for name, pool in running.pools.items()
                 # Nobody waits for what a schedule or a stream runs.
-                if not any(by.uses(name) for by in (rotations, schedules, streams))
+                if not any(by.uses(name) for by in (rotations, schedules, streams, queues))
             ]
         ),
         _model_ready(running),
@@ -153,7 +156,7 @@ async def _start_and_watch(asked: Settings, running: Running) -> None:
     told = first_use.banner(url, page_url, credentials, model, env_file)
     print(told, flush=True)
     print(f"Ready after {time.monotonic() - began:.1f} s.", flush=True)
-    on_time = asyncio.gather(schedules.run(), streams.run())
+    on_time = asyncio.gather(schedules.run(), streams.run(), queues.run())
     try:
         await asyncio.gather(_until_one_dies(running), on_time)
     finally:

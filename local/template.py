@@ -175,7 +175,7 @@ class EventSource:
 
 # Sources that stand elsewhere than with their function, and those of other kinds.
 OTHER_SOURCES = ("AWS::Lambda::EventSourceMapping", "AWS::Pipes::Pipe")
-OTHER_PULLS = ("Kinesis", "SQS", "MSK", "MQ", "SelfManagedKafka", "DocumentDB")
+OTHER_PULLS = ("Kinesis", "MSK", "MQ", "SelfManagedKafka", "DocumentDB")
 
 
 def event_sources(template: Template) -> list[EventSource]:
@@ -233,6 +233,44 @@ def _event_source(function: str, where: str, properties: dict[str, Any]) -> Even
         bool(responses),
         _failures(where, properties.get("DestinationConfig")),
     )
+
+
+@dataclass(frozen=True)
+class QueueSource:
+    """Logical ids: which function takes the messages of which queue, at most `batch_size` at once,
+    in at most `at_once` processes.
+    """
+
+    function: str
+    queue: str
+    batch_size: int
+    at_once: int
+
+
+def queue_sources(template: Template) -> list[QueueSource]:
+    found = []
+    for logical_id, resource in template["Resources"].items():
+        if resource["Type"] != "AWS::Serverless::Function":
+            continue
+        for name, event in resource["Properties"].get("Events", {}).items():
+            if event["Type"] == "SQS":
+                where = f"{logical_id}: {name}"
+                found.append(_queue_source(logical_id, where, event["Properties"]))
+    return found
+
+
+def _queue_source(function: str, where: str, properties: dict[str, Any]) -> QueueSource:
+    _only(properties, {"Queue", "BatchSize", "ScalingConfig", "FunctionResponseTypes"}, where)
+    # Without it one message that fails takes the others of its batch with it.
+    if properties.get("FunctionResponseTypes") != ["ReportBatchItemFailures"]:
+        raise NotUnderstood(f"{where}: FunctionResponseTypes")
+    at_once = properties.get("ScalingConfig", {}).get("MaximumConcurrency")
+    batch_size = properties.get("BatchSize", 10)
+    for number, least, most in ((at_once, 2, 1000), (batch_size, 1, 10)):
+        if not isinstance(number, int) or not least <= number <= most:
+            raise NotUnderstood(f"{where}: {number!r} is not a number from {least} to {most}")
+    queue = _logical_id(f"{where}: Queue", properties["Queue"], "Arn")
+    return QueueSource(function, queue, batch_size, at_once)
 
 
 def _logical_id(where: str, value: Any, attribute: str) -> str:

@@ -19,6 +19,7 @@ from weir.aws.operator import Operator
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Table
 from weir.aws.usage import Usage
+from weir.aws.webhooks.seal import Sealer
 from weir.errors import BadRequest, TooLarge
 from weir.identity.cognito import believe_admin
 from weir.operator import documents, tiers, views
@@ -35,6 +36,7 @@ _settings = AdminSettings.from_env(os.environ)
 _table = Table(clients.client("dynamodb"), _settings.deployment.table_name)
 # botocore takes ten times as long to parse a page of sums.
 _usage = Usage(lean.client("dynamodb"), _settings.deployment.table_name)
+_sealer = Sealer(clients.client("kms"), _settings.key)
 _provider_keys = ProviderKeys(clients.client("secretsmanager"), _settings.provider_keys_secret)
 
 OF_USAGE = {
@@ -77,6 +79,8 @@ _TOKEN_ID = StringConstraints(pattern=r"^ct_[0-9A-HJKMNP-TV-Z]{42}$")
 ClientTokenId = Annotated[str, _TOKEN_ID]
 ClientTokenPath = Annotated[str, Path(), _TOKEN_ID]
 PageSize = Annotated[int, Query(), Field(ge=1, le=100)]
+WebhookId = Annotated[str, Path(), StringConstraints(pattern=r"^wh_[0-9a-f]{24}$")]
+EventId = Annotated[str, StringConstraints(pattern=r"^evt_[0-9a-f]{24}$")]
 KeyId = Annotated[str, Path(), StringConstraints(pattern=r"^key_[0-9a-f]{16}$")]
 Asked = Annotated[str | None, Query()]
 Cursor = Annotated[str, StringConstraints(pattern=r"^[0-9]{13}#[0-9a-f]{8}$")]
@@ -100,7 +104,7 @@ def _admit(request: Request) -> None:
         # Strictly, and whatever its media type says.
         parse_json(request.body, object_pairs_hook=no_name_twice)
     actor = f"cognito:{user.sub} {user.email}".strip()
-    operator = Operator(_table, _provider_keys, actor=actor)
+    operator = Operator(_table, _provider_keys, actor=actor, sealer=_sealer)
     app.append_context(operator=operator)  # type: ignore[no-untyped-call]
 
 
@@ -257,6 +261,72 @@ def judge_foreign_token(pid: Pid, given: documents.ForeignToken) -> views.Foreig
         pool_users=pid == _settings.session_project,
     )
     return _view(views.ForeignTokenVerdict, **judged.document())
+
+
+# ---------------------------------------------------------------- webhooks
+
+
+@app.get("/admin/v1/projects/<pid>/webhooks", tags=["webhooks"])
+def list_webhooks(pid: Pid) -> views.WebhookEndpoints:
+    """Where a project's servers are told of events, and whether they answer."""
+    data, _ = _operator().webhooks(pid).page()
+    return _view(views.WebhookEndpoints, data=data)
+
+
+@app.post("/admin/v1/projects/<pid>/webhooks", status_code=201, tags=["webhooks"])
+def create_webhook(pid: Pid, new: documents.NewWebhook) -> views.WebhookEndpointWithSecret:
+    """Make an endpoint, at most 10 of a project. Its secret is shown only now."""
+    endpoint, secret = _operator().webhooks(pid).create(new.stored())
+    return _view(views.WebhookEndpointWithSecret, **endpoint, secret=secret)
+
+
+@app.patch("/admin/v1/projects/<pid>/webhooks/<webhook>", tags=["webhooks"])
+def update_webhook(
+    pid: Pid, webhook: WebhookId, change: documents.WebhookChange
+) -> views.WebhookEndpoint:
+    """Change what is named of an endpoint."""
+    return _view(
+        views.WebhookEndpoint, **_operator().webhooks(pid).update(webhook, change.stored())
+    )
+
+
+@app.delete("/admin/v1/projects/<pid>/webhooks/<webhook>", status_code=204, tags=["webhooks"])
+def remove_webhook(pid: Pid, webhook: WebhookId) -> Response[None]:
+    """Tell it nothing any more. What is on its way is dropped."""
+    _operator().webhooks(pid).remove(webhook)
+    return _nothing()
+
+
+@app.post("/admin/v1/projects/<pid>/webhooks/<webhook>/rotate_secret", tags=["webhooks"])
+def rotate_webhook_secret(pid: Pid, webhook: WebhookId) -> views.WebhookEndpointWithSecret:
+    """Make a new secret. The old one signs beside it for a day."""
+    endpoint, secret = _operator().webhooks(pid).rotate(webhook)
+    return _view(views.WebhookEndpointWithSecret, **endpoint, secret=secret)
+
+
+@app.post("/admin/v1/projects/<pid>/webhooks/<webhook>/test", status_code=202, tags=["webhooks"])
+def test_webhook(pid: Pid, webhook: WebhookId) -> views.Event:
+    """Send it an event of type webhook.test. The list of endpoints shows what became of it."""
+    return _view(views.Event, **_operator().webhooks(pid).test(webhook))
+
+
+@app.get("/admin/v1/projects/<pid>/webhooks/<webhook>/deliveries", tags=["webhooks"])
+def list_failed_deliveries(
+    pid: Pid,
+    webhook: WebhookId,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[EventId | None, Query()] = None,
+) -> views.FailedDeliveries:
+    """What was given up in the last 30 days, newest first."""
+    data, more = _operator().webhooks(pid).failed(webhook, limit, cursor)
+    return _view(views.FailedDeliveries, data=data, next_cursor=more)
+
+
+@app.post("/admin/v1/projects/<pid>/webhooks/<webhook>/replay", status_code=202, tags=["webhooks"])
+def replay_deliveries(pid: Pid, webhook: WebhookId, given: documents.Replay) -> views.Replayed:
+    """Deliver again what was given up: one event, or up to 100."""
+    replayed = _operator().webhooks(pid).replay(webhook, given.event_id)
+    return _view(views.Replayed, replayed=replayed)
 
 
 # The same in the words of Behest's control plane: contracts/behest.md, section 13.

@@ -33,6 +33,7 @@ from weir.identity.api_keys import CLIENT_TOKENS, READ, WRITE, ApiKey
 from weir.ledger import rules
 from weir.projects.project import Project
 from weir.settings import MAX_MINT_BODY_BYTES, CustomersSettings
+from weir.web import cursors
 from weir.web.addresses import is_loopback
 from weir.web.origins import Origins
 
@@ -82,7 +83,7 @@ def create() -> Response[str]:
         of_body = idempotency.fingerprint(customers.normalised(body))
         answered = _once.answer(project.pid, digest, of_body, _now(), do)
     headers = idempotency.REPLAYED if answered.is_replay else {}
-    return edge.json(answered.status, answered.document, headers)
+    return edge.json(answered.document, answered.status, headers)
 
 
 @app.get("/v1/customers")
@@ -93,14 +94,14 @@ def listed() -> Response[str]:
     project = _project(_key(READ, *((CLIENT_TOKENS,) if wanted else ())))
     if wanted is not None:
         found = _find_or_none(project, Reference(None, parse_external_id(wanted)))
-        return edge.json(200, lists.page(_views(project, found), None))
-    limit, after = lists.limit(query), lists.cursor(query)
+        return edge.json(cursors.page_view(_views(project, found), None))
+    limit, after = cursors.page_of(query)
     status = lists.one(query, "status")
     if status not in (None, customers.ACTIVE, customers.BLOCKED):
         raise BadRequest("status must be active or blocked.", param="status")
     records, more = _customers.page(project.pid, limit, after)
     shown = [each for each in records if status in (None, each.status)]
-    return edge.json(200, lists.page(_views(project, shown), more))
+    return edge.json(cursors.page_view(_views(project, shown), more))
 
 
 @app.get("/v1/customers/<ref>")
@@ -123,8 +124,8 @@ def upsert(ref: str) -> Response[str]:
     for is_there in (True, False, True):  # between two looks another request may have made it
         try:
             if is_there:
-                return edge.json(200, _view(project, _changed(project, named, body)))
-            return edge.json(201, _view(project, _created(project, body, named.external_id)))
+                return edge.json(_view(project, _changed(project, named, body)))
+            return edge.json(_view(project, _created(project, body, named.external_id)), 201)
         except NotFound:
             if named.external_id is None:
                 raise
@@ -236,11 +237,11 @@ def list_tokens(ref: str) -> Response[str]:
     active = lists.one(query, "active") in ("true", "1")
     found = _customers.find(project.pid, _reference(ref))
     valid_from = _customers.issued_after(project.pid, found.id, 0)
-    records, more = _tokens.page(project.pid, found.id, lists.limit(query), lists.cursor(query))
+    records, more = _tokens.page(project.pid, found.id, *cursors.page_of(query))
     views = [lists.token_view(each, found, _now(), valid_from) for each in records]
     if active:
         views = [view for view in views if view["status"] == "active"]
-    return edge.json(200, lists.page(views, more))
+    return edge.json(cursors.page_view(views, more))
 
 
 @app.delete("/v1/customers/<ref>/client_tokens")
@@ -299,7 +300,7 @@ def _minted_for(
     )
     seen = {"key_id": key.key_id, "customer": found.id, "ttl_s": wish.ttl_s, "id": token_id}
     logger.info("client token minted", extra=seen)
-    return edge.json(201, client_tokens.reply(value, token_id, found, wish, issued_at))
+    return edge.json(client_tokens.reply(value, token_id, found, wish, issued_at), 201)
 
 
 def _customer_to_mint_for(project: Project, ref: str) -> Customer:

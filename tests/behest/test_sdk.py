@@ -182,7 +182,7 @@ def test_older_client_chats_streams_and_lists_models(legacy: BehestClient) -> No
     how: Any = ask({"text": "ok ", "chunks": 2})
     chunks = legacy.chat.completions.create(model="", stream=True, **how)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "ok ok "
-    assert [model.id for model in legacy.models.list()] == ["default", "fake-large"]
+    assert [model.id for model in legacy.models.list()] == ["default", "fake-large", "mock-echo"]
 
 
 def test_older_clients_user_header_is_ignored(stack: Stack) -> None:

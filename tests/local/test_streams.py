@@ -513,7 +513,7 @@ def test_source_that_would_be_treated_otherwise_than_on_aws_is_refused(
         template.event_sources(declared(**more))
 
 
-@pytest.mark.parametrize("kind", ["Kinesis", "SQS"])
+@pytest.mark.parametrize("kind", ["Kinesis", "MQ"])
 def test_sources_of_other_kinds_are_refused(kind: str) -> None:
     source = declared()
     source["Resources"]["Meter"]["Properties"]["Events"]["Rows"]["Type"] = kind

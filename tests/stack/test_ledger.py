@@ -900,6 +900,8 @@ def test_looking_for_a_cancellation_is_one_small_read_a_second(place: Place) -> 
 # Every route of the template but preflights: its function, and whether it can spend money.
 ROUTES: dict[tuple[str, str], tuple[str, bool]] = {
     ("POST", "/v1/chat/completions"): ("ChatFunction", True),
+    ("POST", "/v1/embeddings"): ("EmbeddingsFunction", True),
+    ("POST", "/v1/moderations"): ("EmbeddingsFunction", True),
     ("POST", "/v1/chat/completions/{id}/cancel"): ("AccountFunction", False),
     ("GET", "/v1/me"): ("AccountFunction", False),
     ("GET", "/v1/usage"): ("AccountFunction", False),
@@ -932,6 +934,15 @@ ROUTES: dict[tuple[str, str], tuple[str, bool]] = {
     ("POST", "/v1/client_tokens"): ("CustomersFunction", False),
     ("DELETE", "/v1/client_tokens/{id}"): ("CustomersFunction", False),
     ("GET", "/v1/customers/{ref}/usage"): ("AccountFunction", False),
+    ("POST", "/v1/webhook_endpoints"): ("WebhooksFunction", False),
+    ("GET", "/v1/webhook_endpoints"): ("WebhooksFunction", False),
+    ("GET", "/v1/webhook_endpoints/{id}"): ("WebhooksFunction", False),
+    ("PATCH", "/v1/webhook_endpoints/{id}"): ("WebhooksFunction", False),
+    ("DELETE", "/v1/webhook_endpoints/{id}"): ("WebhooksFunction", False),
+    ("POST", "/v1/webhook_endpoints/{id}/rotate_secret"): ("WebhooksFunction", False),
+    ("POST", "/v1/webhook_endpoints/{id}/test"): ("WebhooksFunction", False),
+    ("GET", "/v1/webhook_endpoints/{id}/deliveries"): ("WebhooksFunction", False),
+    ("POST", "/v1/webhook_endpoints/{id}/replay"): ("WebhooksFunction", False),
     ("GET", "/v1/cors"): ("PreflightFunction", False),
     ("ANY", "/admin/v1/{proxy+}"): ("AdminFunction", False),
     ("ANY", "/v1/projects/{pid}/tiers"): ("AdminFunction", False),
@@ -939,7 +950,9 @@ ROUTES: dict[tuple[str, str], tuple[str, bool]] = {
     ("ANY", "/"): ("PreflightFunction", False),
     ("ANY", "/{proxy+}"): ("PreflightFunction", False),
 }
-WITHOUT_A_ROUTE = {"RotateFunction", "SweepFunction", "MeterFunction"}
+WITHOUT_A_ROUTE = {
+    *("RotateFunction", "SweepFunction", "MeterFunction", "NotifyFunction", "DeliverFunction")
+}
 TEMPLATE = template.load(ROOT / "template.yaml")
 FUNCTIONS = {
     name: resource["Properties"]
@@ -966,7 +979,7 @@ def test_every_route_and_function_is_known_here_with_whether_it_can_spend() -> N
         for event in properties.get("Events", {}).values()
     }
     # The table's stream carries what was spent, and no function has an address of its own.
-    assert other == {"Api", "Schedule", "DynamoDB"}
+    assert other == {"Api", "Schedule", "DynamoDB", "SQS"}
     assert not [name for name, told in FUNCTIONS.items() if "FunctionUrlConfig" in told]
 
 
@@ -982,7 +995,8 @@ def test_no_provider_is_asked_without_a_reservation(place: Place, stream: bool) 
         **{"id": "chatcmpl-1", "id+": "t1", "name+": "one", "pid": "default", "ref": "ext:u"},
         "proxy+": "chat/completions",
     }
-    for (method, path), (_, spends) in ROUTES.items():
+    asked = {route: told for route, told in ROUTES.items() if told[0] != "EmbeddingsFunction"}
+    for (method, path), (_, spends) in asked.items():  # the others: test_embeddings.py
         held.clear()
         place.stack.http.request(
             "POST" if method == "ANY" else method,
@@ -991,7 +1005,7 @@ def test_no_provider_is_asked_without_a_reservation(place: Place, stream: bool) 
             json=body,
         )
         assert held == ([1] if spends else []), path
-    assert len(place.a.requests) == sum(spends for _, spends in ROUTES.values())
+    assert len(place.a.requests) == sum(spends for _, spends in asked.values())
 
 
 def may(action: str, statement: dict[str, Any]) -> bool:
@@ -1062,7 +1076,7 @@ def the(logical_id: str) -> Callable[[Any], bool]:
 def test_only_the_chat_functions_role_can_spend() -> None:
     keys = who_may("secretsmanager:GetSecretValue", the("ProviderKeysSecret"))
     # The admin function changes one key among others: it reads them all to write them all.
-    assert keys == {"ChatFunction", "AdminFunction"}
+    assert keys == {"ChatFunction", "EmbeddingsFunction", "AdminFunction"}
     for action in (
         "bedrock:InvokeModel",
         "bedrock:InvokeModelWithResponseStream",
@@ -1073,8 +1087,8 @@ def test_only_the_chat_functions_role_can_spend() -> None:
 
 def test_no_role_can_change_a_counter_but_of_those_who_count() -> None:
     counts = who_may("dynamodb:UpdateItem", the("Table"), "LEDGER#default#u#ann")
-    assert counts == {"ChatFunction", "SweepFunction", "AccountFunction"}
-    settle = {"ChatFunction", "SweepFunction"}
+    assert counts == {"ChatFunction", "EmbeddingsFunction", "SweepFunction", "AccountFunction"}
+    settle = {"ChatFunction", "EmbeddingsFunction", "SweepFunction"}
     # The sweeper's rights are for a whole transaction: whether AWS judges its parts by their own
     # keys only is not known here.
     assert who_may("dynamodb:PutItem", the("Table"), "OPEN#3") == settle

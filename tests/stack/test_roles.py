@@ -39,6 +39,14 @@ BODIES: dict[Operation, Any] = {
     ("PUT", "/v1/projects/{pid}/tiers/{tier}"): {"overrides": {"rpm_limit": 1000}},
     ("PUT", "/admin/v1/projects/{pid}/issuers/{name}"): ENTRY,
     ("POST", "/admin/v1/projects/{pid}/issuers/verdict"): {"token": "a.b.c"},
+    ("POST", "/admin/v1/projects/{pid}/customers"): {"external_id": "stolen"},
+    ("PATCH", "/admin/v1/projects/{pid}/customers/{ref}"): {"budget_usd": 1000},
+    ("POST", "/admin/v1/projects/{pid}/webhooks"): {
+        "url": "https://evil.example/hook",
+        "events": ["project.budget_low"],
+    },
+    ("PATCH", "/admin/v1/projects/{pid}/webhooks/{webhook}"): {"enabled": False},
+    ("POST", "/admin/v1/projects/{pid}/webhooks/{webhook}/replay"): {},
     ("POST", "/admin/v1/projects/{pid}/users/erase"): {"user_id": "u_1"},
     ("POST", "/admin/v1/projects/{pid}/users/revoke"): {"user_id": "u_1"},
     ("PUT", "/admin/v1/models/{name}"): {**model("roles", "theirs"), "context_tokens": 9999},
@@ -71,7 +79,24 @@ def place(admin: Admin) -> dict[str, str]:
     admin("PUT", f"projects/{PID}/tiers/{PID}", {"rpm": 5})
     key = admin("POST", f"projects/{PID}/keys", {}, 201)
     signs = admin("POST", "signing-keys", {"project": PID}, 201)
-    return {"pid": PID, "name": PID, "tier": PID, "key_id": key["key_id"], "kid": signs["kid"]}
+    customer = admin("POST", f"projects/{PID}/customers", {"external_id": PID}, 201)
+    backend = admin.key(PID, contract="ringside", scopes=["api:client_tokens"])
+    minted = admin.http.post(
+        f"/v1/customers/{customer['id']}/client_tokens",
+        headers=bearer(backend),
+        json={"origin_allowlist": ["https://roles.example"]},
+    )
+    hook = {"url": "https://roles.example/hook", "events": ["project.budget_low"]}
+    return {
+        "pid": PID,
+        "name": PID,
+        "tier": PID,
+        "key_id": key["key_id"],
+        "kid": signs["kid"],
+        "ref": customer["id"],
+        "token_id": minted.json()["id"],
+        "webhook": admin("POST", f"projects/{PID}/webhooks", hook, 201)["id"],
+    }
 
 
 def send(

@@ -11,7 +11,9 @@ import yaml
 from samtranslator.translator.transform import transform
 
 from weir import metrics
+from weir.upstreams import webhooks as upstream
 from weir.web import routes
+from weir.webhooks import schedule
 
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = {
@@ -24,6 +26,9 @@ FUNCTIONS = {
     "AdminFunction": "admin",
     "RotateFunction": "rotate",
     "SweepFunction": "sweep",
+    "WebhooksFunction": "webhooks",
+    "NotifyFunction": "notify",
+    "DeliverFunction": "deliver",
     "MeterFunction": "meter",
 }
 # Every path that a page may call, and how.
@@ -57,6 +62,12 @@ SERVER_ROUTES = {
     "/v1/customers/{ref}/client_tokens/{id}": "DELETE",
     "/v1/client_tokens": "POST",
     "/v1/client_tokens/{id}": "DELETE",
+    "/v1/webhook_endpoints": "GET POST",
+    "/v1/webhook_endpoints/{id}": "GET PATCH DELETE",
+    "/v1/webhook_endpoints/{id}/rotate_secret": "POST",
+    "/v1/webhook_endpoints/{id}/test": "POST",
+    "/v1/webhook_endpoints/{id}/deliveries": "GET",
+    "/v1/webhook_endpoints/{id}/replay": "POST",
 }
 OPERATOR_ROUTES = {
     "/admin/v1/{proxy+}",
@@ -173,8 +184,8 @@ def test_routes_are_exactly_these(resources: Resources) -> None:
     found = {f"{method.upper()} {path}" for path, method, _ in methods(resources)}
     assert found == {
         *(f"{m} {path}" for path, several in BROWSER_ROUTES.items() for m in several.split()),
-        *(f"{m} {path}" for path, several in SERVER_ROUTES.items() for m in several.split()),
         *(f"OPTIONS {path}" for path in BROWSER_ROUTES),
+        *(f"{m} {path}" for path, several in SERVER_ROUTES.items() for m in several.split()),
         *(f"{ANY_METHOD.upper()} {path}" for path in OPERATOR_ROUTES),
         *(f"{ANY_METHOD.upper()} {path}" for path in ELSEWHERE),
     }
@@ -281,7 +292,8 @@ def test_functions_own_policy_stays_far_below_lambdas_20_kb(
         for p in of_type(resources, "AWS::Lambda::Permission").values()
         if function in json.dumps(p["Properties"]["FunctionName"])
     ]
-    assert bool(permissions) == (function != "MeterFunction"), "which reads a stream by itself"
+    pulls = ("MeterFunction", "NotifyFunction", "DeliverFunction")
+    assert bool(permissions) == (function not in pulls), "they read by themselves"
     arn = f"arn:aws-us-gov:lambda:ap-southeast-1:123456789012:function:{'f' * 64}"
     statements = [
         {
@@ -462,6 +474,7 @@ RIGHTS = {
         "secretsmanager:GetSecretValue",
         "secretsmanager:PutSecretValue",
         "kms:Decrypt",
+        "kms:Encrypt",
         "kms:GenerateDataKey",
     },
     "RotateFunction": {
@@ -480,6 +493,40 @@ RIGHTS = {
         "dynamodb:PutItem",
         "dynamodb:Query",
         "dynamodb:UpdateItem",
+        "kms:Decrypt",
+        "kms:GenerateDataKey",
+    },
+    "WebhooksFunction": {
+        "dynamodb:BatchGetItem",
+        "dynamodb:DeleteItem",
+        "dynamodb:GetItem",
+        "dynamodb:PutItem",
+        "dynamodb:Query",
+        "dynamodb:UpdateItem",
+        "kms:Decrypt",
+        "kms:Encrypt",
+        "kms:GenerateDataKey",
+    },
+    "NotifyFunction": {
+        "dynamodb:BatchGetItem",
+        "dynamodb:DescribeStream",
+        "dynamodb:GetRecords",
+        "dynamodb:GetShardIterator",
+        "dynamodb:ListStreams",
+        "dynamodb:PutItem",
+        "sqs:SendMessage",
+        "kms:Decrypt",
+        "kms:GenerateDataKey",
+    },
+    "DeliverFunction": {
+        "dynamodb:BatchGetItem",
+        "dynamodb:PutItem",
+        "dynamodb:UpdateItem",
+        "sqs:ChangeMessageVisibility",
+        "sqs:DeleteMessage",
+        "sqs:GetQueueAttributes",
+        "sqs:ReceiveMessage",
+        "sqs:SendMessage",
         "kms:Decrypt",
         "kms:GenerateDataKey",
     },
@@ -505,6 +552,9 @@ def test_role_has_exactly_the_rights_the_function_uses(resources: Resources, fun
 
 
 OF_THE_LEDGER = ["LEDGER#*", "OPEN#*", "USAGE#*"]
+OF_WEBHOOKS = ["WEBHOOKS#*", "DELIVERIES#*"]
+# An endpoint's record with its entry in the audit trail; tests and replays are events.
+WRITTEN_OF_WEBHOOKS = ["WEBHOOKS#*", "OUTBOX#*", "AUDIT"]
 CONFIGURATION = ["TENANT", "OVERRUNS", "PROJECTS", "SUBJECT#*"]
 CUSTOMERS = ["EXTERNAL#*", "SUBJECT#*", "LEDGER#*"]
 NEW_CUSTOMERS = ["EXTERNAL#*", "CUSTOMERS#*", "ARRIVALS#*", "SUBJECT#*#c#cust_*"]
@@ -561,28 +611,46 @@ MAY: dict[str, dict[str, list[str]]] = {
     "PreflightFunction": {"GetItem": ["TENANT"], "PutItem": ["REFUSED#*"]},
     # Never the key ring; of the ledger client tokens alone; nothing in the audit trail is changed.
     "AdminFunction": {
-        "BatchGetItem": [*CONFIGURATION, "EXTERNAL#*"],
+        "BatchGetItem": [*CONFIGURATION, "EXTERNAL#*", *OF_WEBHOOKS],
         "GetItem": ["PROJECT#*", "APIKEY#*"],
         "Query": [
+            "DELIVERIES#*",
             *("PROJECTS", "PROJECT#*", "SIGNINGKEYS", "CONTENT#*", "REFUSED#*"),
             *("ROLLUP#*", "USAGE#*", "AUDIT", "CUSTOMERS#*", CLIENT_TOKENS),
         ],
         "ConditionCheckItem": ["TENANT", "PROJECTS"],
         "PutItem": [
             *NEW_CUSTOMERS,
+            *WRITTEN_OF_WEBHOOKS,
             *("TENANT", "PROJECTS", "PROJECT#*", "APIKEY#*", "SIGNINGKEYS", "AUDIT"),
         ],
         "UpdateItem": [
             *NEW_CUSTOMERS,
             *("APIKEY#*", "SIGNINGKEYS", "OVERRUNS", "SUBJECT#*", CLIENT_TOKENS),
         ],
-        "DeleteItem": ["PROJECT#*", "CUSTOMERS#*"],
+        "DeleteItem": ["DELIVERIES#*", "PROJECT#*", "CUSTOMERS#*"],
         "BatchWriteItem": ["CONTENT#*"],
     },
     "RotateFunction": {call: ["KEYRING"] for call in ("Query", "PutItem", "UpdateItem")},
     "SweepFunction": {
         "Query": ["OPEN#*"],
         **dict.fromkeys(("PutItem", "UpdateItem", "DeleteItem"), OF_THE_LEDGER),
+    },
+    "WebhooksFunction": {
+        "BatchGetItem": [*CONFIGURATION, *OF_WEBHOOKS],
+        "GetItem": ["APIKEY#*"],
+        "UpdateItem": ["APIKEY#*"],
+        "PutItem": WRITTEN_OF_WEBHOOKS,
+        **{key: ["DELIVERIES#*"] for key in ("Query", "DeleteItem")},
+    },
+    "NotifyFunction": {
+        "BatchGetItem": ["PROJECTS", "SUBJECT#*", "WEBHOOKS#*", "LEDGER#*"],
+        "PutItem": ["OUTBOX#*"],
+    },
+    # Never a write to an endpoint's record.
+    "DeliverFunction": {
+        "BatchGetItem": OF_WEBHOOKS,
+        **{key: ["DELIVERIES#*"] for key in ("PutItem", "UpdateItem")},
     },
     "MeterFunction": {"UpdateItem": ["USAGE#*", "ROLLUP#*"]},
 }
@@ -596,6 +664,7 @@ ATTRIBUTES = {
     ("TokenFunction", "MINTED#*"): ["pk", "sk", "tokens", "ttl"],
     ("CustomersFunction", "APIKEY#*"): ["pk", "sk", "last_used_at"],
     ("AccountFunction", "APIKEY#*"): ["pk", "sk", "last_used_at"],
+    ("WebhooksFunction", "APIKEY#*"): ["pk", "sk", "last_used_at"],
     ("AccountFunction", "ASKED#*"): ["pk", "sk", "questions", "ttl"],
     ("AccountFunction", "LEDGER#*"): ["pk", "sk", "open", "cancelled"],
     ("AdminFunction", "APIKEY#*"): ["pk", "sk", "revoked_at"],
@@ -665,10 +734,9 @@ def test_nothing_that_the_admin_api_is_ever_granted_changes_the_audit_trail(
     assert denied["Resource"] == {"Fn::GetAtt": ["Table", "Arn"]}
 
 
-def test_meter_reads_this_tables_stream_and_no_other(resources: Resources) -> None:
-    (stream,) = [
-        s for s in statements(resources, "MeterFunction") if "dynamodb:GetRecords" in s["Action"]
-    ]
+@pytest.mark.parametrize("function", ["MeterFunction", "NotifyFunction"])
+def test_reader_of_this_tables_stream_reads_no_other(resources: Resources, function: str) -> None:
+    (stream,) = [s for s in statements(resources, function) if "dynamodb:GetRecords" in s["Action"]]
     assert stream["Resource"] == {"Fn::Sub": "${Table.Arn}/stream/*"}
 
 
@@ -693,6 +761,56 @@ def test_secrets_are_read_by_who_needs_them(resources: Resources, function: str)
     assert ("ProviderKeysSecret" in said) == (function in keys)
 
 
+@pytest.mark.parametrize(
+    ("function", "call"),
+    [
+        ("AdminFunction", "kms:Encrypt"),
+        ("WebhooksFunction", "kms:Encrypt"),
+        ("DeliverFunction", "kms:Decrypt"),
+    ],
+)
+def test_webhook_secrets_are_opened_where_they_sign_and_nowhere_else(
+    resources: Resources, function: str, call: str
+) -> None:
+    """By itself a role calls KMS under the encryption context of a webhook's secret only: the
+    table's own data key has another.
+    """
+    direct = [
+        s
+        for s in statements(resources, function)
+        if "kms:" in json.dumps(s["Action"]) and "kms:ViaService" not in json.dumps(s)
+    ]
+    assert [(s["Action"], s["Condition"]) for s in direct] == [
+        (
+            call,
+            {
+                "ForAllValues:StringEquals": {
+                    "kms:EncryptionContextKeys": ["weir:project", "weir:webhook_endpoint"]
+                }
+            },
+        )
+    ]
+
+
+def test_deliveries_wait_out_the_function_and_die_where_somebody_looks(
+    resources: Resources,
+) -> None:
+    queue = resources["Deliveries"]["Properties"]
+    properties = resources["DeliverFunction"]["Properties"]
+    # AWS: "Using Lambda with Amazon SQS".
+    assert queue["VisibilityTimeout"] >= 6 * properties["Timeout"]
+    assert queue["RedrivePolicy"]["deadLetterTargetArn"] == {"Fn::GetAtt": ["DeadLetters", "Arn"]}
+    assert queue["MessageRetentionPeriod"] > 2 * schedule.GIVE_UP_S
+    assert properties["Timeout"] > 2 * upstream.TOTAL_S
+    (mapping,) = [
+        m["Properties"]
+        for m in of_type(resources, "AWS::Lambda::EventSourceMapping").values()
+        if m["Properties"]["FunctionName"] == {"Ref": "DeliverFunction"}
+    ]
+    assert (mapping["BatchSize"], mapping["ScalingConfig"]) == (1, {"MaximumConcurrency": 10})
+    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+
+
 def test_bedrock_rights_can_be_left_out(source: dict[str, Any]) -> None:
     policies = source["Resources"]["ChatFunction"]["Properties"]["Policies"]
     conditional = [s for s in policies[0]["Statement"] if "Fn::If" in s]
@@ -708,7 +826,7 @@ def test_whoever_reads_or_writes_under_the_customer_key_may_do_so_through_our_se
     """The embedded AWS does not enforce this; AWS does. DynamoDB asks for both of whoever touches a
     table with a customer managed key for the first time in a while.
     """
-    (kms,) = [s for s in statements(resources, function) if "kms:Decrypt" in s["Action"]]
+    (kms,) = [s for s in statements(resources, function) if "kms:GenerateDataKey" in s["Action"]]
     assert set(kms["Action"]) == {"kms:Decrypt", "kms:GenerateDataKey"}
     assert kms["Resource"] == {"Fn::GetAtt": ["Key", "Arn"]}
     via = kms["Condition"]["StringEquals"]["kms:ViaService"]
@@ -779,10 +897,15 @@ ALARMS: dict[str, tuple[str, int, str, Any]] = {
     "ChatThrottlesAlarm": ("AWS/Lambda Throttles", 300, "ge", 1),
     "ApiFailuresAlarm": ("AWS/ApiGateway 5XXError", 300, "ge", 5),
     "UsageGivenUpAlarm": ("AWS/SQS ApproximateNumberOfMessagesVisible", 300, "ge", 1),
+    "DeadLettersAlarm": ("AWS/SQS ApproximateNumberOfMessagesVisible", 300, "ge", 1),
+    "NotifyGivenUpAlarm": ("AWS/SQS ApproximateNumberOfMessagesVisible", 300, "ge", 1),
     "UsageLateAlarm": ("AWS/Lambda IteratorAge", 300, "g", 3_600_000),
 }
 # Of which a sum would mean nothing.
-GAUGES = {"OldestReservationAlarm", "UsageGivenUpAlarm", "UsageLateAlarm"}
+GAUGES = {
+    *("OldestReservationAlarm", "UsageGivenUpAlarm", "UsageLateAlarm"),
+    *("DeadLettersAlarm", "NotifyGivenUpAlarm"),
+}
 SILENCES = {"SweepStoppedAlarm"}  # where no data is what is wrong
 COMPARISONS = {
     "g": "GreaterThanThreshold",
@@ -830,6 +953,8 @@ def test_alarms_name_whom_they_watch(resources: Resources) -> None:
             "Stage": {"Ref": "StageName"},
         },
         "UsageGivenUpAlarm": {"QueueName": {"Fn::GetAtt": ["MeterFailures", "QueueName"]}},
+        "DeadLettersAlarm": {"QueueName": {"Fn::GetAtt": ["DeadLetters", "QueueName"]}},
+        "NotifyGivenUpAlarm": {"QueueName": {"Fn::GetAtt": ["NotifyFailures", "QueueName"]}},
         "UsageLateAlarm": {"FunctionName": {"Ref": "MeterFunction"}},
     }
 

@@ -25,7 +25,7 @@ FLOORS = [
     {""},  # the package's root: errors, settings, metrics, freshness, identifiers
     {"web"},
     {"projects"},
-    {"customers"},
+    {"customers", "webhooks"},
     {"identity", "ledger", "operator"},
     {"usage"},
     {"chat"},

@@ -153,8 +153,52 @@ class MeterSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookSettings:
+    """`key` is the ARN of the KMS key that seals webhooks' secrets."""
+
+    deployment: Deployment
+    key: str
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "WebhookSettings":
+        return cls(Deployment.from_env(env), _text(env, "KEY_ARN"))
+
+
+@dataclass(frozen=True, slots=True)
+class NotifySettings:
+    deployment: Deployment
+    queue_url: str
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "NotifySettings":
+        return cls(Deployment.from_env(env), _text(env, "DELIVERIES_QUEUE"))
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverSettings:
+    """`queue_url` is where deliveries wait, `dead_letters_url` where those are told that were given
+    up.
+    """
+
+    deployment: Deployment
+    key: str
+    queue_url: str
+    dead_letters_url: str
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "DeliverSettings":
+        return cls(
+            deployment=Deployment.from_env(env),
+            key=_text(env, "KEY_ARN"),
+            queue_url=_text(env, "DELIVERIES_QUEUE"),
+            dead_letters_url=_text(env, "DEAD_LETTERS_QUEUE"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class AdminSettings:
     deployment: Deployment
+    key: str
     provider_keys_secret: str
     cognito_client_id: str
     session_project: str  # whose users sign in with the stack's user pool
@@ -163,6 +207,7 @@ class AdminSettings:
     def from_env(cls, env: Mapping[str, str]) -> "AdminSettings":
         return cls(
             deployment=Deployment.from_env(env),
+            key=_text(env, "KEY_ARN"),
             provider_keys_secret=_text(env, "PROVIDER_KEYS_SECRET"),
             cognito_client_id=_text(env, "COGNITO_CLIENT_ID"),
             session_project=_text(env, "PROJECT_ID"),

@@ -16,8 +16,9 @@ from weir.aws.contention import AwsError
 Item = dict[str, Any]
 Test = Callable[[Item], bool]
 _RANGE = re.compile(r"pk = :pk( AND sk (?P<operator>[<>]) (?P<name>:\w+))?")
-_ONCE = re.compile(r"(#\w+) = if_not_exists\(\1, (:\w+)\)")
 _CLAUSES = re.compile(r"\b(SET|ADD|REMOVE|DELETE) ")
+_TERMS = re.compile(r",(?![^(]*\))")  # commas within brackets divide no terms
+_ONCE = re.compile(r"if_not_exists\(#\w+, (:\w+)\)")
 
 
 class SmallDynamoDB:
@@ -164,15 +165,14 @@ class _Part:
         said = _CLAUSES.split(self._update)[1:]
         touched: list[str] = []
         for verb, terms in zip(said[::2], said[1::2], strict=True):
-            for term in _ONCE.sub(r"\1 ? \2", terms).split(","):
-                if " ? " in term:  # only where it is not there yet
-                    name, value = term.strip().split(" ? ")
-                    touched.append(self._names[name])
-                    item.setdefault(self._names[name], self._values[value])
-                    continue
+            for term in _TERMS.split(terms):
                 name, _, value = term.strip().replace(" = ", " ").partition(" ")
                 name = self._names.get(name, name)
                 touched.append(name)
+                if once := _ONCE.fullmatch(value):
+                    if name in item:
+                        continue
+                    value = once[1]
                 _changed(item, verb, name, self._values.get(value))
         if len(set(touched)) < len(touched):
             raise AwsError("two clauses touch one path", 400, "ValidationException")

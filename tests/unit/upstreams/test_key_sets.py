@@ -4,108 +4,26 @@ The fetcher checks and dials as it always does. The tests pass in what a name re
 certify a name, and where a public address is really connected to.
 """
 
-import contextlib
-import datetime
 import json
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import httpcore
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from tests.issuers import ISSUER, JWKS_URI, jwk, jwks
+from tests.unit.upstreams.served import ANOTHER, HOST, PUBLIC, Script, Serve, Served, answer
 from weir.identity.key_sets import KeySetUnavailable
-from weir.upstreams import key_sets
-from weir.upstreams.key_sets import MAX_BYTES, KeySetFetcher, resolve
+from weir.upstreams import guarded, key_sets
+from weir.upstreams.guarded import resolve
+from weir.upstreams.key_sets import MAX_BYTES, KeySetFetcher
 from weir.web.public_addresses import is_public
 
-HOST = "sign-in.example.com"
-PUBLIC = "93.184.216.34"
-ANOTHER = "1.1.1.1"
 GOOD = json.dumps(jwks(jwk("RS256"), jwk("ES256"))).encode()
-
-Script = Callable[[ssl.SSLSocket], object]
-
-
-def certificate(directory: Path, name: str) -> Path:
-    """A self-signed one, of a DNS name."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    secret = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    path = directory / f"{name}.pem"
-    path.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM))
-    return path
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    directory = tmp_path_factory.mktemp("tls")
-    return {name: certificate(directory, name) for name in (HOST, "other.example.com")}
-
-
-class Served:
-    """An issuer on loopback. Each connection is answered by the next script; the last one stays."""
-
-    def __init__(self, certificate: Path, *scripts: Script) -> None:
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(certificate)
-        self._context.sni_callback = lambda _sock, name, _context: self.names.append(name)
-        self._scripts = list(scripts)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self.names: list[str | None] = []
-        self.requests: list[bytes] = []
-        self.over = threading.Event()
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def close(self) -> None:
-        self.over.set()
-        self._listener.close()
-
-    def _serve(self) -> None:
-        while not self.over.is_set():
-            try:
-                raw, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._answer, args=(raw,), daemon=True).start()
-
-    def _answer(self, raw: socket.socket) -> None:
-        with contextlib.suppress(OSError), raw:
-            script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
-            with self._context.wrap_socket(raw, server_side=True) as spoken:
-                self.requests.append(spoken.recv(65_536))
-                script(spoken)
-
-
-def answer(body: bytes, *headers: str, status: str = "200 OK") -> Script:
-    head = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers]
-    return lambda spoken: spoken.sendall("\r\n".join(head).encode() + b"\r\n\r\n" + body)
 
 
 class Place(NamedTuple):
@@ -116,7 +34,7 @@ class Place(NamedTuple):
 
 
 def place(
-    served: Served, trusted: Path, *answers: list[str], resolver: key_sets.Resolve | None = None
+    served: Served, trusted: Path, *answers: list[str], resolver: guarded.Resolve | None = None
 ) -> Place:
     """`answers` are what the name resolves to, look-up by look-up; the last one stays."""
     dialled: list[str] = []
@@ -127,7 +45,7 @@ def place(
         assert port == 443
         if address == ANOTHER:
             raise httpcore.ConnectError("nothing listens there")
-        return key_sets.dial("127.0.0.1", served.port, timeout_s)
+        return guarded.dial("127.0.0.1", served.port, timeout_s)
 
     def resolved(host: str, port: int) -> list[str]:
         assert (host, port) == (HOST, 443)
@@ -135,22 +53,6 @@ def place(
 
     tls = ssl.create_default_context(cafile=trusted)
     return Place(KeySetFetcher(resolve=resolver or resolved, dial=dial, tls=tls), dialled)
-
-
-@pytest.fixture
-def serve(certificates: dict[str, Path]) -> Iterator[Callable[..., Served]]:
-    made: list[Served] = []
-
-    def start(*scripts: Script, name: str = HOST) -> Served:
-        made.append(Served(certificates[name], *scripts))
-        return made[-1]
-
-    yield start
-    for served in made:
-        served.close()
-
-
-Serve = Callable[..., Served]
 
 
 def failure(fetch: KeySetFetcher, url: str = JWKS_URI) -> str:
@@ -350,7 +252,7 @@ def test_key_set_of_the_most_bytes_is_read_and_a_longer_one_is_not(
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_sets, "TOTAL_S", 0.5)
-    monkeypatch.setattr(key_sets, "CONNECT_S", 0.2)
+    monkeypatch.setattr(guarded, "CONNECT_S", 0.2)
 
 
 def drip(whole: bytes) -> Script:

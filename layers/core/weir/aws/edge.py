@@ -95,9 +95,11 @@ class Edge:
         ours = _several(answer_headers(request, self._readable_by()))
         return {**answer, "multiValueHeaders": {**ours, **answer["multiValueHeaders"]}}
 
+    @staticmethod
     def json(
-        self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+        body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
     ) -> Response[str]:
+        """Return an answer in JSON, for routes whose status is not always 200."""
         text = json.dumps(body, separators=(",", ":"))
         return Response(status, "application/json", text, headers=dict(headers or {}))
 

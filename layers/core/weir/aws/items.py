@@ -34,6 +34,9 @@ signing keys and audit entries in `codecs`. Standard library only: the preflight
     ASKED#<pid>#<c>       MINUTE#…     how many questions about usage a caller has asked in a
                                        minute, and how many client tokens were minted
     ONCE#<pid>#<h>        ONCE         what a request with an Idempotency-Key was answered
+    WEBHOOKS#<pid>        WEBHOOKS     record: a project's webhook endpoints, their secrets sealed
+    OUTBOX#<pid>          <place>      an event, once, on its way to the queue of deliveries
+    DELIVERIES#<pid>      STATE#<wh>   whether an endpoint answers; FAILED#<wh>#<event> what it lost
     JWKS#<sha256>         JWKS         an issuer's key set, by the hash of its address; who fetches
     KNOWN#<pid>#<s>       KNOWN        a user of another issuer has been here before
     ARRIVALS#<pid>#<n>    HOUR#…       how many users of the issuer <n> were new in an hour; of
@@ -239,6 +242,34 @@ def client_token(pid: str, token_id: str) -> Key:
 
 def once(pid: str, digest: str) -> Key:
     return Key(f"ONCE#{pid}#{digest}", "ONCE")
+
+
+# ---------------------------------------------------------------- webhooks
+
+
+def webhooks(pid: str) -> Key:
+    return Key(f"WEBHOOKS#{pid}", "WEBHOOKS")
+
+
+OUTBOX = "OUTBOX#"
+
+
+def outbox(pid: str, place: str) -> Key:
+    """`place` says which event it is: there is one of it."""
+    return Key(f"{OUTBOX}{pid}", place)
+
+
+def pid_of_outbox(key: Key) -> str:
+    return key.pk.removeprefix(OUTBOX)
+
+
+def webhook_state(pid: str, endpoint_id: str) -> Key:
+    return Key(f"DELIVERIES#{pid}", f"STATE#{endpoint_id}")
+
+
+def failed_delivery(pid: str, endpoint_id: str, event_id: str) -> Key:
+    """Without `event_id` the beginning of all of an endpoint's, which sort by time."""
+    return Key(f"DELIVERIES#{pid}", f"FAILED#{endpoint_id}#{event_id}")
 
 
 # ---------------------------------------------------------------- other issuers

@@ -1,8 +1,5 @@
-"""Lists, as the Ringside contract has them: `{data, has_more, next_cursor}` (section 2.9)."""
+"""What lists of customers and client tokens may be asked, and what they show."""
 
-import base64
-import binascii
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,45 +7,7 @@ from weir.customers.customer import Customer, usd
 from weir.errors import BadRequest
 from weir.projects.project import Project
 
-DEFAULT, MOST = 20, 100
-
 Query = Mapping[str, Sequence[str]]
-
-
-def page(views: Sequence[Mapping[str, Any]], after: str | None) -> dict[str, Any]:
-    return {
-        "object": "list",
-        "data": list(views),
-        "has_more": after is not None,
-        "next_cursor": None if after is None else _encoded(after),
-    }
-
-
-def limit(query: Query) -> int:
-    text = one(query, "limit")
-    if text is None:
-        return DEFAULT
-    if not re.fullmatch(r"(?a)\d{1,3}", text) or not 1 <= int(text) <= MOST:
-        raise BadRequest(f"limit must be an integer from 1 to {MOST}.", param="limit")
-    return int(text)
-
-
-def cursor(query: Query) -> str | None:
-    """Return the id behind which a page begins. It gives no right: the list is the project's."""
-    text = one(query, "cursor")
-    if text is None:
-        return None
-    try:
-        named = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii")
-        if not re.fullmatch(r"[a-z]{2,4}_[0-9A-Za-z]{1,64}", named):
-            raise ValueError
-    except (binascii.Error, ValueError):
-        raise BadRequest("That is no cursor of this list.", param="cursor") from None
-    return named
-
-
-def _encoded(named: str) -> str:
-    return base64.urlsafe_b64encode(named.encode("ascii")).decode().rstrip("=")
 
 
 def one(query: Query, name: str) -> str | None:

@@ -26,7 +26,7 @@ READ = "api:read"  # list models, read usage
 CHAT = "api:chat"  # chat without a token, for a user whom a header names
 CLIENT_TOKENS = "api:client_tokens"  # make client tokens, and the customers that they are for
 WRITE = "api:write"  # create, change and delete customers
-WEBHOOKS = "api:webhooks"
+WEBHOOKS = "api:webhooks"  # change webhook endpoints, replay deliveries
 
 _FORM = re.compile(f"(?:{PREFIX}|{RINGSIDE_LIVE}|{RINGSIDE_TEST})[0-9a-f]{{32}}")
 

@@ -610,7 +610,7 @@ class NewApiKey(Document):
     @model_validator(mode="after")
     def _of_its_contract(self) -> Self:
         of_ringside = self.contract == "ringside"
-        other = {"mint"} if of_ringside else {"api:client_tokens", "api:write", "api:webhooks"}
+        other = {"mint"} if of_ringside else {"api:client_tokens", "api:write"}
         if wrong := sorted(other.intersection(self.scopes)):
             raise ValueError(f"a key of the contract {self.contract} has no scope {wrong[0]}")
         return self
@@ -635,6 +635,43 @@ class CustomerChange(Document):
 
 class NewCustomer(CustomerChange):
     external_id: Annotated[str, Field(min_length=1, max_length=260)]
+
+
+EventName = Literal[
+    "wallet.low",
+    "customer.budget_exceeded",
+    "budget.exceeded",
+    "project.budget_low",
+    "project.budget_exceeded",
+    "webhook.test",
+]
+
+
+class NewWebhook(Document):
+    """`url` is on the public internet, https only. `budget.exceeded` is another name of
+    `customer.budget_exceeded`.
+    """
+
+    url: str = Field(max_length=MAX_URL, examples=["https://app.example.com/hooks/weir"])
+    events: Annotated[list[EventName], Field(min_length=1, max_length=20)]
+    description: Annotated[Text, Field(max_length=200)] = ""
+
+
+class WebhookChange(Document):
+    """What is named is changed. `enabled` false: it is told nothing, and what is on its way is
+    dropped.
+    """
+
+    url: str = Field(default="", max_length=MAX_URL)
+    events: Annotated[list[EventName], Field(min_length=1, max_length=20)] = []
+    description: Annotated[Text, Field(max_length=200)] = ""
+    enabled: bool = True
+
+
+class Replay(Document):
+    """`event_id` null: all that were given up, up to 100."""
+
+    event_id: Annotated[str, StringConstraints(pattern=r"^evt_[0-9a-f]{24}$")] | None = None
 
 
 class NewSigningKey(Document):

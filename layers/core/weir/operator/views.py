@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from weir.operator.documents import (
     CandidateDocument,
+    EventName,
     IssuerDocument,
     LimitsDocument,
     TierDocument,
@@ -168,6 +169,69 @@ class ForeignTokenVerdict(View):
     user_id: str | None
     tier: str | None
     session_id: str | None
+
+
+class WebhookEndpoint(View):
+    """Times are Unix seconds. `failing_since` null: the last attempt was accepted, or there was
+    none yet. Until `old_secret_until` the secret before this one signs, too.
+    """
+
+    id: str
+    object: Literal["webhook_endpoint"]
+    url: str
+    description: str
+    enabled: bool
+    events: list[EventName]
+    created_at: int
+    secret_created_at: int
+    old_secret_until: int | None
+    last_delivered_at: int | None = None
+    failing_since: int | None = None
+    last_failed_at: int | None = None
+    last_failure: str | None = None
+
+
+class WebhookEndpoints(View):
+    data: list[WebhookEndpoint]
+
+
+class WebhookEndpointWithSecret(WebhookEndpoint):
+    """`secret` is shown only now."""
+
+    secret: str
+
+
+class Event(View):
+    """As an endpoint gets it. `created_at` is Unix seconds."""
+
+    id: str
+    type: str
+    created_at: int
+    data: dict[str, Any]
+
+
+class FailedDelivery(View):
+    """An event that was not accepted for a day. Times are Unix seconds."""
+
+    object: Literal["webhook_delivery"]
+    status: Literal["failed"]
+    event: Event
+    first_attempt_at: int
+    given_up_at: int
+    last_failure: str
+
+
+class FailedDeliveries(View):
+    """`next_cursor` is null on the last page."""
+
+    data: list[FailedDelivery]
+    next_cursor: str | None
+
+
+class Replayed(View):
+    """Ids of events that are on their way again."""
+
+    replayed: list[str]
 
 
 class ApiKey(View):

@@ -4,6 +4,7 @@
     projects     projects, their origins, tiers and API keys
     issuers      other issuers whose tokens a project exchanges
     customers    customers with limits of their own, and their client tokens
+    webhooks     where a project's server is told of events
     models       the catalogue: models, upstreams, providers' keys
     signing      keys that sign tokens: tenants' own, and the ring
     switches     what is switched off: the deployment, a project, a model, a user
@@ -24,9 +25,12 @@ from weir.aws.operator.revocations import Revocations
 from weir.aws.operator.signing import Signing
 from weir.aws.operator.switches import Switches
 from weir.aws.operator.transfer import Transfer
+from weir.aws.operator.webhooks import Webhooks
 
 __all__ = ["Operator"]
 
 
-class Operator(Issuers, Customers, Models, Signing, Switches, Revocations, Transfer, Recounts):
+class Operator(
+    Issuers, Customers, Webhooks, Models, Signing, Switches, Revocations, Transfer, Recounts
+):
     """Everything that one actor may do."""

@@ -12,6 +12,7 @@ from weir.aws.contention import retried
 from weir.aws.items import Key, Record
 from weir.aws.provider_keys import ProviderKeys
 from weir.aws.table import Change, Stale, Table
+from weir.aws.webhooks.seal import Sealer
 from weir.errors import Conflict, NotFound
 from weir.operator.audit import Entry, differing
 from weir.operator.documents import MAX_DOCUMENT_BYTES, check_catalogue
@@ -77,7 +78,9 @@ class Touched(NamedTuple):
 
 
 class Records:
-    """`actor` is who does it; `provider_keys` is for those who may set them."""
+    """`actor` is who does it; `provider_keys` is for those who may set them, `sealer` for those who
+    may make webhooks' secrets.
+    """
 
     def __init__(
         self,
@@ -86,9 +89,11 @@ class Records:
         *,
         actor: str,
         clock: Callable[[], float] = time.time,
+        sealer: Sealer | None = None,
     ) -> None:
         self._table = table
         self._provider_keys = provider_keys
+        self._sealer = sealer
         self._actor = actor
         self._clock = clock
 
