@@ -477,6 +477,7 @@ RIGHTS = {
         "dynamodb:GetShardIterator",
         "dynamodb:ListStreams",
         "dynamodb:PutItem",
+        "dynamodb:UpdateItem",
         "sqs:SendMessage",
         "kms:Decrypt",
         "kms:GenerateDataKey",
@@ -580,7 +581,8 @@ MAY: dict[str, dict[str, list[str]]] = {
         **{key: ["DELIVERIES#*"] for key in ("Query", "DeleteItem")},
     },
     "NotifyFunction": {
-        "BatchGetItem": ["PROJECTS", "WEBHOOKS#*", "LEDGER#*"],
+        "BatchGetItem": ["PROJECTS", "WEBHOOKS#*", "LEDGER#*", "WATCH#*"],
+        "UpdateItem": ["WATCH#*"],
         "PutItem": ["OUTBOX#*"],
     },
     # Never a write to an endpoint's record.

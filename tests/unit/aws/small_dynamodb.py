@@ -213,6 +213,10 @@ class _Part:
             (name,) = self._arguments(tokens)
             name = self._names.get(name, name)
             return self._compared(tokens, lambda item: _size(item.get(name)))
+        if first.startswith(":"):  # a value below an attribute
+            assert tokens.pop(0) == "<"
+            below, name = int(self._values[first]["N"]), self._names[tokens.pop(0)]
+            return lambda item: (value := _number(item.get(name))) is not None and below < value
         name = self._names.get(first, first)
         return self._compared(tokens, lambda item: _number(item.get(name)))
 

@@ -29,6 +29,7 @@ signing keys and audit entries in `codecs`. Standard library only: the preflight
     ROLLUP#<pid>#<day>#M  <HHMM>#<m>   … minutes, by model
     ASKED#<pid>#<c>       MINUTE#…     how many questions about usage a caller has asked in a minute
     WEBHOOKS#<pid>        WEBHOOKS     record: a project's webhook endpoints, their secrets sealed
+    WATCH#<pid>#<s>       MONTH#…      the least that requests of a subject or project have held
     OUTBOX#<pid>          <place>      an event, once, on its way to the queue of deliveries
     DELIVERIES#<pid>      STATE#<wh>   whether an endpoint answers; FAILED#<wh>#<event> what it lost
     JWKS#<sha256>         JWKS         an issuer's key set, by the hash of its address; who fetches
@@ -207,6 +208,11 @@ def asked(pid: str, caller: str, at: int) -> Key:
 
 def webhooks(pid: str) -> Key:
     return Key(f"WEBHOOKS#{pid}", "WEBHOOKS")
+
+
+def watch(pid: str, subject_key: str, month: str) -> Key:
+    """`subject_key` is empty for the project; `month` is a sort key of the ledger."""
+    return Key(f"WATCH#{pid}#{subject_key}", month)
 
 
 OUTBOX = "OUTBOX#"
