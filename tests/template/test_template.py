@@ -514,6 +514,7 @@ RIGHTS = {
         "dynamodb:GetShardIterator",
         "dynamodb:ListStreams",
         "dynamodb:PutItem",
+        "dynamodb:UpdateItem",
         "sqs:SendMessage",
         "kms:Decrypt",
         "kms:GenerateDataKey",
@@ -611,7 +612,7 @@ MAY: dict[str, dict[str, list[str]]] = {
     "PreflightFunction": {"GetItem": ["TENANT"], "PutItem": ["REFUSED#*"]},
     # Never the key ring; of the ledger client tokens alone; nothing in the audit trail is changed.
     "AdminFunction": {
-        "BatchGetItem": [*CONFIGURATION, "EXTERNAL#*", *OF_WEBHOOKS],
+        "BatchGetItem": [*CONFIGURATION, *OF_WEBHOOKS, "EXTERNAL#*"],
         "GetItem": ["PROJECT#*", "APIKEY#*"],
         "Query": [
             "DELIVERIES#*",
@@ -620,8 +621,8 @@ MAY: dict[str, dict[str, list[str]]] = {
         ],
         "ConditionCheckItem": ["TENANT", "PROJECTS"],
         "PutItem": [
-            *NEW_CUSTOMERS,
             *WRITTEN_OF_WEBHOOKS,
+            *NEW_CUSTOMERS,
             *("TENANT", "PROJECTS", "PROJECT#*", "APIKEY#*", "SIGNINGKEYS", "AUDIT"),
         ],
         "UpdateItem": [
@@ -644,7 +645,8 @@ MAY: dict[str, dict[str, list[str]]] = {
         **{key: ["DELIVERIES#*"] for key in ("Query", "DeleteItem")},
     },
     "NotifyFunction": {
-        "BatchGetItem": ["PROJECTS", "SUBJECT#*", "WEBHOOKS#*", "LEDGER#*"],
+        "BatchGetItem": ["PROJECTS", "SUBJECT#*", "WEBHOOKS#*", "LEDGER#*", "WATCH#*"],
+        "UpdateItem": ["WATCH#*"],
         "PutItem": ["OUTBOX#*"],
     },
     # Never a write to an endpoint's record.

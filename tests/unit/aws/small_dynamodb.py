@@ -221,6 +221,10 @@ class _Part:
             (name,) = self._arguments(tokens)
             name = self._names.get(name, name)
             return self._compared(tokens, lambda item: _size(item.get(name)))
+        if first.startswith(":"):  # a value below an attribute
+            assert tokens.pop(0) == "<"
+            below, name = int(self._values[first]["N"]), self._names[tokens.pop(0)]
+            return lambda item: (value := _number(item.get(name))) is not None and below < value
         name = self._names.get(first, first)
         if "S" in self._values.get(tokens[1], {}):
             equals, text = tokens.pop(0), self._values[tokens.pop(0)]

@@ -195,11 +195,43 @@ def test_user_without_a_budget_of_an_account_is_not_looked_at(place: Place) -> N
 def test_what_no_request_can_spend_any_more_is_told_as_exhausted(place: Place) -> None:
     """The last cents may never be spent: a request is admitted only if its worst case fits."""
     place.customer = None
-    place.spend(0.97)
-    assert place.note(reservation(held=0.03)) == 1
-    assert place.note(reservation(held=0.04), reservation(held=0.02)) == 0  # the smaller one fits
-    assert place.note(reservation(held=0.04)) == 1
-    assert place.told()[0]["data"]["reason"] == "no_room"
+    place.spend(0.7)
+    assert place.note(reservation(held=0.3)) == 0
+    place.spend(0.71)
+    assert place.note(reservation(held=0.3)) == 1
+    (told,) = place.told()
+    assert (told["type"], told["data"]["reason"]) == ("project.budget_exceeded", "no_room")
+
+
+def test_smallest_request_of_the_month_decides_whether_there_is_room(place: Place) -> None:
+    """Those that are small may go on, whatever a large one held since, in whatever process."""
+    place.customer = None
+    place.spend(0.5)
+    assert place.note(reservation(held=0.4), reservation(held=0.1)) == 0
+    place.spend(0.75)
+    assert place.note(reservation(held=0.4)) == 0
+    assert place.note(reservation(held=0.2)) == 0
+    place.spend(0.79)
+    assert place.note(reservation(held=0.05)) == 0
+    place.spend(0.96)
+    assert place.note(reservation(held=0.9)) == 2
+
+
+def test_least_that_another_batch_has_kept_meanwhile_stays(place: Place) -> None:
+    place.customer = None
+    key = items.watch("p", "", items.month(NOON))
+    place.put({**key.item(), "least_held": {"N": "5"}})
+    read = place.store.batch_get_item
+
+    def stale(**asked: Any) -> dict[str, Any]:
+        answer = read(**asked)
+        found = answer["Responses"]["t"]
+        answer["Responses"]["t"] = [item for item in found if item["pk"]["S"] != key.pk]
+        return answer
+
+    place.store.batch_get_item = stale  # type: ignore[method-assign]
+    place.note(reservation(held=0.5))
+    assert place.store.items[key]["least_held"] == {"N": "5"}
 
 
 def test_sum_over_four_shards_decides(place: Place) -> None:
@@ -225,7 +257,7 @@ def test_what_moves_between_shards_while_they_are_read_is_not_counted_twice(plac
     place.customer = None
     place.project(shards=2, usd_per_month=1)
     place.spend(0.5)
-    read, seen = place.store.batch_get_item, []
+    read, seen = place.store.batch_get_item, list[bool]()
 
     def torn(**asked: Any) -> dict[str, Any]:
         answer = read(**asked)

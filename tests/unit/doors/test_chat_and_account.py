@@ -216,6 +216,7 @@ def test_bug_of_ours_is_a_500_in_the_one_envelope_that_gives_nothing_away(
 CHAT_DOOR = {"PROVIDER_KEYS_SECRET": PROVIDER_KEYS, "MAX_STREAM_S": "300"}
 ADMIN_DOOR = {
     "PROVIDER_KEYS_SECRET": PROVIDER_KEYS,
+    "KEY_ARN": "key",
     "COGNITO_CLIENT_ID": "client",
     "PROJECT_ID": "default",
 }

@@ -249,6 +249,7 @@ FULL = {
     "STACK_NAME": "weir-test",
     "SIGNING_KEY_SECRET": "arn:1",
     "PROVIDER_KEYS_SECRET": "arn:2",
+    "KEY_ARN": "arn:3",
     "COGNITO_CLIENT_ID": "client",
     "SESSION_TOKEN_TTL_S": "900",
     "MAX_STREAM_S": "300",
@@ -267,7 +268,9 @@ NEEDS: dict[Any, list[str]] = {
         "SESSION_TOKEN_TTL_S",
     ],
     ChatSettings: ["TABLE_NAME", "PROVIDER_KEYS_SECRET", "MAX_STREAM_S", "AWS_REGION"],
-    AdminSettings: ["TENANT_ID", "PROJECT_ID", "PROVIDER_KEYS_SECRET", "COGNITO_CLIENT_ID"],
+    AdminSettings: [
+        *("TENANT_ID", "PROJECT_ID", "PROVIDER_KEYS_SECRET", "COGNITO_CLIENT_ID", "KEY_ARN"),
+    ],
     RotateSettings: ["TABLE_NAME", "NEXT_KEY_MIN_AGE_S"],
 }
 

@@ -139,12 +139,14 @@ def test_page_goes_on_after_its_last_id_even_if_that_is_gone() -> None:
 @pytest.mark.parametrize(
     ("spent", "held", "found"),
     [
-        (0, 50, []),
-        (79, 50, []),  # however much the last request held: more than a fifth is left
+        (0, 100, []),
+        (79, 21, []),
+        (79, 22, [Reached(FULL, NO_ROOM)]),  # every request is refused, with much left
         (80, 20, [Reached(LOW)]),
         (80, 21, [Reached(LOW), Reached(FULL, NO_ROOM)]),
         (99, 1, [Reached(LOW)]),
         (99, 2, [Reached(LOW), Reached(FULL, NO_ROOM)]),
+        (99, 0, [Reached(LOW)]),  # of models that cost nothing
         (100, 0, [Reached(LOW), Reached(FULL, SPENT)]),
         (150, 0, [Reached(LOW), Reached(FULL, SPENT)]),
     ],

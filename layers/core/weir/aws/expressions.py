@@ -55,6 +55,12 @@ class Expression:
         self._clause("SET", f"{name} = {placeholder}")
         self.require(f"(attribute_not_exists({name}) OR {name} < {placeholder})")
 
+    def lower_to(self, attribute: str, value: int) -> None:
+        """Set a number, only if that makes it smaller or it is not there yet."""
+        name, placeholder = self._name(attribute), self._value(value)
+        self._clause("SET", f"{name} = {placeholder}")
+        self.require(f"(attribute_not_exists({name}) OR {placeholder} < {name})")
+
     def delete(self, attribute: str, members: list[str]) -> None:
         """Take members out of a set; a set without members is no longer there."""
         self._clause("DELETE", f"{self._name(attribute)} {self._value(members)}")

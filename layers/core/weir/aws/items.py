@@ -35,6 +35,7 @@ signing keys and audit entries in `codecs`. Standard library only: the preflight
                                        minute, and how many client tokens were minted
     ONCE#<pid>#<h>        ONCE         what a request with an Idempotency-Key was answered
     WEBHOOKS#<pid>        WEBHOOKS     record: a project's webhook endpoints, their secrets sealed
+    WATCH#<pid>#<s>       MONTH#…      the least that requests of a subject or project have held
     OUTBOX#<pid>          <place>      an event, once, on its way to the queue of deliveries
     DELIVERIES#<pid>      STATE#<wh>   whether an endpoint answers; FAILED#<wh>#<event> what it lost
     JWKS#<sha256>         JWKS         an issuer's key set, by the hash of its address; who fetches
@@ -249,6 +250,11 @@ def once(pid: str, digest: str) -> Key:
 
 def webhooks(pid: str) -> Key:
     return Key(f"WEBHOOKS#{pid}", "WEBHOOKS")
+
+
+def watch(pid: str, subject_key: str, month: str) -> Key:
+    """`subject_key` is empty for the project; `month` is a sort key of the ledger."""
+    return Key(f"WATCH#{pid}#{subject_key}", month)
 
 
 OUTBOX = "OUTBOX#"

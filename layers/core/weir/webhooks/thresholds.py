@@ -3,7 +3,7 @@
 A budget is *low* from 80 % on, and *exceeded* from 100 % on, of what has been spent: what open
 requests hold does not count, because most of it is given back. Near the end a request is admitted
 only if its worst case fits, so the last cents may be out of reach for every request, and 100 % may
-never come. Hence a budget is exceeded, too, once it is low and less is left than the last requests
+never come. Hence a budget is exceeded, too, once less is left than any request of this month has
 held. docs/decisions/0030 argues for this.
 """
 
@@ -31,22 +31,20 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A threshold in percent; `reason`: the money is spent, or no request like the last fits."""
+    """A threshold in percent; `reason`: the money is spent, or no request fits."""
 
     threshold: int
     reason: str = SPENT
 
 
-def reached(limit: int, spent: int, held: int) -> list[Reached]:
-    """Return the thresholds that so much spending has reached, in nano-USD. `held` is the least
-    that one of the requests held which have just been settled.
+def reached(limit: int, spent: int, least_held: int) -> list[Reached]:
+    """Return the thresholds that so much spending has reached, in nano-USD. `least_held` is the
+    least that one of the month's requests has held.
     """
-    if spent * 100 < limit * LOW:
-        return []
-    found = [Reached(LOW)]
+    found = [Reached(LOW)] if spent * 100 >= limit * LOW else []
     if spent >= limit:
         found.append(Reached(FULL))
-    elif limit - spent < held:
+    elif limit - spent < least_held:
         found.append(Reached(FULL, NO_ROOM))
     return found
 

@@ -2,7 +2,8 @@
 
 A settlement removes its reservation (`OPEN#…`), which the stream brings with what it had held: the
 project, the subject, the month, and its worst case. For each of those the month's counters are read
-and compared with the budget of now; what has been reached is written to the outbox, at a place that
+and compared with the budget of now, and what is left with the least that a request of the month has
+held, which is kept (`WATCH#…`). What has been reached is written to the outbox, at a place that
 names subject, month, threshold and budget. So it is told once, whoever else looks, and again if the
 operator has set another budget since and that is reached, too.
 """
@@ -11,8 +12,9 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from weir.aws import items
+from weir.aws import contention, items
 from weir.aws.customers import Customers
+from weir.aws.expressions import Expression
 from weir.aws.items import Item, Key, Record
 from weir.aws.ledger.books import place, reservation_of, used_of
 from weir.aws.reading import items_at
@@ -32,6 +34,7 @@ from weir.webhooks.thresholds import Budget, event_data, event_type
 log = logging.getLogger(__name__)
 
 _BUDGET = BY_PUBLIC_NAME["usd_per_month"]
+_LEAST = "least_held"
 OF_THE_PROJECT = ""  # where a subject's key stands for one
 CUSTOMER = "c#"  # begins the key of a subject that is a customer
 
@@ -40,7 +43,7 @@ BudgetOf = Callable[[str, str], Budget | None]
 
 
 class Spender(NamedTuple):
-    """Who has spent in which month. `at` is a moment in it, Unix seconds."""
+    """Who has spent in which month, as the ledger's sort key spells it."""
 
     pid: str
     subject: str
@@ -48,7 +51,7 @@ class Spender(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """`at`: a moment in the month; `held`: the least that one of the requests held."""
+    """`at`: a moment in the month, Unix seconds; `held`: the least that a request held."""
 
     at: int
     held: int
@@ -125,11 +128,16 @@ class Watch:
         if budget is None:
             return 0
         places = _places(project, spender.subject, at)
-        spent = self._spent(places)
+        least = items.watch(*spender)
+        read = self._items([*places, least])
+        spent, kept = _spent(read, places), read.get(least, {}).get(_LEAST, {"N": str(held + 1)})
+        if held < int(kept["N"]):
+            self._keep(least, held, at)
+        held = min(held, int(kept["N"]))
         if len(places) > 1 and thresholds.reached(budget.limit, spent, held):
             # What moved from one shard to another while they were read was counted twice, or not
             # at all. Twice in a row it would have to move at the very same moment.
-            spent = min(spent, self._spent(places))
+            spent = min(spent, _spent(self._items(places), places))
         written = 0
         for found in thresholds.reached(budget.limit, spent, held):
             kind = event_type(budget, found.threshold)
@@ -150,16 +158,26 @@ class Watch:
         public = {"project": project.pid}
         return None if limit is None else Budget(limit, is_customers=False, public=public)
 
-    def _spent(self, places: list[Key]) -> int:
-        found = items_at(self._client, self._name, places)
-        used = [used_of(item) for item in found.values()]
-        return sum(each.get(_BUDGET.unit, 0) - each.get(HELD_USD, 0) for each in used)
+    def _keep(self, key: Key, held: int, at: int) -> None:
+        """Keep it as the month's least, unless another has kept less meanwhile."""
+        note = Expression()
+        note.lower_to(_LEAST, held)
+        note.set("ttl", at + outbox.KEPT_S)
+        try:
+            self._client.update_item(TableName=self._name, Key=key.item(), **note.built())
+        except Exception as error:
+            if not contention.condition_failed(error):
+                raise
 
     def _records(self, keys: list[Key]) -> Mapping[Key, Record]:
+        found = self._items(keys)
+        return {key: items.record_of(found.get(key)) for key in keys}
+
+    def _items(self, keys: list[Key]) -> dict[Key, Item]:
         found: dict[Key, Item] = {}
         for start in range(0, len(keys), 100):  # DynamoDB takes so many in one BatchGetItem
             found |= items_at(self._client, self._name, keys[start : start + 100])
-        return {key: items.record_of(found.get(key)) for key in keys}
+        return found
 
     # ------------------------------------------------------------ to the queue
 
@@ -175,6 +193,11 @@ class Watch:
                 each, endpoints_of(records[items.webhooks(each.pid)]).values()
             )
         )
+
+
+def _spent(read: Mapping[Key, Item], places: Iterable[Key]) -> int:
+    used = [used_of(read[key]) for key in places if key in read]
+    return sum(each.get(_BUDGET.unit, 0) - each.get(HELD_USD, 0) for each in used)
 
 
 def budgets_of(customers: Customers) -> BudgetOf:
