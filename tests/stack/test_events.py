@@ -21,6 +21,9 @@ FUNCTIONS = {
     "doctor": "PreflightFunction",
     "account": "AccountFunction",
     "customers": "CustomersFunction",
+    "webhooks": "WebhooksFunction",
+    "notify": "NotifyFunction",
+    "deliver": "DeliverFunction",
     "admin": "AdminFunction",
     "rotate": "RotateFunction",
     "sweep": "SweepFunction",
@@ -35,7 +38,7 @@ def read(name: str, stack: Stack) -> dict[str, Any]:
     outputs = stack.outputs()
     ringside = "REPLACE_WITH_RINGSIDE_API_KEY"
     if ringside in text:
-        scopes = ["api:client_tokens"]
+        scopes = ["api:client_tokens", "api:webhooks"]
         fresh = f"r_{uuid.uuid4().hex}"
         key = Admin(stack).key("default", contract="ringside", scopes=scopes)
         text = text.replace(ringside, key).replace("r_7", fresh).replace("upsert-7", fresh)
@@ -91,6 +94,7 @@ ANSWERS = {
     "doctor": (200, '"allowed": true'),
     "account": (200, '"default"'),
     "customers": (201, '"external_id"'),
+    "webhooks": (200, '"has_more"'),
     "admin": (200, '"name"'),
 }
 
@@ -168,6 +172,21 @@ def test_event_of_the_stream_is_read_and_what_is_not_in_the_table_is_not_added(
     (line,) = said
     assert (line["added"], line["unreadable"]) == (0, 0)
     assert line["records"] == (1 if size == "real" else 0)
+
+
+def test_event_of_a_settled_request_is_looked_at(stack: Stack, size: str) -> None:
+    with emulate(stack, "notify") as rie:
+        answer = rie.invoke(read(f"notify.{size}", stack))
+        said = [json.loads(line) for line in rie.log.splitlines() if '"looked at"' in line]
+    assert json.loads(answer) is None, answer
+    (line,) = said
+    assert (line["records"], line["reached"]) == (1 if size == "real" else 0, 0)
+
+
+def test_event_for_an_endpoint_that_is_gone_is_dropped(stack: Stack, size: str) -> None:
+    with emulate(stack, "deliver") as rie:
+        answer = json.loads(rie.invoke(read(f"deliver.{size}", stack)))
+    assert answer == {"batchItemFailures": []}
 
 
 def test_every_event_file_is_used() -> None:
