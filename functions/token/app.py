@@ -106,7 +106,8 @@ def _named_by(token: str, pid: str, now: int) -> Revocation | None:
         )
     except Unauthenticated:
         return None
-    return revocation_of(claims, pid)
+    # A client token is revoked where it was made: DELETE /v1/client_tokens/{id}.
+    return None if claims.bindings is not None else revocation_of(claims, pid)
 
 
 @app.post("/api/behest/token")
