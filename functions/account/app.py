@@ -153,13 +153,13 @@ def _customers_own() -> dict[str, Any]:
 @app.post("/v1/chat/completions/<completion_id>/cancel")
 def cancel(completion_id: str) -> dict[str, Any]:
     """It stops within about a second, at the provider, too; what it has used is charged."""
-    claims = (
-        _customer_of_page(bindings.CHAT)[0]
-        if ringside.is_client_token(edge.request)
-        else _user()[0]
-    )
+    if ringside.is_client_token(edge.request):
+        claims, _ = _customer_of_page(bindings.CHAT)
+    else:
+        claims, _ = _user()
     completion_id = unquote(completion_id)
-    if not _ledger.cancel(claims.pid, claims.subject, completion_id):
+    subject = _customers.named(edge.request, claims) or claims.subject
+    if not _ledger.cancel(claims.pid, subject, completion_id):
         raise NotFound(f"You have no running request {completion_id[:200]!r}.")
     return {"id": completion_id, "object": "chat.completion.cancelled", "cancelled": True}
 

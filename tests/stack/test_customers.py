@@ -761,6 +761,36 @@ def test_mints_of_a_minute_are_bounded(shop: Shop) -> None:
     assert (429, "mint_rate_limited") in refused
 
 
+def test_server_cancels_a_customers_answer(shop: Shop) -> None:
+    shop.customer("stopped")
+    how = json.dumps({"do": "stream", "chunks": 400, "gap_s": 0.05})
+    body = {
+        "model": shop.model,
+        "messages": [{"role": "user", "content": how}],
+        "stream": True,
+        "max_tokens": 900,
+    }
+    with shop.stack.http.stream(
+        "POST",
+        "/v1/chat/completions",
+        headers={**bearer(shop.key), "FC-Customer": "ext:stopped"},
+        json=body,
+    ) as reply:
+        next(reply.iter_raw())
+        path = f"chat/completions/{reply.headers['x-completion-id']}/cancel"
+        assert shop.send("POST", path, {}).status_code == 404  # of nobody's
+        assert shop.send("POST", path, {}, FC_Customer="ext:stopped").status_code == 200
+
+
+def test_client_token_is_not_revoked_as_a_users(shop: Shop) -> None:
+    shop.customer("kept")
+    token = shop.token("kept")
+    mints = shop.admin.key(PID)
+    reply = shop.stack.http.post("/v1/auth/revoke", headers=bearer(mints), json={"token": token})
+    assert reply.json() == {"revoked": False}
+    assert shop.chat(token).status_code == 200
+
+
 def encoded(value: Any) -> str:
     raw = json.dumps(value, separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()

@@ -29,7 +29,7 @@ from weir.customers.customer import DELETED, Customer, created
 from weir.customers.names import PREFIX, Reference, ulid
 from weir.errors import ExternalIdTaken, LedgerBusy, LimitReached, NotFound
 from weir.freshness import Clock, is_due
-from weir.identity.tokens import CUSTOMER, Claims
+from weir.identity.tokens import CUSTOMER, SERVER, Claims
 from weir.projects.project import Project
 from weir.projects.snapshot import Snapshot
 from weir.revocation import Revocations
@@ -160,6 +160,14 @@ class Customers:
                 raise
             return self.find(project.pid, Reference(taken.existing_id, None))
         return made
+
+    def named(self, request: Request, claims: Claims) -> str | None:
+        """Return the key in the ledger of the customer whom a server's request names beside its
+        body; None if it names none. Raise NotFound.
+        """
+        if claims.kind != SERVER or (found := named_by_server(request, {})) is None:
+            return None
+        return items.customer(self.find(claims.pid, found[0], known=True).id)
 
     def of_page(self, request: Request, claims: Claims) -> Customer:
         """Return the customer of a client token that is used for something other than a chat, whose
