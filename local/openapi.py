@@ -29,6 +29,7 @@ ENVIRONMENT = {
     "PROJECT_ID": "default",
     "COGNITO_CLIENT_ID": "client",
     "PROVIDER_KEYS_SECRET": "secret",
+    "KEY_ARN": "key",
     "AWS_REGION": "us-east-1",
     "AWS_DEFAULT_REGION": "us-east-1",
     "POWERTOOLS_SERVICE_NAME": "admin",
@@ -91,6 +92,7 @@ PARAMETERS = {
     "name": "Of the model, upstream or tier.",
     "tier": "The tier's number or name.",
     "key_id": "The API key's id, which is no secret.",
+    "webhook": "The webhook endpoint's id.",
     "kid": "The signing key's id, which is no secret.",
     "origin": "As a browser sends it, such as https://app.example.com.",
     "dry_run": "true: only tell what would change, and change nothing.",
@@ -108,7 +110,7 @@ PARAMETERS = {
     "tag": "Of this tag only.",
 }
 # The bodies of PATCH. A client that filled in a default would take back what it does not name.
-CHANGES = ("ProjectChange", "TenantDocument")
+CHANGES = ("ProjectChange", "TenantDocument", "WebhookChange")
 KEPT = "those that are not named stay; null takes all of them back to their defaults"
 
 

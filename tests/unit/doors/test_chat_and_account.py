@@ -232,6 +232,7 @@ class Bedrock(BaseHTTPRequestHandler):
 CHAT_DOOR = {"PROVIDER_KEYS_SECRET": PROVIDER_KEYS, "MAX_STREAM_S": "300"}
 ADMIN_DOOR = {
     "PROVIDER_KEYS_SECRET": PROVIDER_KEYS,
+    "KEY_ARN": "key",
     "COGNITO_CLIENT_ID": "client",
     "PROJECT_ID": "default",
 }

@@ -29,6 +29,7 @@ ENVIRONMENT = {
     "STACK_NAME": "weir-test",
     "AWS_REGION": "us-east-1",
     "PROVIDER_KEYS_SECRET": PROVIDER_KEYS,
+    "KEY_ARN": "key",
     "COGNITO_CLIENT_ID": "client",
     "PROJECT_ID": "default",
 }
