@@ -112,7 +112,7 @@ PARAMETERS = {
     "tag": "Of this tag only.",
 }
 # The bodies of PATCH. A client that filled in a default would take back what it does not name.
-CHANGES = ("ProjectChange", "TenantDocument", "CustomerChange")
+CHANGES = ("ProjectChange", "TenantDocument", "CustomerChange", "WebhookChange")
 KEPT = "those that are not named stay; null takes all of them back to their defaults"
 
 

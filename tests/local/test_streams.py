@@ -471,8 +471,13 @@ def declared(**more: Any) -> dict[str, Any]:
 
 def test_template_says_who_is_told_what() -> None:
     told = template.event_sources(template.load(ROOT / "template.yaml"))
+    events = {"eventName": ["INSERT"], "dynamodb": {"Keys": {"pk": {"S": [{"prefix": "OUTBOX#"}]}}}}
+    settled = {"eventName": ["REMOVE"], "dynamodb": {"Keys": {"pk": {"S": [{"prefix": "OPEN#"}]}}}}
     assert told == [
-        EventSource("MeterFunction", "Table", (OURS,), 100, 5, True, True, "MeterFailures")
+        EventSource("MeterFunction", "Table", (OURS,), 100, 5, True, True, "MeterFailures"),
+        EventSource(
+            "NotifyFunction", "Table", (settled, events), 100, 10, True, False, "NotifyFailures"
+        ),
     ]
 
 

@@ -27,7 +27,7 @@ from tests.unit.upstreams.served import HOST, Served, certificate
 from weir.aws import items
 from weir.aws.ledger.books import reservation_item
 from weir.aws.webhooks.outbox import Queue
-from weir.aws.webhooks.watch import Watch, no_budget
+from weir.aws.webhooks.watch import Watch
 from weir.ledger.admission import Reservation
 from weir.ledger.rules import Amounts
 from weir.projects.limits import NANO
@@ -184,7 +184,7 @@ def test_budget_that_is_used_up_by_chats_is_told_at_80_and_100_percent_once_each
             json=ask(max_tokens=5),
         ).status_code
 
-    statuses = []
+    statuses: list[int] = []
     while not statuses or (statuses[-1] == 200 and len(statuses) < 400):
         statuses.append(chat())
     refused_at = time.monotonic()
@@ -378,7 +378,7 @@ def test_concurrent_batches_write_each_threshold_once(shop: Shop) -> None:
     queue = Queue(SimpleNamespace(send_message=lambda **_: None), "q")
 
     def batch(_: int) -> int:
-        watch = Watch(shop.stack.aws("dynamodb"), name, queue, no_budget, time.time)
+        watch = Watch(shop.stack.aws("dynamodb"), name, queue, lambda pid, subject: None, time.time)
         both.wait(30)
         return watch.note([settled] * 3)
 

@@ -51,7 +51,7 @@ class Place:
     """A project, a customer, and what they have spent."""
 
     def __init__(self) -> None:
-        self.store = Locked()
+        self.store: Any = Locked()
         self.sent: list[dict[str, Any]] = []
         sqs = SimpleNamespace(
             send_message=lambda **message: self.sent.append(json.loads(message["MessageBody"]))
@@ -356,7 +356,7 @@ def test_project_that_is_gone_or_has_no_budget_is_told_nothing(place: Place) -> 
 
 
 def test_customers_budget_is_the_one_of_now() -> None:
-    store = SmallDynamoDB()
+    store: Any = SmallDynamoDB()
     customers = Customers(store, "t", lambda: NOON)
     one = created({"external_id": "jo"}, customers.new_id(NOON), NOON, CUSTOMER)
     customers.create("p", one, NOON, 10)

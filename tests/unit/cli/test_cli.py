@@ -85,6 +85,7 @@ def deployment() -> Iterator[Deployment]:
             "ProjectId": "default",
             "ProviderKeysSecretArn": "provider-keys",
             "UserPoolId": "none",
+            "KeyArn": session.client("kms").create_key()["KeyMetadata"]["Arn"],
         }
         yield Deployment("moto", "CREATE_COMPLETE", outputs, "http://127.0.0.1:9", session, None)
 

@@ -22,10 +22,13 @@ from weir.identity import cognito
 from weir.settings import (
     AdminSettings,
     ChatSettings,
+    DeliverSettings,
     Deployment,
+    NotifySettings,
     RotateSettings,
     SettingsError,
     TokenSettings,
+    WebhookSettings,
 )
 from weir.upstreams import bedrock
 from weir.web import cors
@@ -250,6 +253,8 @@ FULL = {
     "SIGNING_KEY_SECRET": "arn:1",
     "PROVIDER_KEYS_SECRET": "arn:2",
     "KEY_ARN": "arn:3",
+    "DELIVERIES_QUEUE": "url:1",
+    "DEAD_LETTERS_QUEUE": "url:2",
     "COGNITO_CLIENT_ID": "client",
     "SESSION_TOKEN_TTL_S": "900",
     "MAX_STREAM_S": "300",
@@ -268,8 +273,15 @@ NEEDS: dict[Any, list[str]] = {
         "SESSION_TOKEN_TTL_S",
     ],
     ChatSettings: ["TABLE_NAME", "PROVIDER_KEYS_SECRET", "MAX_STREAM_S", "AWS_REGION"],
+    WebhookSettings: ["TENANT_ID", "KEY_ARN"],
+    NotifySettings: ["TABLE_NAME", "DELIVERIES_QUEUE"],
+    DeliverSettings: ["KEY_ARN", "DELIVERIES_QUEUE", "DEAD_LETTERS_QUEUE"],
     AdminSettings: [
-        *("TENANT_ID", "PROJECT_ID", "PROVIDER_KEYS_SECRET", "COGNITO_CLIENT_ID", "KEY_ARN"),
+        "TENANT_ID",
+        "KEY_ARN",
+        "PROJECT_ID",
+        "PROVIDER_KEYS_SECRET",
+        "COGNITO_CLIENT_ID",
     ],
     RotateSettings: ["TABLE_NAME", "NEXT_KEY_MIN_AGE_S"],
 }
