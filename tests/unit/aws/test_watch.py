@@ -224,12 +224,12 @@ def test_least_that_another_batch_has_kept_meanwhile_stays(place: Place) -> None
     read = place.store.batch_get_item
 
     def stale(**asked: Any) -> dict[str, Any]:
-        answer = read(**asked)
+        answer: dict[str, Any] = read(**asked)
         found = answer["Responses"]["t"]
         answer["Responses"]["t"] = [item for item in found if item["pk"]["S"] != key.pk]
         return answer
 
-    place.store.batch_get_item = stale  # type: ignore[method-assign]
+    place.store.batch_get_item = stale
     place.note(reservation(held=0.5))
     assert place.store.items[key]["least_held"] == {"N": "5"}
 
@@ -260,7 +260,7 @@ def test_what_moves_between_shards_while_they_are_read_is_not_counted_twice(plac
     read, seen = place.store.batch_get_item, list[bool]()
 
     def torn(**asked: Any) -> dict[str, Any]:
-        answer = read(**asked)
+        answer: dict[str, Any] = read(**asked)
         if "LEDGER#p#1" in str(asked) and not seen:
             seen.append(True)
             moved = {**answer["Responses"]["t"][0]}
@@ -268,7 +268,7 @@ def test_what_moves_between_shards_while_they_are_read_is_not_counted_twice(plac
             answer["Responses"]["t"].append(moved)
         return answer
 
-    place.store.batch_get_item = torn  # type: ignore[method-assign]
+    place.store.batch_get_item = torn
     assert place.note() == 0
     assert seen
 
