@@ -4,7 +4,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -58,7 +58,7 @@ class Place:
         )
         self.customer: Budget | None = Budget(NANO, True, {"customer": "cust_1"})
         self.watch = Watch(
-            self.store,
+            cast(Any, self.store),
             "t",
             Queue(sqs, "q"),
             lambda pid, subject: self.customer,
