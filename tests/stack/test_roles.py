@@ -39,6 +39,14 @@ BODIES: dict[Operation, Any] = {
     ("PUT", "/v1/projects/{pid}/tiers/{tier}"): {"overrides": {"rpm_limit": 1000}},
     ("PUT", "/admin/v1/projects/{pid}/issuers/{name}"): ENTRY,
     ("POST", "/admin/v1/projects/{pid}/issuers/verdict"): {"token": "a.b.c"},
+    ("POST", "/admin/v1/projects/{pid}/webhooks"): {
+        "url": "https://theirs.example.com/",
+        "events": ["webhook.test"],
+    },
+    ("PATCH", "/admin/v1/projects/{pid}/webhooks/{webhook}"): {
+        "url": "https://theirs.example.com/"
+    },
+    ("POST", "/admin/v1/projects/{pid}/webhooks/{webhook}/replay"): {},
     ("POST", "/admin/v1/projects/{pid}/users/erase"): {"user_id": "u_1"},
     ("POST", "/admin/v1/projects/{pid}/users/revoke"): {"user_id": "u_1"},
     ("PUT", "/admin/v1/models/{name}"): {**model("roles", "theirs"), "context_tokens": 9999},
@@ -71,7 +79,16 @@ def place(admin: Admin) -> dict[str, str]:
     admin("PUT", f"projects/{PID}/tiers/{PID}", {"rpm": 5})
     key = admin("POST", f"projects/{PID}/keys", {}, 201)
     signs = admin("POST", "signing-keys", {"project": PID}, 201)
-    return {"pid": PID, "name": PID, "tier": PID, "key_id": key["key_id"], "kid": signs["kid"]}
+    new = {"url": "https://roles.example.com/", "events": ["webhook.test"]}
+    webhook = admin("POST", f"projects/{PID}/webhooks", new, 201)
+    return {
+        "pid": PID,
+        "name": PID,
+        "tier": PID,
+        "key_id": key["key_id"],
+        "kid": signs["kid"],
+        "webhook": webhook["id"],
+    }
 
 
 def send(

@@ -184,7 +184,7 @@ def test_budget_that_is_used_up_by_chats_is_told_at_80_and_100_percent_once_each
             json=ask(max_tokens=5),
         ).status_code
 
-    statuses = []
+    statuses: list[int] = []
     while not statuses or (statuses[-1] == 200 and len(statuses) < 400):
         statuses.append(chat())
     refused_at = time.monotonic()

@@ -45,11 +45,16 @@ class Locked(SmallDynamoDB):
             return super().put_item(**asked)
 
 
+def locked() -> Any:
+    """Not a whole Store, but all of it that is used."""
+    return Locked()
+
+
 class Place:
     """A project, a customer, and what they have spent."""
 
     def __init__(self) -> None:
-        self.store = Locked()
+        self.store = locked()
         self.sent: list[dict[str, Any]] = []
         sqs = SimpleNamespace(
             send_message=lambda **message: self.sent.append(json.loads(message["MessageBody"]))
@@ -222,12 +227,12 @@ def test_least_that_another_batch_has_kept_meanwhile_stays(place: Place) -> None
     read = place.store.batch_get_item
 
     def stale(**asked: Any) -> dict[str, Any]:
-        answer = read(**asked)
+        answer: dict[str, Any] = read(**asked)
         found = answer["Responses"]["t"]
         answer["Responses"]["t"] = [item for item in found if item["pk"]["S"] != key.pk]
         return answer
 
-    place.store.batch_get_item = stale  # type: ignore[method-assign]
+    place.store.batch_get_item = stale
     place.note(reservation(held=0.5))
     assert place.store.items[key]["least_held"] == {"N": "5"}
 
@@ -258,7 +263,7 @@ def test_what_moves_between_shards_while_they_are_read_is_not_counted_twice(plac
     read, seen = place.store.batch_get_item, list[bool]()
 
     def torn(**asked: Any) -> dict[str, Any]:
-        answer = read(**asked)
+        answer: dict[str, Any] = read(**asked)
         if "LEDGER#p#1" in str(asked) and not seen:
             seen.append(True)
             moved = {**answer["Responses"]["t"][0]}
@@ -266,7 +271,7 @@ def test_what_moves_between_shards_while_they_are_read_is_not_counted_twice(plac
             answer["Responses"]["t"].append(moved)
         return answer
 
-    place.store.batch_get_item = torn  # type: ignore[method-assign]
+    place.store.batch_get_item = torn
     assert place.note() == 0
     assert seen
 
@@ -354,7 +359,9 @@ def test_project_that_is_gone_or_has_no_budget_is_told_nothing(place: Place) -> 
 
 
 def test_subjects_have_no_budget_where_there_are_no_customers(place: Place) -> None:
-    assert no_budget("p", "c#cust_1") is None
+    place.spend(1, part="c#cust_1")
+    queue = Queue(SimpleNamespace(), "q")
+    assert Watch(place.store, "t", queue, no_budget, lambda: NOON).note([reservation()]) == 0
 
 
 # ---------------------------------------------------------------- to the queue

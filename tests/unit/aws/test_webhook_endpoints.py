@@ -91,9 +91,9 @@ def test_sealed_secret_of_one_endpoint_opens_nothing_for_another(
     made, _ = endpoints.create(NEW)
     sealed = endpoints._record().document["endpoints"][made["id"]]["secret"]
     opener = Opener(client("kms"), key)
-    for place in (("default", "wh_other"), ("other", made["id"])):
+    for pid, endpoint_id in (("default", "wh_other"), ("other", made["id"])):
         with pytest.raises(client("kms").exceptions.InvalidCiphertextException):
-            opener.open(*place, sealed)
+            opener.open(pid, endpoint_id, sealed)
 
 
 def test_rotated_secret_leaves_the_old_one_signing_for_a_day(endpoints: Endpoints) -> None:
