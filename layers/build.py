@@ -50,7 +50,7 @@ LAMBDA = Target(
 
 # botocore carries a description of every AWS service, 20 MB. These are the ones functions may call;
 # a client for any other fails with UnknownServiceError, in the tests too, and is added here.
-AWS_SERVICES = frozenset({"cognito-idp", "dynamodb", "kms", "secretsmanager", "sts"})
+AWS_SERVICES = frozenset({"cognito-idp", "dynamodb", "kms", "secretsmanager", "sqs", "sts"})
 
 # Wheels ask for them, nothing imports them: cryptography needs only the compiled `_cffi_backend`.
 UNUSED_PACKAGES = ("cffi", "pycparser")

@@ -231,7 +231,7 @@ ssl.create_default_context(cafile=certifi.where())
 Logger(service="x").info("logged"); Metrics(namespace="x"); APIGatewayRestResolver()
 session = botocore.session.get_session()
 session.set_credentials("a", "b")
-for name in ("cognito-idp", "dynamodb", "kms", "secretsmanager", "sts"):
+for name in ("cognito-idp", "dynamodb", "kms", "secretsmanager", "sqs", "sts"):
     print(name, session.create_client(name).meta.endpoint_url)
 """,
         runnable,
