@@ -37,7 +37,8 @@ def test_answer_streams_chunk_by_chunk_as_the_provider_sends_it(stack: Stack, to
             arrivals.append(time.monotonic())
     gaps = [b - a for a, b in itertools.pairwise(arrivals)]
     assert len(arrivals) >= 8
-    assert all(0.05 < gap < 0.25 for gap in gaps[:7]), gaps
+    # A busy machine may read two chunks late and together; a gateway that gathers has no gap at all.
+    assert sum(gap > 0.05 for gap in gaps[:7]) >= 5, gaps
 
 
 def test_stream_has_the_contracts_headers_and_bytes(stack: Stack, token: str) -> None:
