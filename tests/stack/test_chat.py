@@ -37,7 +37,7 @@ def test_answer_streams_chunk_by_chunk_as_the_provider_sends_it(stack: Stack, to
             arrivals.append(time.monotonic())
     gaps = [b - a for a, b in itertools.pairwise(arrivals)]
     assert len(arrivals) >= 8
-    # A busy machine may read two chunks late and together; a gateway that gathers has no gap at all.
+    # A busy machine may read two chunks late and together; one that gathers them has no gaps.
     assert sum(gap > 0.05 for gap in gaps[:7]) >= 5, gaps
 
 
