@@ -177,6 +177,7 @@ def test_event_of_the_stream_is_read_and_what_is_not_in_the_table_is_not_added(
 def test_event_of_a_settled_request_is_looked_at(stack: Stack, size: str) -> None:
     with emulate(stack, "notify") as rie:
         answer = rie.invoke(read(f"notify.{size}", stack))
+        assert "cannot be read" not in rie.log
         said = [json.loads(line) for line in rie.log.splitlines() if '"looked at"' in line]
     assert json.loads(answer) is None, answer
     (line,) = said
