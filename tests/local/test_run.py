@@ -142,6 +142,9 @@ def test_the_settings_file_is_private_and_complete(stack: Run) -> None:
         "WEIR_STACK",
         "WEIR_LOCAL_ACCESS_KEY_ID",
         "WEIR_LOCAL_SECRET_ACCESS_KEY",
+        "FC_BASE_URL",
+        "FC_API_KEY",
+        "FC_MODEL",
     }
     assert all(stack.env.values())
 
