@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from weir.aws import lean, overruns
+from weir.aws import lean, settling
 from weir.aws.callers import Callers
 from weir.aws.cancellation import Cancellation
 from weir.aws.ledger import Ledger
@@ -166,27 +166,11 @@ def _open(candidate: Candidate, body: bytes, chat: Chat) -> relay.Upstream:
 
 
 def _settle(running: Running) -> None:
-    """In one round trip. Never raises: the answer has been given, and a request that could not be
-    settled is swept.
-    """
     if any("upstream_credentials_refused" in attempt for attempt in running.attempts):
         _providers.forget_keys()  # a new key counts at once
-    charge = completion.charge(running)
-    named = {"completion_id": running.chat.completion_id}
-    settled = False
-    try:
-        if not _ledger.settle(running.reservation, charge.settlement, charge.row):
-            log.warning("settled before", extra=named)
-        settled = True
-    except Exception:
-        log.exception("not settled", extra=named)
-    if charge.overrun:
-        overruns.note(_table, running.candidate.name, charge.overrun)
-    stack, at_ms = _deployment.stack_name, int(time.time() * 1000)
-    line = records.of_request(running, charge, settled=settled, stack=stack, at_ms=at_ms)
-    log.info("chat", extra=line)
-    for failed in records.of_failed_upstreams(running, stack=stack, at_ms=at_ms):
-        log.warning("upstream failed", extra=failed)
+    charge = settling.settle(
+        running, _ledger, _table, stack=_deployment.stack_name, log=log, line="chat"
+    )
     if running.reply is not None:
         _conversations().keep(running, charge)
 
