@@ -53,6 +53,8 @@ from weir.errors import Refusal
 MODEL = "smollm2-135m"
 # The model itself reaches 8,192; its server keeps a cache for as many as it is started with.
 MODEL_CONTEXT_TOKENS = 4096
+# Where dev servers listen: Vite, Next.js and those of examples/.
+DEVELOPMENT_PORTS = (5173, 3000, 3001, 3002, 8000)
 # Starting a process is all processor time.
 STARTS_AT_ONCE = max(2, os.cpu_count() or 1)
 # What is asked to end gets so long before it is killed; all together five seconds are promised.
@@ -258,7 +260,7 @@ def _origins(asked: Settings, gateway: socket.socket, page: socket.socket | None
     """Of the example page, of where front ends run while they are written, and the gateway's."""
     if asked.allowed_origins:
         return [origin.strip() for origin in asked.allowed_origins.split(",")]
-    ports = [page.getsockname()[1] if page else 5173, 5173, 3000, gateway.getsockname()[1]]
+    ports = [page.getsockname()[1] if page else 5173, *DEVELOPMENT_PORTS, gateway.getsockname()[1]]
     # To a browser the two names are two origins.
     return [
         f"http://{host}:{port}"

@@ -58,7 +58,7 @@ class Settings:
 
 def from_env(env: Mapping[str, str]) -> Settings:
     return Settings(
-        port=_number(env, "PORT", 8787, at_most=65535),
+        port=_number(env, "PORT", 9347, at_most=65535),
         page_port=(
             None
             if env.get("HEADLESS", "0") not in ("", "0")

@@ -91,7 +91,7 @@ def test_the_smallest_request_makes_the_whole_event() -> None:
 
 def test_a_full_request_keeps_spelling_repeats_and_text() -> None:
     headers = [
-        ("Host", "127.0.0.1:8787"),
+        ("Host", "127.0.0.1:9347"),
         ("User-Agent", "curl/8"),
         ("X-Twice", "one"),
         ("x-twice", "two"),

@@ -27,7 +27,7 @@ def request(*headers: str, target: str = "/") -> bytes:
 @pytest.mark.parametrize(
     ("host", "name"),
     [
-        ("127.0.0.1:8787", "127.0.0.1"),
+        ("127.0.0.1:9347", "127.0.0.1"),
         ("LocalHost", "localhost"),
         ("localhost.:80", "localhost"),
         ("[::1]:80", "[::1]"),
@@ -47,9 +47,9 @@ def test_a_host_header_is_a_name_and_maybe_a_port(host: str, name: str) -> None:
     [
         ("localhost:5173", 200),  # as a dev server's proxy passes it on
         ("app.localhost", 200),
-        ("host.docker.internal:8787", 200),
-        ("weir.test:8787", 200),  # listed
-        ("evil.example:8787", 421),
+        ("host.docker.internal:9347", 200),
+        ("weir.test:9347", 200),  # listed
+        ("evil.example:9347", 421),
         ("localhost.evil.example", 421),
         ("127.0.0.1.evil.example", 421),
         ("evillocalhost", 421),
