@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long check format build openapi bench clean install install-sam install-clients
+.PHONY: help run example test test-long check format build openapi bench clean install install-sam install-clients
 
 # Any Python from 3.11 to 3.13; what is needed is installed into folders of this checkout.
 PYTHON ?= python3
@@ -14,6 +14,9 @@ help:  ## what can be made here
 
 run:  ## the gateway on this machine, with a real small model behind it; Ctrl-C ends it
 	@exec $(PYTHON) -m local
+
+example:  ## NAME=nextjs (or another of examples/) in front of a running `make run`
+	@exec $(PYTHON) -m local.example $(NAME)
 
 install:
 	@$(PYTHON) -m local.install dev aws model chromium

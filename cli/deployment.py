@@ -15,6 +15,8 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 
 from weir.aws.table import Table
 
+from .dotenv import read_env
+
 DEFAULT_STACK = "weir-dev"  # samconfig.toml's default
 NEEDED = {
     "TableName",
@@ -63,16 +65,6 @@ def find(*, stack: str | None, local: bool) -> Deployment:
             )
         return deployment
     return _on_aws(stack or DEFAULT_STACK)
-
-
-def read_env(path: Path) -> dict[str, str] | None:
-    """The dotenv file that `make run` writes, or None."""
-    try:
-        lines = path.read_text().splitlines()
-    except FileNotFoundError:
-        return None
-    pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
-    return {name.strip(): value.strip().strip("'\"") for name, _, value in pairs}
 
 
 def _local(env: Mapping[str, str]) -> Deployment | None:

@@ -113,6 +113,12 @@ ENVIRONMENTS = {
             STATE / "venv-node",
             ROOT / "layers/compiler/requirements.txt",
         ),
+        Environment(
+            "example-fastapi",
+            "what examples/fastapi needs",
+            STATE / "venv-example-fastapi",
+            ROOT / "examples/fastapi/requirements.txt",
+        ),
         *(
             Environment(
                 f"clients-{age}",

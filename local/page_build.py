@@ -1,12 +1,12 @@
-"""Builds the example page (examples/react-vite) into .local/page, once: a later start only compares
+"""Build the example page (examples/react-vite) into .local/page, once: a later start only compares
 a hash.
 
     python3 -m local.page_build          build it, if it is missing or outdated
     python3 -m local.page_build check    the same, then TypeScript's checker
 
-Standard library only. Nothing is written into examples/: the sources are copied, and an operator's
-.env.local stays behind, because the page reads this run's addresses from /config.json. The output
-of npm and vite goes to .local/logs/install-page.log.
+Standard library only. Nothing is written into examples/: the sources are copied, beside the client
+that they depend on, and an operator's .env.local stays behind, because the page reads this run's
+addresses from /config.json. The output of npm and vite goes to .local/logs/install-page.log.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ import sys
 import time
 from pathlib import Path
 
-from local import CannotRun, install
+from local import CannotRun, client_build, install
+from local import node as node_js
 from local.processes import dies_with_us
 from local.settings import ROOT
 
 SOURCE = ROOT / "examples/react-vite"
 PLACE = ROOT / ".local/page"
 PAGE = PLACE / "dist"
+APP = PLACE / "examples/react-vite"
 LOG = ROOT / ".local/logs/install-page.log"
 # Made by whoever works in examples/, and nothing of ours.
 NOT_SOURCE = ("node_modules", "dist", ".env", ".env.*")
@@ -35,9 +37,10 @@ NO_NETWORK = re.compile("ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|E
 
 def build() -> None:
     """Raises CannotRun, with one sentence."""
+    client_build.build()
     if is_current():
         return
-    node, npm = _find_node()
+    node, npm = node_js.find()
     LOG.parent.mkdir(parents=True, exist_ok=True)
     with install.one_at_a_time(ROOT / ".local/install.lock"):
         if is_current():  # another start was waited for, and it did this
@@ -49,7 +52,7 @@ def build() -> None:
         _copy_sources()
         _fetch_packages(npm)
         new = PLACE / "dist.new"
-        vite = str(PLACE / "app/node_modules/vite/bin/vite.js")
+        vite = str(APP / "node_modules/vite/bin/vite.js")
         _run([node, vite, "build", "--emptyOutDir", "--outDir", str(new)])
         shutil.rmtree(PAGE, ignore_errors=True)
         new.rename(PAGE)
@@ -76,23 +79,25 @@ def _sources() -> str:
         for name in sorted(set(files) - ignored(folder, files)):
             path = Path(folder) / name
             told.update(f"{path.relative_to(SOURCE)}\0".encode() + path.read_bytes() + b"\0")
+    told.update(client_build.built_from().encode())
     return told.hexdigest()
 
 
 def _copy_sources() -> None:
-    app = PLACE / "app"
-    app.mkdir(parents=True, exist_ok=True)
-    for old in app.iterdir():
+    APP.mkdir(parents=True, exist_ok=True)
+    for old in APP.iterdir():
         if old.name != "node_modules":
             shutil.rmtree(old) if old.is_dir() else old.unlink()
-    shutil.copytree(SOURCE, app, ignore=shutil.ignore_patterns(*NOT_SOURCE), dirs_exist_ok=True)
+    shutil.copytree(SOURCE, APP, ignore=shutil.ignore_patterns(*NOT_SOURCE), dirs_exist_ok=True)
+    client = APP / "../../clients/typescript"  # as package.json names it
+    shutil.rmtree(client, ignore_errors=True)
+    client_build.copy_package(client)
 
 
 def _fetch_packages(npm: list[str]) -> None:
-    """What the lock names, unless it is there already."""
-    app = PLACE / "app"
-    stamp = app / "node_modules/.weir-lock"
-    wanted = (app / "package-lock.json").read_text()
+    """Install what the lock names and the client as it is now, unless it is there already."""
+    stamp = APP / "node_modules/.weir-lock"
+    wanted = (APP / "package-lock.json").read_text() + client_build.built_from()
     if stamp.exists() and stamp.read_text() == wanted:
         return
     _run([*npm, *install.NPM_CI, "--include=dev", "--loglevel=error"])
@@ -109,7 +114,7 @@ def _run(command: list[str]) -> None:
     with LOG.open("ab") as output:
         process = subprocess.Popen(
             command,
-            cwd=PLACE / "app",
+            cwd=APP,
             env=kept,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -123,38 +128,11 @@ def _run(command: list[str]) -> None:
         raise CannotRun(f"Building the example page failed: {why}. The output is in {LOG}.")
 
 
-# --- node ---------------------------------------------------------------------------------------
-
-
-def _find_node() -> tuple[str, list[str]]:
-    """node, and the start of an npm command: the machine's own, or one from the package index."""
-    found = _installed_node()
-    if found is None:
-        install.install("node")
-        found = install.node_of(install.ENVIRONMENTS["node"])
-    return found
-
-
-def _installed_node() -> tuple[str, list[str]] | None:
-    """node and npm on the PATH, if Vite takes that node."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        return None
-    told = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
-    found = re.match(r"v(\d+)\.(\d+)\.", told)
-    return (node, [npm]) if found and new_enough(int(found[1]), int(found[2])) else None
-
-
-def new_enough(major: int, minor: int) -> bool:
-    """Vite's own demand: ^20.19.0 || >=22.12.0."""
-    return (major == 20 and minor >= 19) or (major, minor) >= (22, 12)
-
-
 def check() -> int:
     """TypeScript's verdict on what is in the copy: for people, on the terminal."""
-    node, _ = _find_node()
-    tsc = PLACE / "app/node_modules/typescript/bin/tsc"
-    return subprocess.run([node, str(tsc)], cwd=PLACE / "app", check=False).returncode
+    node, _ = node_js.find()
+    tsc = APP / "node_modules/typescript/bin/tsc"
+    return subprocess.run([node, str(tsc)], cwd=APP, check=False).returncode
 
 
 def main(asked: list[str]) -> int:

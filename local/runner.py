@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from cli.deployment import read_env
+from cli.dotenv import read_env
 from local import (
     CannotRun,
     control,

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from local import CannotRun, page_build, settings
+from local import CannotRun, client_build, node, page_build, settings
 from local.http1 import Server
 from local.page import Page, config
 from tests.local.test_run import running, said_by
@@ -31,6 +31,10 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(page_build, "SOURCE", source)
     monkeypatch.setattr(page_build, "PLACE", tmp_path / ".local/page")
     monkeypatch.setattr(page_build, "PAGE", tmp_path / ".local/page/dist")
+    monkeypatch.setattr(page_build, "APP", tmp_path / ".local/page/examples/react-vite")
+    monkeypatch.setattr(client_build, "build", lambda: None)
+    monkeypatch.setattr(client_build, "built_from", lambda: "one client")
+    monkeypatch.setattr(client_build, "copy_package", lambda place: place.mkdir(parents=True))
     monkeypatch.setattr(page_build, "LOG", tmp_path / ".local/logs/install-page.log")
     return source
 
@@ -43,7 +47,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def run(command: list[str]) -> None:
         if "ci" in command:
             ran.append("npm")
-            (page_build.PLACE / "app/node_modules").mkdir(exist_ok=True)
+            (page_build.APP / "node_modules").mkdir(exist_ok=True)
         else:
             ran.append("vite")
             out = Path(command[-1])
@@ -64,10 +68,20 @@ def test_a_page_is_built_once_and_again_when_its_source_changes(
     assert not page_build.is_current()
     page_build.build()
     assert commands == ["npm", "vite", "vite"]
-    assert (page_build.PLACE / "app/src/main.tsx").read_text() == "changed"
+    assert (page_build.APP / "src/main.tsx").read_text() == "changed"
     (elsewhere / "package-lock.json").write_text("changed")
     page_build.build()
     assert commands == ["npm", "vite", "vite", "npm", "vite"]
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_page_is_built_again_with_a_client_that_has_changed(
+    commands: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page_build.build()
+    monkeypatch.setattr(client_build, "built_from", lambda: "another client")
+    page_build.build()
+    assert commands == ["npm", "vite", "npm", "vite"]
 
 
 @pytest.mark.usefixtures("commands")
@@ -77,7 +91,7 @@ def test_what_a_developer_made_in_the_example_is_left_out(elsewhere: Path) -> No
     (elsewhere / ".env.local").write_text("VITE_WEIR_BASE_URL=https://real.example.com/live")
     (elsewhere / "node_modules/react/index.js").touch()
     assert page_build.is_current()
-    copied = {path.name for path in (page_build.PLACE / "app").rglob("*")}
+    copied = {path.name for path in page_build.APP.rglob("*")}
     assert copied == {
         *("index.html", "src", "main.tsx", "package.json", "package-lock.json"),
         *("node_modules", ".weir-lock"),
@@ -88,7 +102,7 @@ def test_the_operators_shell_does_not_get_into_the_page(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert elsewhere
-    (page_build.PLACE / "app").mkdir(parents=True)
+    page_build.APP.mkdir(parents=True)
     page_build.LOG.parent.mkdir()
     monkeypatch.setenv("VITE_WEIR_BASE_URL", "https://real.example.com/live")
     monkeypatch.setenv("NODE_ENV", "production")
@@ -122,7 +136,7 @@ def test_a_registry_that_cannot_be_reached_is_one_sentence(
      ((22, 12), True), ((24, 0), True)],
 )  # fmt: skip
 def test_only_a_node_that_vite_takes_is_used(version: tuple[int, int], enough: bool) -> None:
-    assert page_build.new_enough(*version) is enough
+    assert node.is_new_enough(*version) is enough
 
 
 def test_without_a_page_the_gateway_starts_all_the_same(tmp_path: Path) -> None:
@@ -133,7 +147,7 @@ def test_without_a_page_the_gateway_starts_all_the_same(tmp_path: Path) -> None:
         program.parent.mkdir(exist_ok=True)
         program.write_text(f"#!/bin/sh\n{does}\n")
         program.chmod(0o755)
-    packages = page_build.PLACE / "app/node_modules/.weir-lock"
+    packages = page_build.APP / "node_modules/.weir-lock"
     with outdated(page_build.PLACE / "built-from"), outdated(packages):
         path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
         with running(tmp_path / "run", HEADLESS="0", PAGE_PORT="0", PATH=path) as run:

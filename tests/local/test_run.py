@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cli.deployment import read_env
+from cli.dotenv import read_env
 from local import CannotRun, install
 
 ROOT = Path(__file__).parents[2]

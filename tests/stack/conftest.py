@@ -15,7 +15,7 @@ import boto3
 import httpx
 import pytest
 
-from cli.deployment import read_env
+from cli.dotenv import read_env
 from local import embedded_aws, processes
 from tests.provider import FakeProvider
 from weir.aws.operator import Operator

@@ -1,13 +1,14 @@
 import { useState } from "react";
+import type { Client } from "weir-client";
 import { Chat } from "./Chat";
 import type { Config } from "./config";
 import type { Session } from "./session";
 import { SignIn } from "./SignIn";
-import type { TokenSource } from "./token";
 
 export interface SignedIn {
   session: Session;
-  tokens: TokenSource;
+  /** Of the gateway, for the user of the session. */
+  client: Client;
 }
 
 export function App({ config }: { config: Config }) {
@@ -21,7 +22,7 @@ export function App({ config }: { config: Config }) {
   }
 
   return signedIn ? (
-    <Chat config={config} {...signedIn} onLeave={leave} />
+    <Chat {...signedIn} onLeave={leave} />
   ) : (
     <SignIn config={config} notice={notice} onSignedIn={setSignedIn} />
   );

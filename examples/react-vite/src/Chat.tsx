@@ -1,75 +1,53 @@
-import { useEffect, useLayoutEffect, useRef, useState, type KeyboardEvent } from "react";
+import { useLayoutEffect, useRef, useState, type KeyboardEvent } from "react";
+import { creditsLeft, explain } from "weir-client/explain";
+import { useConversation, useMe } from "weir-client/react";
 import type { SignedIn } from "./App";
-import { streamAnswer } from "./answer";
-import type { Config } from "./config";
-import { explain } from "./errors";
+import { Markdown } from "./Markdown";
 import { SessionEnded } from "./session";
 
-interface Turn {
-  question: string;
-  answer: string;
-  state: "writing" | "done" | "stopped" | "failed";
-  /** What the reader should know about the answer: why it ended early. */
-  note: string;
-}
-
 interface Props extends SignedIn {
-  config: Config;
   onLeave: (why: string) => void;
 }
 
-export function Chat({ config, session, tokens, onLeave }: Props) {
-  const [turns, setTurns] = useState<Turn[]>([]);
+export function Chat({ session, client, onLeave }: Props) {
+  const [threadId, setThreadId] = useState(threadOfAddress);
+  const { turns, send, stop, retry, writing } = useConversation(client, {
+    threadId,
+    explain: (error) => {
+      if (!(error instanceof SessionEnded)) return explain(error);
+      onLeave(`${error.message} Please sign in again.`);
+      return error.message;
+    },
+  });
+  const me = useMe(client, writing);
   const [text, setText] = useState("");
-  const running = useRef<AbortController>(null);
   const log = useRef<HTMLDivElement>(null);
   const atBottom = useRef(true);
   const input = useRef<HTMLTextAreaElement>(null);
   const last = turns.at(-1);
-  const writing = last?.state === "writing";
-
-  useEffect(() => () => running.current?.abort(), []); // signed out while an answer is written
 
   useLayoutEffect(() => {
     // Follows the answer, unless its reader has scrolled up.
     if (log.current && atBottom.current) log.current.scrollTop = log.current.scrollHeight;
   }, [turns]);
 
-  async function ask(question: string, earlier: Turn[]) {
-    const controller = new AbortController();
-    running.current = controller;
-    atBottom.current = true;
-    let turn: Turn = { question, answer: "", state: "writing", note: "" };
-    const show = (change: Partial<Turn>) => {
-      turn = { ...turn, ...change };
-      setTurns([...earlier, turn]);
-    };
-    show({});
-    try {
-      const reason = await streamAnswer(
-        config,
-        tokens,
-        conversation(earlier, question),
-        controller.signal,
-        (piece) => show({ answer: turn.answer + piece }),
-      );
-      show({ state: "done", note: NOTES[reason] ?? "" });
-    } catch (error) {
-      if (controller.signal.aborted) show({ state: "stopped", note: "Stopped." });
-      else if (error instanceof SessionEnded) onLeave(`${error.message} Please sign in again.`);
-      else show({ state: "failed", note: explain(error) });
-    }
-  }
-
-  function send() {
+  function submit() {
     if (writing || !text.trim()) return;
+    atBottom.current = true;
+    send(text.trim());
     setText("");
     input.current?.focus();
-    void ask(text.trim(), turns);
   }
 
-  function stop() {
-    running.current?.abort();
+  function stopHere() {
+    stop();
+    input.current?.focus();
+  }
+
+  function startAnew() {
+    stop();
+    location.hash = "";
+    setThreadId(threadOfAddress());
     input.current?.focus();
   }
 
@@ -77,17 +55,20 @@ export function Chat({ config, session, tokens, onLeave }: Props) {
     if (event.nativeEvent.isComposing) return; // Enter ends a Japanese word, not the message
     if (event.key === "Enter" && !event.shiftKey) {
       event.preventDefault();
-      send();
+      submit();
     }
   }
 
   return (
-    <main className="chat" onKeyDown={(event) => event.key === "Escape" && writing && stop()}>
+    <main className="chat" onKeyDown={(event) => event.key === "Escape" && writing && stopHere()}>
       <header>
         <h1>
           <span className="mark" aria-hidden="true" /> Weir chat
         </h1>
         <span className="quiet who">{session.email}</span>
+        <button className="plain" onClick={startAnew}>
+          New chat
+        </button>
         <button className="plain" onClick={() => onLeave("You are signed out.")}>
           Sign out
         </button>
@@ -117,16 +98,16 @@ export function Chat({ config, session, tokens, onLeave }: Props) {
               {turn.question}
             </p>
             {(turn.answer || turn.state === "writing") && (
-              <p className={`answer ${turn.state}`}>
+              <div className={`answer ${turn.state}`}>
                 <b className="unseen">Model: </b>
-                {turn.answer}
-              </p>
+                <Markdown text={turn.answer} />
+              </div>
             )}
             {turn.state === "failed" ? (
               <p className="error" role="alert">
                 {turn.note}{" "}
                 {turn === last && (
-                  <button className="plain" onClick={() => ask(turn.question, turns.slice(0, -1))}>
+                  <button className="plain" onClick={retry}>
                     Try again
                   </button>
                 )}
@@ -144,9 +125,12 @@ export function Chat({ config, session, tokens, onLeave }: Props) {
       <form
         onSubmit={(event) => {
           event.preventDefault();
-          send();
+          submit();
         }}
       >
+        <p className="quiet ai">
+          You are talking to an AI. Its answers can be wrong. <span className="left">{creditsLeft(me)}</span>
+        </p>
         <label className="unseen" htmlFor="message">
           Message
         </label>
@@ -162,7 +146,7 @@ export function Chat({ config, session, tokens, onLeave }: Props) {
           aria-describedby="keys"
         />
         {writing ? (
-          <button key="stop" type="button" className="stop" onClick={stop}>
+          <button key="stop" type="button" className="stop" onClick={stopHere}>
             Stop
           </button>
         ) : (
@@ -176,19 +160,9 @@ export function Chat({ config, session, tokens, onLeave }: Props) {
   );
 }
 
-const NOTES: Record<string, string> = {
-  length: "The answer ends here because it reached its length limit.",
-  content_filter: "The provider ended this answer: its content filter objected.",
-};
-
-/** What the model is told: questions that were answered, with the part that was, then the new one. */
-function conversation(earlier: Turn[], question: string) {
-  const answered = earlier.filter((turn) => turn.answer && turn.state !== "failed");
-  return [
-    ...answered.flatMap((turn) => [
-      { role: "user" as const, content: turn.question },
-      { role: "assistant" as const, content: turn.answer },
-    ]),
-    { role: "user" as const, content: question },
-  ];
+/** The conversation's id stands in the address, so that a reload comes back to it. */
+function threadOfAddress(): string {
+  const found = /^#([\w-]{1,64})$/.exec(location.hash)?.[1] ?? crypto.randomUUID();
+  history.replaceState(null, "", `#${found}`);
+  return found;
 }

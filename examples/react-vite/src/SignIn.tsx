@@ -1,9 +1,9 @@
 import { useRef, useState, type FormEvent } from "react";
+import { explain } from "weir-client/explain";
 import type { SignedIn } from "./App";
 import type { Config } from "./config";
-import { explain } from "./errors";
 import { signIn } from "./session";
-import { tokenSource } from "./token";
+import { weirClient } from "./weir";
 
 interface Props {
   config: Config;
@@ -25,9 +25,9 @@ export function SignIn({ config, notice, onSignedIn }: Props) {
     setError("");
     try {
       const session = await signIn(config, String(typed.get("email")), String(typed.get("password")));
-      const tokens = tokenSource(config, session);
-      await tokens.get(); // what is wrong with the gateway shows here, and the first answer is quicker
-      onSignedIn({ session, tokens });
+      const client = weirClient(config, session);
+      await client.token(); // what is wrong with the gateway shows here, and the first answer is quicker
+      onSignedIn({ session, client });
     } catch (failure) {
       setError(explain(failure));
       setBusy(false);

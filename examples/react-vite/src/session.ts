@@ -3,7 +3,6 @@
  * origin later finds anything in a cookie or in localStorage.
  */
 import type { Config } from "./config";
-import { Unreachable } from "./errors";
 
 export interface Session {
   email: string;
@@ -97,7 +96,7 @@ async function call<Answer>(config: Config, action: string, body: object): Promi
     },
     body: JSON.stringify(body),
   }).catch(() => {
-    throw new Unreachable("The sign-in service", config.cognitoEndpoint);
+    throw new Error(`The sign-in service at ${config.cognitoEndpoint} cannot be reached. Check the connection and try again.`);
   });
   if (reply.ok) return (await reply.json().catch(() => ({}))) as Answer; // RevokeToken answers nothing
   const told = (await reply.json().catch(() => ({}))) as { __type?: string; message?: string };

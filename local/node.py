@@ -1,0 +1,35 @@
+"""Find Node and npm: the machine's own, or one from the package index. Standard library only."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+from local import install
+
+
+def find() -> tuple[str, list[str]]:
+    """Return the path of a Node that Vite takes, and the start of an npm command."""
+    found = _installed()
+    if found is None:
+        install.install("node")
+        found = install.node_of(install.ENVIRONMENTS["node"])
+    return found
+
+
+def _installed() -> tuple[str, list[str]] | None:
+    """Return node and npm on the PATH, or None if Vite does not take that node."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        return None
+    version = subprocess.run(
+        [node, "--version"], capture_output=True, text=True, check=False
+    ).stdout
+    found = re.match(r"v(\d+)\.(\d+)\.", version)
+    return (node, [npm]) if found and is_new_enough(int(found[1]), int(found[2])) else None
+
+
+def is_new_enough(major: int, minor: int) -> bool:
+    """Say whether Vite takes it: ^20.19.0 || >=22.12.0."""
+    return (major == 20 and minor >= 19) or (major, minor) >= (22, 12)

@@ -1,0 +1,101 @@
+"""From an empty Vite project to a streamed, metered answer, with the lines that the README shows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from local import client_build, example, node
+from tests.examples.conftest import PORTS, STARTS_WITHIN_S
+from tests.stack.conftest import ROOT, Stack
+
+pytestmark = pytest.mark.long
+
+CREATE_VITE = "create-vite@9.3.0"
+MOST_LINES = 15
+PORT = PORTS["react-vite"]
+
+
+def test_an_empty_vite_project_streams_a_metered_answer_after_15_lines(
+    page: Page, stack: Stack, tmp_path: Path, record_property: pytest.RecordProperty
+) -> None:
+    began = time.monotonic()
+    project = _empty_project(tmp_path)
+    own = _lines_of_the_readme()
+    assert sum(len(lines.splitlines()) for lines in own.values()) <= MOST_LINES
+    (project / "src/App.tsx").write_text(own["src/App.tsx"])
+    config = project / "vite.config.ts"
+    given = config.read_text().replace("plugins: [react()]", "plugins: [react(), token]")
+    assert given != config.read_text()
+    begin, _, rest = given.partition("export default")
+    config.write_text(f"{begin}{own['vite.config.ts']}\nexport default{rest}")
+    with _serving(project, stack):
+        page.goto(f"http://localhost:{PORT}")
+        page.locator("input").fill("Hello")
+        page.keyboard.press("Enter")
+        expect(page.locator("p")).to_contain_text("Hello → w0 w1", timeout=30_000)
+    record_property("seconds", time.monotonic() - began)
+    token = stack.mint("me")["token"]
+    reply = stack.http.get("/v1/usage", headers={"Authorization": f"Bearer {token}"})
+    assert reply.json()["data"], reply.text
+
+
+def _empty_project(directory: Path) -> Path:
+    client_build.build()
+    _, npm = node.find()
+    run = lambda *command, cwd: subprocess.run(  # noqa: E731
+        [*npm, *command], cwd=cwd, check=True, capture_output=True, text=True
+    )
+    quiet = ("--no-audit", "--no-fund", "--loglevel=error")
+    run("exec", "--yes", "--", CREATE_VITE, "chat", "--template", "react-ts", cwd=directory)
+    packed = run("pack", "--pack-destination", str(directory), cwd=client_build.SOURCE)
+    tarball = directory / packed.stdout.strip().splitlines()[-1]
+    project = directory / "chat"
+    run("install", *quiet, cwd=project)
+    run("install", *quiet, str(tarball), cwd=project)
+    return project
+
+
+def _lines_of_the_readme() -> dict[str, str]:
+    """Return what the README's blocks put into each file."""
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```tsx?\n// (\S+)[^\n]*\n(.*?)```", readme, re.DOTALL)
+    own = dict(blocks)
+    assert set(own) == {"src/App.tsx", "vite.config.ts"}
+    return own
+
+
+@contextlib.contextmanager
+def _serving(project: Path, stack: Stack) -> Iterator[None]:
+    _, npm = node.find()
+    environment = example.environment(example.BY_NAME["react-vite"], stack.env, PORT)
+    command = [*npm, "run", "dev", "--", "--port", str(PORT), "--strictPort"]
+    with subprocess.Popen(
+        command,
+        cwd=project,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as process:
+        try:
+            until = time.monotonic() + STARTS_WITHIN_S
+            while time.monotonic() < until:
+                with contextlib.suppress(httpx.TransportError):
+                    if httpx.get(f"http://localhost:{PORT}").status_code == 200:
+                        break
+                time.sleep(0.1)
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
