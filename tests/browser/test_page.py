@@ -161,21 +161,39 @@ def test_stop_works_before_the_first_word(visitor: Visitor) -> None:
     visitor.sees_an_answer()
 
 
-def test_the_model_is_told_what_was_said_before_and_not_what_failed(
+def test_the_page_sends_the_new_message_and_the_model_gets_the_conversation(
     visitor: Visitor, provider: FakeProvider
 ) -> None:
     visitor.sign_in()
     visitor.ask("One")
     visitor.sees_an_answer()
-    visitor.ask(do="cut", how="reset")  # half of an answer is seen
-    expect(visitor.alert).to_be_visible()
     visitor.ask("Two")
+    expect(visitor.answers).to_have_count(2)
     visitor.sees_an_answer()
+    two = {"role": "user", "content": "Two"}
+    assert visitor.posts(CHAT)[-1].post_data_json["messages"] == [two]
     assert provider.requests[-1]["messages"] == [
         {"role": "user", "content": "One"},
         {"role": "assistant", "content": "w0 w1 w2 w3 w4 "},
-        {"role": "user", "content": "Two"},
+        two,
     ]
+
+
+def test_a_conversation_survives_a_reload_and_a_new_one_begins_empty(
+    visitor: Visitor, provider: FakeProvider
+) -> None:
+    visitor.sign_in()
+    visitor.ask("One")
+    visitor.sees_an_answer()
+    visitor.page.reload()
+    visitor.sign_in(at=visitor.page.url)
+    expect(visitor.page.locator(".question")).to_have_text("You: One")
+    expect(visitor.answers).to_have_text("Model: w0 w1 w2 w3 w4")
+    visitor.page.get_by_role("button", name="New chat").click()
+    expect(visitor.answers).to_have_count(0)
+    visitor.ask("Two")
+    visitor.sees_an_answer()
+    assert provider.requests[-1]["messages"] == [{"role": "user", "content": "Two"}]
 
 
 def test_the_keyboard_is_enough(visitor: Visitor, provider: FakeProvider) -> None:
@@ -239,6 +257,7 @@ def test_the_token_is_fetched_again_before_it_expires(visitor: Visitor) -> None:
 
 
 def test_an_expired_token_is_replaced_once_and_the_answer_comes(visitor: Visitor) -> None:
+    visitor.page.route("**/v1/me", lambda route: route.abort())  # it would be the first to see it
     give_expired_tokens(visitor, how_many=1)
     visitor.sign_in()
     visitor.ask()
@@ -263,12 +282,12 @@ def test_a_page_of_an_unlisted_origin_is_told_why_and_how_to_find_out_more(
 ) -> None:
     origin = elsewhere()
     visitor.sign_in(at=origin)
-    expect(visitor.alert).to_contain_text(f"'{origin}' is not listed; ")
+    expect(visitor.alert).to_contain_text("This page is not allowed to use the chat.")
     expect(visitor.alert).to_contain_text("the port differs.")
-    expect(visitor.alert).to_contain_text(f"weir cors check {origin}")
-    blocked, failed = visitor.console_errors  # the browser's own words, and none of the page's
+    blocked, failed, advice = visitor.console_errors
     assert "blocked by CORS policy" in blocked
     assert failed == "Failed to load resource: net::ERR_FAILED"
+    assert f"weir origins add {origin}" in advice
 
 
 @pytest.mark.parametrize("path", [TOKEN, CHAT])
@@ -279,7 +298,7 @@ def test_a_connection_that_fails_is_not_taken_for_a_refused_origin(
     visitor.sign_in()
     if path == CHAT:
         visitor.ask()
-    expect(visitor.alert).to_contain_text("allows this page, but the connection to it failed.")
+    expect(visitor.alert).to_contain_text("The chat cannot be reached.")
 
 
 def test_a_page_beside_the_gateway_on_its_own_origin_is_not_told_of_origins(
@@ -293,14 +312,14 @@ def test_a_page_beside_the_gateway_on_its_own_origin_is_not_told_of_origins(
         lambda route: route.fulfill(json=told, headers={"Access-Control-Allow-Origin": "*"}),
     )
     visitor.sign_in()
-    expect(visitor.alert).to_contain_text("allows this page, but the connection to it failed.")
+    expect(visitor.alert).to_contain_text("The chat cannot be reached.")
 
 
 def test_a_gateway_that_is_not_there_is_not_taken_for_a_refused_origin(
     visitor: Visitor, elsewhere: Callable[..., str]
 ) -> None:
     visitor.sign_in(at=elsewhere(VITE_WEIR_BASE_URL="http://127.0.0.1:9"))
-    expect(visitor.alert).to_contain_text("http://127.0.0.1:9 cannot be reached.")
+    expect(visitor.alert).to_contain_text("The chat cannot be reached.")
 
 
 def test_a_user_pool_that_is_not_there_is_told(

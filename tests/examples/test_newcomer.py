@@ -1,4 +1,4 @@
-"""From an empty Vite project to a streamed, metered answer, with the lines that the README shows."""
+"""From an empty Vite project to a streamed, metered answer, with the lines of the README."""
 
 from __future__ import annotations
 

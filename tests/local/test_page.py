@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import copy
 
 import httpx
 import pytest
@@ -34,9 +35,14 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(page_build, "APP", tmp_path / ".local/page/examples/react-vite")
     monkeypatch.setattr(client_build, "build", lambda: None)
     monkeypatch.setattr(client_build, "built_from", lambda: "one client")
-    monkeypatch.setattr(client_build, "copy_package", lambda place: place.mkdir(parents=True))
+    monkeypatch.setattr(client_build, "copy_package", copy_a_package)
     monkeypatch.setattr(page_build, "LOG", tmp_path / ".local/logs/install-page.log")
     return source
+
+
+def copy_a_package(place: Path) -> None:
+    place.mkdir(parents=True)
+    copy(settings.ROOT / "clients/typescript/package.json", place)
 
 
 @pytest.fixture
@@ -116,7 +122,7 @@ def test_the_operators_shell_does_not_get_into_the_page(
 def test_a_registry_that_cannot_be_reached_is_one_sentence(
     elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("package.json", "package-lock.json"):
+    for name in ("package.json", "package-lock.json", ".npmrc"):
         (elsewhere / name).write_text((settings.ROOT / "examples/react-vite" / name).read_text())
     monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9")
     monkeypatch.setenv("npm_config_cache", str(tmp_path / "cache"))

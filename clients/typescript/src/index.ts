@@ -75,6 +75,7 @@ export interface Client {
 const MARGIN_S = 60;
 const ADVISE_EVERY_MS = 60_000;
 const CHAT = "/v1/chat/completions";
+const REQUEST_ID = "X-Client-Request-Id";
 
 export function createClient(options: ClientOptions): Client {
   const base = options.baseUrl.replace(/\/+$/, "").replace(/\/v1$/, "");
@@ -128,47 +129,48 @@ export function createClient(options: ClientOptions): Client {
     if (verdict.allowed !== false || !verdict.origin) return error;
     if (Date.now() - advisedAt > ADVISE_EVERY_MS) {
       advisedAt = Date.now();
-      console.error(`Weir: ${verdict.message}\nTo allow this page: weir origins add ${verdict.origin}`);
+      console.error(`Weir: ${verdict.message} To allow it: weir origins add ${verdict.origin}`);
     }
     return new WeirError(verdict.message, { code: "origin_not_allowed", cause: error });
   }
 
-  async function send(input: RequestInfo | URL, init?: RequestInit): Promise<Response> {
-    const request = new Request(input, init);
-    if (!request.url.startsWith(`${base}/`)) return realFetch(request);
-    const first = await attempt(request.clone(), await current());
-    if (first.reply.status !== 401) return first.reply;
-    void first.reply.body?.cancel();
-    return (await attempt(request, await current(first.token))).reply;
-  }
+  async function send(input: RequestInfo | URL, init: RequestInit = {}): Promise<Response> {
+    const given = input instanceof Request ? input : undefined;
+    const url = given?.url ?? String(input);
+    if (!url.startsWith(`${base}/`)) return realFetch(input, init);
+    const isChat = (init.method ?? given?.method) === "POST" && new URL(url).pathname.endsWith(CHAT);
+    const signal = init.signal ?? given?.signal;
 
-  async function attempt(request: Request, { token, sessionId }: TokenReply) {
-    const { headers, signal } = request;
-    headers.set("Authorization", `Bearer ${token}`);
-    if (sessionId && !headers.has("X-Session-Id")) headers.set("X-Session-Id", sessionId);
-    const isChat = request.method === "POST" && new URL(request.url).pathname.endsWith(CHAT);
-    if (isChat && !headers.has("X-Client-Request-Id")) headers.set("X-Client-Request-Id", requestId());
-    const id = headers.get("X-Client-Request-Id")!;
-    // On AWS nobody tells a function that its reader has gone: without this call the provider goes
-    // on writing, and the user pays.
-    const cancel = () =>
-      void realFetch(`${base}${CHAT}/${encodeURIComponent(id)}/cancel`, {
-        method: "POST",
-        headers: { Authorization: `Bearer ${token}` },
-        keepalive: true,
-      }).catch(() => undefined);
-    let reply: Response;
-    try {
-      signal.throwIfAborted();
-      reply = await realFetch(request);
-    } catch (error) {
-      if (isChat && signal.aborted) cancel();
-      throw await why(error);
+    /** Sends it; a Request's body can be read once, so that all but the last attempt get a copy. */
+    async function attempt(source: RequestInfo | URL, { token, sessionId }: TokenReply) {
+      const headers = new Headers(init.headers ?? given?.headers);
+      headers.set("Authorization", `Bearer ${token}`);
+      if (sessionId && !headers.has("X-Session-Id")) headers.set("X-Session-Id", sessionId);
+      if (isChat && !headers.has(REQUEST_ID)) headers.set(REQUEST_ID, newRequestId());
+      // On AWS nobody tells a function that its reader has gone: without this call the provider goes
+      // on writing, and the user pays.
+      const cancel = () => {
+        const path = `${CHAT}/${encodeURIComponent(headers.get(REQUEST_ID)!)}/cancel`;
+        const call = { method: "POST", headers: { Authorization: `Bearer ${token}` }, keepalive: true };
+        realFetch(base + path, call).catch(() => undefined);
+      };
+      signal?.throwIfAborted();
+      try {
+        const reply = await realFetch(source, { ...init, headers });
+        if (!isChat || !reply.ok || !reply.body) return reply;
+        return new Response(untilLeft(reply.body, cancel), reply);
+      } catch (error) {
+        if (isChat && signal?.aborted) cancel();
+        throw await why(error);
+      }
     }
-    if (isChat && reply.ok && reply.body) {
-      reply = new Response(untilLeft(reply.body, cancel), reply);
-    }
-    return { reply, token };
+
+    const first = await current();
+    const canRepeat = !(init.body instanceof ReadableStream);
+    const reply = await attempt(canRepeat && given ? given.clone() : input, first);
+    if (reply.status !== 401 || !canRepeat) return reply;
+    void reply.body?.cancel();
+    return attempt(input, await current(first.token));
   }
 
   async function* chat(body: ChatRequest, init: ChatInit = {}): AsyncGenerator<ChatCompletionChunk> {
@@ -238,7 +240,7 @@ function untilLeft(body: ReadableStream<Uint8Array<ArrayBuffer>>, left: () => vo
 }
 
 /** crypto.randomUUID is missing where a page was not loaded over https or from localhost. */
-function requestId(): string {
+function newRequestId(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

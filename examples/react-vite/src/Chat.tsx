@@ -10,9 +10,9 @@ interface Props extends SignedIn {
 }
 
 export function Chat({ session, client, onLeave }: Props) {
-  const [threadId, setThreadId] = useState(threadOfAddress);
+  const [thread, setThread] = useState(threadOfAddress);
   const { turns, send, stop, retry, writing } = useConversation(client, {
-    threadId,
+    ...thread,
     explain: (error) => {
       if (!(error instanceof SessionEnded)) return explain(error);
       onLeave(`${error.message} Please sign in again.`);
@@ -46,8 +46,7 @@ export function Chat({ session, client, onLeave }: Props) {
 
   function startAnew() {
     stop();
-    location.hash = "";
-    setThreadId(threadOfAddress());
+    setThread(newThread());
     input.current?.focus();
   }
 
@@ -161,8 +160,13 @@ export function Chat({ session, client, onLeave }: Props) {
 }
 
 /** The conversation's id stands in the address, so that a reload comes back to it. */
-function threadOfAddress(): string {
-  const found = /^#([\w-]{1,64})$/.exec(location.hash)?.[1] ?? crypto.randomUUID();
-  history.replaceState(null, "", `#${found}`);
-  return found;
+function threadOfAddress() {
+  const threadId = /^#([\w-]{1,64})$/.exec(location.hash)?.[1];
+  return threadId ? { threadId, restore: true } : newThread();
+}
+
+function newThread() {
+  const threadId = crypto.randomUUID();
+  history.replaceState(null, "", `#${threadId}`);
+  return { threadId, restore: false };
 }
