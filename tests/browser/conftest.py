@@ -14,7 +14,15 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, Request, expect
+from playwright.sync_api import (
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Request,
+    Route,
+    expect,
+)
 
 from local import install
 from tests.provider import FakeProvider
@@ -142,3 +150,12 @@ def visitor(page: Page, context: BrowserContext, stack: Stack) -> Iterator[Visit
     assert context.cookies() == []
     assert kept == ["", 0, 0]
     assert one.complaints == []
+
+
+def answer_every_origin(route: Route) -> None:
+    """Answer a call of Cognito as AWS does: for a page of any origin."""
+    sent = route.request.headers
+    named = {name: sent[name] for name in ("content-type", "x-amz-target")}
+    reply = httpx.post(route.request.url, content=route.request.post_data_buffer, headers=named)
+    allowed = {"Access-Control-Allow-Origin": "*", "Content-Type": reply.headers["content-type"]}
+    route.fulfill(status=reply.status_code, body=reply.content, headers=allowed)

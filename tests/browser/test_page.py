@@ -15,7 +15,6 @@ from shutil import copytree
 from threading import Event, Thread
 from typing import Any
 
-import httpx
 import jwt
 import pytest
 from botocore.exceptions import ClientError
@@ -23,7 +22,7 @@ from playwright.sync_api import BrowserContext, Page, Response, Route, expect
 
 from local import page as local_page
 from local import page_build
-from tests.browser.conftest import Visitor
+from tests.browser.conftest import Visitor, answer_every_origin
 from tests.provider import FakeProvider
 from tests.stack.conftest import Stack
 from weir.identity.keyring import KeyRing
@@ -467,14 +466,6 @@ def give_expired_tokens(visitor: Visitor, how_many: int) -> None:
         route.fulfill(response=reply, json=told)
 
     visitor.page.route(f"**{TOKEN}", exchange)
-
-
-def answer_every_origin(route: Route) -> None:
-    sent = route.request.headers
-    named = {name: sent[name] for name in ("content-type", "x-amz-target")}
-    reply = httpx.post(route.request.url, content=route.request.post_data_buffer, headers=named)
-    allowed = {"Access-Control-Allow-Origin": "*", "Content-Type": reply.headers["content-type"]}
-    route.fulfill(status=reply.status_code, body=reply.content, headers=allowed)
 
 
 def kill_chat_function(stack: Stack) -> None:

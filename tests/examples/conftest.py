@@ -20,7 +20,9 @@ from local import example, install
 from local.processes import free_port
 from tests.browser.conftest import QUIET, Visitor
 from tests.provider import FakeProvider
-from tests.stack.conftest import Stack, start
+from tests.stack.conftest import LIFTED, Stack, operator_of, start
+from weir.operator.documents import LimitsDocument, ProjectChange, parsed
+from weir.projects.limits import BUILT_IN
 
 PORTS = {name: free_port() for name in example.BY_NAME}
 STARTS_WITHIN_S = 120
@@ -50,7 +52,24 @@ def stack(provider: FakeProvider, tmp_path_factory: pytest.TempPathFactory) -> I
         ALLOWED_ORIGINS=",".join(f"http://localhost:{port}" for port in PORTS.values()),
         WEIR_PARAM_NextKeyMinimumAgeSeconds="0",
     ) as running:
+        _limit_every_user(running)
         yield running
+
+
+def _limit_every_user(stack: Stack) -> None:
+    """Give every user a limit that no test reaches, so that a page has something to show."""
+    limits = {"requests_per_day": 10_000}
+    operator = operator_of(stack)
+    operator.update_project("default", parsed(ProjectChange, {"user_limits": limits}))
+    for tier in BUILT_IN:
+        operator.set_tier(
+            "default", tier, parsed(LimitsDocument, {**dict.fromkeys(LIFTED), **limits})
+        )
+
+
+@pytest.fixture(scope="session")
+def base_url() -> None:
+    """No address: each example has its own."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
-from tests.browser.conftest import Visitor
+from tests.browser.conftest import Visitor, answer_every_origin
 from tests.examples.conftest import Running
 from tests.provider import FakeProvider
 from tests.stack.conftest import Stack, operator_of
@@ -101,6 +101,8 @@ def test_the_token_is_renewed_in_the_middle_of_a_conversation(
 def test_a_page_of_an_unlisted_origin_says_so_and_the_console_names_the_command(
     visitor: Visitor, site: Running
 ) -> None:
+    cognito = visitor.stack.env["COGNITO_ENDPOINT"]
+    visitor.page.route(f"{cognito}/", answer_every_origin)
     sign_in(visitor, site, at=site.elsewhere)
     if site.name != "react-vite":  # which meets the gateway when it signs in
         visitor.ask()
@@ -136,7 +138,7 @@ def _until(stack: Stack, status: int) -> None:
 
 
 def test_a_budget_that_is_used_up_is_a_sentence(visitor: Visitor, site: Running) -> None:
-    with limited(visitor.stack, {"usd_per_month": "0.000001"}, 402):
+    with limited(visitor.stack, {"usd_per_month": 0.000001}, 402):
         sign_in(visitor, site)
         visitor.ask()
         expect(visitor.alert).to_contain_text(re.compile("used up|no room|left", re.IGNORECASE))
