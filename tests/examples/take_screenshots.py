@@ -1,8 +1,8 @@
-"""Take pictures of every example, in front of the embedded model: phone and desktop, light and dark.
+"""Take pictures of every example: on a phone and a desktop, light and dark.
 
     .venv/bin/python -m tests.examples.take_screenshots FOLDER [NAME ...]
 
-What the documentation shows is chosen from them by hand.
+The embedded model answers. What the documentation shows is chosen from them by hand.
 """
 
 from __future__ import annotations
