@@ -114,7 +114,8 @@ class Visitor:
 
     @property
     def alert(self) -> Locator:
-        return self.page.get_by_role("alert")
+        """What the page reports, and not the element in which Next.js announces its pages."""
+        return self.page.get_by_role("alert").and_(self.page.locator(":not(#__next-route-announcer__)"))
 
     @property
     def answers(self) -> Locator:

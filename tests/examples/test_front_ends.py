@@ -196,7 +196,8 @@ def test_two_tabs_talk_side_by_side(
     second = Visitor(context.new_page(), stack)
     if site.name == "react-vite":
         sign_in(second, site)
-    else:  # the site's own cookie is there already
+    else:  # the site's own cookie serves both
+        expect(visitor.message).to_be_visible()
         second.page.goto(site.url)
         if site.name == "chat-widget":
             second.page.get_by_role("button", name="Chat", exact=True).click()

@@ -1,8 +1,7 @@
 "use client";
 
 import dynamic from "next/dynamic";
-import Link from "next/link";
-import { useLayoutEffect, useRef, useState, type KeyboardEvent } from "react";
+import { useLayoutEffect, useRef, useState, type KeyboardEvent, type ReactNode } from "react";
 import { creditsLeft } from "weir-client/explain";
 import type { Me, Turn } from "weir-client/react";
 import { signOut } from "@/app/actions";
@@ -12,8 +11,8 @@ const Markdown = dynamic(() => import("./Markdown").then((module) => module.Mark
 
 interface Props {
   email: string;
-  /** The page with the other way to do the same. */
-  other: { href: string; name: string };
+  /** What leads to the user's other chats. */
+  navigation: ReactNode;
   turns: readonly Turn[];
   writing: boolean;
   me: Me | undefined;
@@ -23,7 +22,7 @@ interface Props {
 }
 
 /** What is said, and the form to say more. */
-export function Conversation({ email, other, turns, writing, me, onSend, onStop, onRetry }: Props) {
+export function Conversation({ email, navigation, turns, writing, me, onSend, onStop, onRetry }: Props) {
   const [text, setText] = useState("");
   const log = useRef<HTMLDivElement>(null);
   const atBottom = useRef(true);
@@ -63,14 +62,7 @@ export function Conversation({ email, other, turns, writing, me, onSend, onStop,
           <span className="mark" aria-hidden="true" /> Weir chat
         </h1>
         <span className="quiet who">{email}</span>
-        {other.href === "/ai" && (
-          <button className="plain show-threads" popoverTarget="threads">
-            Conversations
-          </button>
-        )}
-        <Link className="quiet" href={other.href} prefetch={false}>
-          {other.name}
-        </Link>
+        {navigation}
         <form action={signOut}>
           <button className="plain">Sign out</button>
         </form>

@@ -1,6 +1,7 @@
 "use client";
 
 import { useChat, type UIMessage } from "@ai-sdk/react";
+import Link from "next/link";
 import { useMemo } from "react";
 import { chatTransport } from "weir-client/ai";
 import { explain } from "weir-client/explain";
@@ -19,7 +20,7 @@ export function AiChat({ gateway, email }: { gateway: string; email: string }) {
   return (
     <Conversation
       email={email}
-      other={{ href: "/chat", name: "Threads" }}
+      navigation={<Link href="/chat">Chats</Link>}
       turns={turnsOf(messages, writing, error)}
       writing={writing}
       me={me}

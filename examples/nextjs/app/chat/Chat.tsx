@@ -46,7 +46,11 @@ export function Chat({ gateway, email }: { gateway: string; email: string }) {
       <Conversation
         key={threadId}
         email={email}
-        other={{ href: "/ai", name: "AI SDK" }}
+        navigation={
+          <button className="plain show-threads" popoverTarget="threads">
+            Chats
+          </button>
+        }
         turns={turns}
         writing={writing}
         me={me}

@@ -1,5 +1,6 @@
 "use client";
 
+import Link from "next/link";
 import { useEffect, useState, type MouseEvent } from "react";
 import type { Client } from "weir-client";
 import { explain } from "weir-client/explain";
@@ -19,7 +20,7 @@ interface Props {
   onOpen: (id: string | null) => void;
 }
 
-/** The user's conversations: beside the open one, or, on a phone, behind a button. */
+/** The user's chats: beside the open one, or, on a phone, behind a button. */
 export function Threads({ client, current, after, onOpen }: Props) {
   const [threads, setThreads] = useState<Thread[]>([]);
   const [error, setError] = useState("");
@@ -51,9 +52,9 @@ export function Threads({ client, current, after, onOpen }: Props) {
   }
 
   return (
-    <nav id="threads" popover="auto" aria-label="Conversations">
+    <nav id="threads" popover="auto" aria-label="Chats">
       <a className="new" href="/chat" onClick={(event) => show(event, null)}>
-        New conversation
+        New chat
       </a>
       <ul>
         {threads.map((thread) => (
@@ -74,6 +75,9 @@ export function Threads({ client, current, after, onOpen }: Props) {
       <p className="error" role="alert">
         {error}
       </p>
+      <Link className="quiet" href="/ai" prefetch={false}>
+        The same with useChat
+      </Link>
     </nav>
   );
 }
