@@ -37,7 +37,7 @@ def build() -> None:
     """Raises CannotRun, with one sentence."""
     if is_current():
         return
-    node, npm = _find_node()
+    node, npm = find_node()
     LOG.parent.mkdir(parents=True, exist_ok=True)
     with install.one_at_a_time(ROOT / ".local/install.lock"):
         if is_current():  # another start was waited for, and it did this
@@ -126,7 +126,7 @@ def _run(command: list[str]) -> None:
 # --- node ---------------------------------------------------------------------------------------
 
 
-def _find_node() -> tuple[str, list[str]]:
+def find_node() -> tuple[str, list[str]]:
     """node, and the start of an npm command: the machine's own, or one from the package index."""
     found = _installed_node()
     if found is None:
@@ -152,7 +152,7 @@ def new_enough(major: int, minor: int) -> bool:
 
 def check() -> int:
     """TypeScript's verdict on what is in the copy: for people, on the terminal."""
-    node, _ = _find_node()
+    node, _ = find_node()
     tsc = PLACE / "app/node_modules/typescript/bin/tsc"
     return subprocess.run([node, str(tsc)], cwd=PLACE / "app", check=False).returncode
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from local.install import STATE, install
-from local.page_build import _find_node
+from local.page_build import find_node
 from tests.tokenizers.vocabularies import Tokens, readers
 from weir.chat import cap
 from weir.chat.cap import Cap
@@ -43,7 +43,7 @@ def packages() -> Path:
     PLACE.mkdir(parents=True, exist_ok=True)
     for name in ("package.json", "package-lock.json"):
         (PLACE / name).write_text((HERE / name).read_text())
-    _, npm = _find_node()
+    _, npm = find_node()
     subprocess.run(
         [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
         cwd=PLACE,

@@ -1,0 +1,132 @@
+/** What an error carries that is of use to a visitor, whichever package threw it. */
+interface Told {
+  status?: number | undefined;
+  code?: string | undefined;
+  reason?: string | undefined;
+  /** Seconds. */
+  wait?: number | undefined;
+  /** Unix seconds. */
+  resetsAt?: number | undefined;
+}
+
+type Fields = Record<string, unknown>;
+
+/**
+ * Say in one or two sentences what went wrong, for the visitor of a page: for a WeirError, an
+ * `APIError` of the package `openai`, an `APICallError` of the AI SDK, and a fetch that failed.
+ */
+export function explain(error: unknown): string {
+  const told = read(error);
+  const again = whenAgain(told);
+  switch (told.code) {
+    case "stream_cut":
+      return "The connection ended before the answer did. Please try again.";
+    case "cancelled":
+    case "aborted":
+      return "The answer was stopped.";
+    case "no_token":
+    case "invalid_token":
+    case "token_expired":
+      return SIGN_IN;
+    case "context_length_exceeded":
+    case "request_too_large":
+      return "This conversation is too long for the model. Shorten your message, or start a new conversation.";
+    case "content_filter":
+      return "The provider of the model does not allow this content. Please change your message.";
+    case "origin_not_allowed":
+    case "client_token_origin_mismatch":
+      return "This page is not allowed to use the service. Please tell whoever runs the page.";
+  }
+  if (told.reason === "origin_not_allowed") return explain({ code: told.reason });
+  if (told.reason === "unreachable" || told.reason === "network" || told.code === "unreachable") {
+    return "The service cannot be reached. Check your connection and try again.";
+  }
+  switch (told.status) {
+    case 401:
+      return SIGN_IN;
+    case 402:
+      return `You have used up your allowance for now. ${again || "Please ask whoever runs this page."}`;
+    case 403:
+      return "You may not use this service at the moment. Please ask whoever runs this page.";
+    case 429:
+      return `You are sending messages too fast. ${again || "Please wait a moment and try again."}`;
+  }
+  if (told.status === undefined ? told.code !== undefined : told.status >= 500) {
+    return `The service cannot answer at the moment. ${again || "Please try again in a moment."}`;
+  }
+  if (told.status === undefined) return "Something went wrong. Please try again.";
+  return "The service cannot take this message as it is. Please change it and try again.";
+}
+
+const SIGN_IN = "Your session has ended. Please sign in again.";
+
+/** Gather what is known from the error, and from what it was caused by. */
+function read(error: unknown, depth = 0): Told {
+  if (typeof error !== "object" || error === null || depth > 4) return {};
+  const own = error as Fields;
+  const headers = own.headers ?? own.responseHeaders;
+  const body = bodyOf(own);
+  const inner = isFields(body?.error) ? body.error : (body ?? {});
+  const details = isFields(own.details) ? own.details : isFields(inner.details) ? inner.details : {};
+  const below = read(own.cause ?? own.lastError, depth + 1);
+  const isTypeError = own.name === "TypeError" && own.cause === undefined;
+  return {
+    status: number(own.status) ?? number(own.statusCode) ?? below.status,
+    code:
+      text(own.code) ??
+      text(inner.code) ??
+      (own.name === "AbortError" || own.name === "APIUserAbortError" ? "aborted" : undefined) ??
+      below.code ??
+      (own.name === "APIConnectionError" || own.name === "APIConnectionTimeoutError" || isTypeError
+        ? "unreachable"
+        : undefined),
+    reason: text(own.reason) ?? text(details.reason) ?? below.reason,
+    wait: number(own.retryAfter) ?? number(header(headers, "retry-after")) ?? below.wait,
+    resetsAt: number(details.resets_at) ?? below.resetsAt,
+  };
+}
+
+/** The gateway's JSON: `error` of the openai package, `data` or `responseBody` of the AI SDK. */
+function bodyOf(error: Fields): Fields | undefined {
+  for (const one of [error.error, error.data]) if (isFields(one)) return one;
+  try {
+    const parsed: unknown = JSON.parse(error.responseBody as string);
+    return isFields(parsed) ? parsed : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function whenAgain({ wait, resetsAt }: Told): string {
+  const seconds = wait ?? (resetsAt === undefined ? undefined : resetsAt - Date.now() / 1000);
+  if (seconds === undefined || !(seconds > 0)) return "";
+  if (seconds < 90) return `Try again in ${plural(Math.ceil(seconds), "second")}.`;
+  if (seconds < 5_400) return `Try again in ${plural(Math.ceil(seconds / 60), "minute")}.`;
+  const at = new Date(Date.now() + seconds * 1000);
+  const day: Intl.DateTimeFormatOptions =
+    seconds < 86_400 ? { weekday: "long" } : { day: "numeric", month: "long" };
+  return `Try again after ${at.toLocaleString("en", { ...day, hour: "numeric", minute: "2-digit" })}.`;
+}
+
+function plural(count: number, unit: string): string {
+  return `${count} ${unit}${count === 1 ? "" : "s"}`;
+}
+
+function header(headers: unknown, name: string): unknown {
+  if (headers instanceof Headers) return headers.get(name);
+  return isFields(headers) ? headers[name] : undefined;
+}
+
+function isFields(value: unknown): value is Fields {
+  return typeof value === "object" && value !== null;
+}
+
+function text(value: unknown): string | undefined {
+  return typeof value === "string" && value ? value : undefined;
+}
+
+function number(value: unknown): number | undefined {
+  if (value === null || value === undefined || value === "") return undefined;
+  const parsed = Number(value);
+  return Number.isFinite(parsed) ? parsed : undefined;
+}

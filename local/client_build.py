@@ -1,0 +1,129 @@
+"""Builds the npm package in clients/typescript into its dist/, once: a later start only compares a
+hash.
+
+    python3 -m local.client_build          build it, if it is missing or outdated
+    python3 -m local.client_build check    the same, then TypeScript's checker
+
+Standard library only. The packages that the build needs are installed into .local/client, not into
+clients/. The output of npm and tsc goes to .local/logs/install-client.log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from local import CannotRun, install, page_build
+from local.processes import dies_with_us
+from local.settings import ROOT
+
+SOURCE = ROOT / "clients/typescript"
+DIST = SOURCE / "dist"
+PLACE = ROOT / ".local/client"
+LOG = ROOT / ".local/logs/install-client.log"
+SETTINGS = ("package.json", "package-lock.json", "tsconfig.json")
+
+
+def build() -> None:
+    """Build the package. Raise CannotRun, with one sentence."""
+    if is_current():
+        return
+    node, npm = page_build.find_node()
+    LOG.parent.mkdir(parents=True, exist_ok=True)
+    with install.one_at_a_time(ROOT / ".local/install.lock"):
+        if is_current():  # another start has built it meanwhile
+            return
+        print("Building the TypeScript client ...", flush=True)
+        began = time.monotonic()
+        LOG.unlink(missing_ok=True)
+        wanted = _hash_of_sources()
+        _copy_sources()
+        _fetch_packages(npm)
+        shutil.rmtree(PLACE / "dist", ignore_errors=True)
+        _run([node, "node_modules/typescript/bin/tsc"])
+        shutil.rmtree(DIST, ignore_errors=True)
+        shutil.copytree(PLACE / "dist", DIST)
+        _stamp().write_text(wanted)
+        print(f"Built the TypeScript client: {time.monotonic() - began:.0f} s", flush=True)
+
+
+def is_current() -> bool:
+    """Return whether dist/ is what the sources say."""
+    try:
+        return (DIST / "index.js").exists() and _stamp().read_text() == _hash_of_sources()
+    except OSError:
+        return False
+
+
+def _stamp() -> Path:
+    return PLACE / "built-from"
+
+
+def _hash_of_sources() -> str:
+    digest = hashlib.sha256()
+    settings = [SOURCE / name for name in SETTINGS]
+    for path in [*settings, *sorted((SOURCE / "src").rglob("*"))]:
+        if path.is_file():
+            name = path.relative_to(SOURCE)
+            digest.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _copy_sources() -> None:
+    shutil.rmtree(PLACE / "src", ignore_errors=True)
+    shutil.copytree(SOURCE / "src", PLACE / "src")
+    for name in SETTINGS:
+        shutil.copy(SOURCE / name, PLACE / name)
+
+
+def _fetch_packages(npm: list[str]) -> None:
+    """Install what the lock names, unless it is there already."""
+    stamp = PLACE / "node_modules/.weir-lock"
+    wanted = (PLACE / "package-lock.json").read_text()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    _run([*npm, *install.NPM_CI, "--include=dev", "--loglevel=error"])
+    stamp.write_text(wanted)
+
+
+def _run(command: list[str]) -> None:
+    with LOG.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=PLACE,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            preexec_fn=dies_with_us(),
+        )
+        failed = process.wait() != 0
+    if failed:
+        unreachable = page_build.NO_NETWORK.search(LOG.read_text(errors="replace"))
+        why = "the npm registry cannot be reached" if unreachable else "npm or tsc failed"
+        raise CannotRun(f"Building the TypeScript client failed: {why}. The output is in {LOG}.")
+
+
+def check() -> int:
+    """Show TypeScript's verdict on the terminal; return its exit status."""
+    node, _ = page_build.find_node()
+    _copy_sources()
+    tsc = [node, "node_modules/typescript/bin/tsc", "--noEmit"]
+    return subprocess.run(tsc, cwd=PLACE, check=False).returncode
+
+
+def main(asked: list[str]) -> int:
+    try:
+        build()
+    except CannotRun as error:
+        print(error, file=sys.stderr)
+        if asked != ["check"]:
+            return 1
+    return check() if asked == ["check"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
