@@ -102,6 +102,7 @@ const END_LENGTH = 16;
 export function createClient(options: ClientOptions): Client {
   // As `Request` would spell it, so that addresses can be compared.
   const baseUrl = new URL(options.baseUrl).href.replace(/(\/v1)?\/*$/, "");
+  const page = globalThis.window as Window | undefined; // none on a server
   const send: typeof fetch = options.fetch ?? ((input, init) => fetch(input, init));
 
   let held: TokenReply | undefined;
@@ -201,7 +202,7 @@ export function createClient(options: ClientOptions): Client {
     const settle = () => {
       open = false;
       signal?.removeEventListener("abort", onAbort);
-      globalThis.removeEventListener?.("pagehide", leave);
+      page?.removeEventListener("pagehide", leave);
     };
     /** Give the answer up. On AWS a closed connection does not end it, but this call does. */
     const leave = () => {
@@ -225,7 +226,7 @@ export function createClient(options: ClientOptions): Client {
     const bytes = await target.arrayBuffer();
     const body = bytes.byteLength ? bytes : null;
     signal?.addEventListener("abort", onAbort);
-    if (isChat) globalThis.addEventListener?.("pagehide", leave);
+    if (isChat) page?.addEventListener("pagehide", leave);
     try {
       let response = await attempt();
       if (response.status === 401) {

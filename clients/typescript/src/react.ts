@@ -56,7 +56,7 @@ export function useConversation(client: Client, options: ConversationOptions = {
     [client, threadId],
   );
 
-  async function ask(question: string, earlier: readonly Turn[]): Promise<void> {
+  async function ask(question: string, earlier: readonly Turn[], again: boolean): Promise<void> {
     const controller = new AbortController();
     running.current = controller;
     let turn: Turn = { question, answer: "", state: "writing", note: "" };
@@ -67,7 +67,9 @@ export function useConversation(client: Client, options: ConversationOptions = {
     };
     show({});
     try {
-      const messages = threadId ? [said("user", question)] : history(earlier, question);
+      // A thread's last answer is replaced, and not followed, if all that came before it is sent.
+      const newest = threadId && !again;
+      const messages = newest ? [said("user", question)] : history(earlier, question);
       const body = model ? { messages, model } : { messages };
       let note = "";
       for await (const chunk of client.chat(body, { signal: controller.signal, threadId })) {
@@ -86,14 +88,14 @@ export function useConversation(client: Client, options: ConversationOptions = {
     turns,
     writing,
     send(text) {
-      if (!writing && text.trim()) void ask(text.trim(), turns);
+      if (!writing && text.trim()) void ask(text.trim(), turns, false);
     },
     stop() {
       running.current?.abort();
     },
     retry() {
       const last = turns.at(-1);
-      if (last && !writing) void ask(last.question, turns.slice(0, -1));
+      if (last && !writing) void ask(last.question, turns.slice(0, -1), true);
     },
   };
 }
