@@ -170,7 +170,7 @@ def test_the_page_sends_the_new_message_and_the_model_gets_the_conversation(
     expect(visitor.answers).to_have_count(2)
     visitor.sees_an_answer()
     two = {"role": "user", "content": "Two"}
-    assert visitor.posts(CHAT)[-1].post_data_json["messages"] == [two]
+    assert json.loads(visitor.posts(CHAT)[-1].post_data or "")["messages"] == [two]
     assert provider.requests[-1]["messages"] == [
         {"role": "user", "content": "One"},
         {"role": "assistant", "content": "w0 w1 w2 w3 w4 "},
