@@ -60,12 +60,15 @@ BY_NAME = {
 
 def prepare(example: Example) -> list[str]:
     """Install what the example needs, and return the command that starts it. Raise CannotRun."""
+    client_build.build()
     if example.is_python:
+        modules = example.folder / "static/weir-client"  # for its page, which has no build
+        shutil.rmtree(modules, ignore_errors=True)
+        shutil.copytree(client_build.DIST, modules)
         environment = f"example-{example.name}"
         install.install(environment)
         python = install.ENVIRONMENTS[environment].directory / "bin/python"
         return [str(python), "-m", "uvicorn", "app:app", "--host", "127.0.0.1", "--port"]
-    client_build.build()
     _, npm = node.find()
     _install_packages(example, npm)
     return [*npm, "run", "dev", "--", "--port"]

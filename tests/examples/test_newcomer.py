@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -27,7 +27,7 @@ PORT = PORTS["react-vite"]
 
 
 def test_an_empty_vite_project_streams_a_metered_answer_after_15_lines(
-    page: Page, stack: Stack, tmp_path: Path, record_property: pytest.RecordProperty
+    page: Page, stack: Stack, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     began = time.monotonic()
     project = _empty_project(tmp_path)

@@ -1,76 +1,63 @@
-/** The body of every error of the gateway (docs/errors.md). */
-export interface ErrorEnvelope {
-  error: {
-    message: string;
-    code: string;
-    type?: string;
-    param?: string | null;
-    details?: Record<string, unknown>;
-    request_id?: string;
-  };
-}
-
-interface Facts {
-  code: string;
+/** What a WeirError can say beside its message. */
+export interface WeirErrorFields {
+  /** The HTTP status; absent for an error within a stream. */
   status?: number | undefined;
+  /** The stable name to decide by: docs/errors.md lists them. */
+  code: string;
   type?: string | undefined;
+  /** The id that finds the request in the gateway's logs. */
   requestId?: string | undefined;
+  /** Seconds to wait before another attempt. */
   retryAfter?: number | undefined;
+  /** Why, in more detail than `code`: `details.reason` of the answer. */
+  reason?: string | undefined;
+  /** For a limit: `limit_name`, `scope`, `resets_at` and others. */
   details?: Record<string, unknown> | undefined;
   cause?: unknown;
 }
 
-/** A request that was refused or failed, or an answer that ended early. Decide by `code`. */
+/** An error that the gateway answered with, or an answer that ended too early (`stream_cut`). */
 export class WeirError extends Error {
-  /** As in docs/errors.md; of this package: "stream_cut", "origin_not_allowed", "no_token". */
-  readonly code: string;
-  /** Of the HTTP reply; undefined inside a stream, which had its 200 already. */
-  readonly status: number | undefined;
-  readonly type: string | undefined;
-  /** Finds the request in the gateway's logs. */
-  readonly requestId: string | undefined;
-  /** Seconds. */
-  readonly retryAfter: number | undefined;
-  readonly details: Record<string, unknown>;
+  declare status?: number;
+  declare code: string;
+  declare type?: string;
+  declare requestId?: string;
+  declare retryAfter?: number;
+  declare reason?: string;
+  declare details?: Record<string, unknown>;
 
-  constructor(message: string, { cause, ...facts }: Facts) {
-    super(message, { cause });
+  constructor(message: string, fields: WeirErrorFields) {
+    super(message);
     this.name = "WeirError";
-    this.code = facts.code;
-    this.status = facts.status;
-    this.type = facts.type;
-    this.requestId = facts.requestId;
-    this.retryAfter = facts.retryAfter;
-    this.details = facts.details ?? {};
+    Object.assign(this, fields);
   }
 
-  /** Why, where one code has several reasons: of a 401, say. */
-  get reason(): string | undefined {
-    return this.details["reason"] as string | undefined;
+  /** Make one of an answer whose status is not 2xx; its body is read. */
+  static async from(response: Response): Promise<WeirError> {
+    return errorFrom(await response.json().catch(() => null), response, response.status);
   }
+}
 
-  /** Reads a reply that is not 2xx, whoever made it. */
-  static async from(reply: Response): Promise<WeirError> {
-    const text = await reply.text().catch(() => "");
-    let body: Partial<ErrorEnvelope> & { message?: string } = {};
-    try {
-      body = JSON.parse(text) ?? {};
-    } catch {
-      // a proxy's HTML
-    }
-    return WeirError.of(body, reply);
-  }
-
-  static of(body: Partial<ErrorEnvelope> & { message?: string; code?: string }, reply?: Response): WeirError {
-    const { error } = body;
-    const retryAfter = Number(reply?.headers.get("retry-after") ?? NaN);
-    return new WeirError(error?.message ?? body.message ?? `The reply has status ${reply?.status}.`, {
-      code: error?.code ?? body.code ?? "unknown",
-      status: reply?.status,
-      type: error?.type,
-      requestId: error?.request_id ?? reply?.headers.get("x-request-id") ?? undefined,
-      retryAfter: retryAfter >= 0 ? retryAfter : undefined,
-      details: error?.details,
-    });
-  }
+/** Make a WeirError of the `error` member of an answer or a stream's last frame. */
+export function errorFrom(body: unknown, response: Response, status?: number): WeirError {
+  const outer = (body ?? {}) as Record<string, unknown>;
+  // OAuth's form, which POST /v1/token answers with, has a string there.
+  const inner = (typeof outer.error === "object" ? outer.error : { code: outer.error }) as Record<
+    string,
+    unknown
+  > | null;
+  const details = inner?.details as Record<string, unknown> | undefined;
+  const wait = response.headers.get("retry-after");
+  return new WeirError(
+    (inner?.message ?? outer.error_description ?? outer.message ?? `HTTP status ${response.status}`) as string,
+    {
+      status,
+      code: (inner?.code ?? outer.code ?? "http_error") as string,
+      type: inner?.type as string | undefined,
+      requestId: response.headers.get("x-request-id") ?? undefined,
+      retryAfter: wait && +wait >= 0 ? +wait : undefined,
+      reason: (details?.reason ?? outer.reason) as string | undefined,
+      details,
+    },
+  );
 }

@@ -1,34 +1,36 @@
 /**
- * Yields the data of each server-sent event, as the HTML standard reads a stream: wherever the bytes
- * are cut, with LF, CR or CRLF, comments, data of several lines and a byte order mark.
- * https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+ * Yield the data of each server-sent event, as the WHATWG standard reads them: cut anywhere; lines
+ * that end in CR, LF or both; comments; data of several lines; a byte order mark. An event without
+ * its blank line is dropped. Whoever leaves the loop early cancels the stream.
  */
-export async function* readEvents(stream: ReadableStream<Uint8Array>): AsyncGenerator<string> {
+export async function* readEvents(stream: ReadableStream<Uint8Array>): AsyncGenerator<string, void> {
   const reader = stream.getReader();
-  const decoder = new TextDecoder(); // leaves a byte order mark out
+  const decoder = new TextDecoder();
   let rest = "";
+  let afterCr = false;
   let data: string[] = [];
-  let endedInCr = false;
   try {
     for (;;) {
       const { done, value } = await reader.read();
-      if (done) return; // an event without its blank line is not one
-      let text = decoder.decode(value, { stream: true });
-      if (!text) continue;
-      if (endedInCr && text[0] === "\n") text = text.slice(1); // of a CRLF that was cut
-      endedInCr = text ? text.endsWith("\r") : false;
-      const lines = (rest + text).split(/\r\n|\r|\n/);
-      rest = lines.pop()!;
+      let text = decoder.decode(value, { stream: !done });
+      if (text) {
+        // A CR has ended its line already: an LF that follows it belongs to the same end.
+        if (afterCr && text[0] === "\n") text = text.slice(1);
+        afterCr = text ? text.endsWith("\r") : false;
+      }
+      const lines = (rest + text).split(/\r\n|\n|\r/);
+      rest = lines.pop() as string;
       for (const line of lines) {
-        const field = /^data(?:: ?(.*))?$/s.exec(line);
-        if (field) data.push(field[1] ?? "");
-        else if (!line && data.length) {
-          yield data.join("\n");
+        if (!line) {
+          if (data.length) yield data.join("\n");
           data = [];
+        } else if (/^data(:|$)/.test(line)) {
+          data.push(line.slice(5).replace(/^ /, ""));
         }
       }
+      if (done) return;
     }
   } finally {
-    await reader.cancel().catch(() => undefined); // its reader has had enough
+    reader.cancel().catch(() => {});
   }
 }

@@ -1,95 +1,156 @@
-/** Errors and limits in words for a visitor, whichever SDK they come from. */
-
-/** Of WeirError, of OpenAI's APIError, and of the AI SDK's APICallError. */
-interface Failure {
-  name?: string;
-  message?: string;
-  code?: string | null;
-  status?: number;
-  statusCode?: number;
-  details?: Record<string, unknown>;
-  retryAfter?: number;
-  error?: unknown;
-  responseBody?: string;
-  headers?: unknown;
-  responseHeaders?: Record<string, string>;
-  cause?: unknown;
-  lastError?: unknown;
+/** What an error carries that is of use to a visitor, whichever package threw it. */
+interface Told {
+  status?: number | undefined;
+  code?: string | undefined;
+  reason?: string | undefined;
+  /** Seconds. */
+  wait?: number | undefined;
+  /** Unix seconds. */
+  resetsAt?: number | undefined;
+  message?: string | undefined;
 }
 
-/** Returns one or two sentences about what failed, and when it is worth another try. */
+type Fields = Record<string, unknown>;
+
+/**
+ * Say in one or two sentences what went wrong, for the visitor of a page: for a WeirError, an
+ * `APIError` of the package `openai`, an `APICallError` of the AI SDK, and a fetch that failed.
+ */
 export function explain(error: unknown): string {
-  if (typeof error !== "object" || error === null) return String(error);
-  const failure = error as Failure;
-  const body = bodyOf(failure);
-  const code = body?.code ?? failure.code;
-  const details = body?.details ?? failure.details ?? {};
-  const status = failure.status ?? failure.statusCode;
-  const words = body?.message ?? failure.message ?? "";
-  if (code === "origin_not_allowed") return `This page is not allowed to use the chat. ${words}`;
-  if (code === "stream_cut") return "The answer was cut off: the connection ended too early.";
-  if (status === 402 || code === "quota_exceeded" || code === "budget_exceeded") return usedUp(details, words);
-  const inner = failure.lastError ?? failure.cause;
-  if (body === undefined && status === undefined && inner) return explain(inner);
-  if (error instanceof TypeError || failure.name === "TypeError") {
+  const told = read(error);
+  const again = whenAgain(told);
+  switch (told.code) {
+    case "stream_cut":
+      return "The answer was cut off: the connection ended too early.";
+    case "cancelled":
+    case "aborted":
+      return "The answer was stopped.";
+    case "no_token":
+    case "invalid_token":
+    case "token_expired":
+      return SIGN_IN;
+    case "context_length_exceeded":
+    case "request_too_large":
+      return "This conversation is too long for the model. Shorten your message, or start a new conversation.";
+    case "content_filter":
+      return "The provider of the model does not allow this content. Please change your message.";
+    case "origin_not_allowed":
+    case "client_token_origin_mismatch":
+      return "This page is not allowed to use the chat. Please tell whoever runs the page.";
+  }
+  if (told.reason === "origin_not_allowed") return explain({ code: told.reason });
+  if (told.reason === "unreachable" || told.reason === "network" || told.code === "unreachable") {
     return "The chat cannot be reached. Check the connection and try again.";
   }
-  return withWait(words || "The chat failed.", waitOf(failure));
+  switch (told.status) {
+    case 401:
+      return SIGN_IN;
+    case 402:
+      return `You have used up your allowance for now. ${again || "Please ask whoever runs this page."}`;
+    case 403:
+      return "You may not use this chat at the moment. Please ask whoever runs this page.";
+    case 429:
+      return `You are sending messages too fast. ${again || "Please wait a moment and try again."}`;
+  }
+  if (told.status === undefined ? told.code !== undefined : told.status >= 500) {
+    return `The chat cannot answer at the moment. ${again || "Please try again in a moment."}`;
+  }
+  // The page's own words, or the gateway's about what is wrong with the request.
+  return told.message ?? "Something went wrong. Please try again.";
 }
 
-function bodyOf(failure: Failure): { message?: string; code?: string; details?: Record<string, unknown> } | undefined {
-  if (typeof failure.error === "object" && failure.error !== null) return failure.error;
-  if (!failure.responseBody) return undefined;
+const SIGN_IN = "Your session has ended. Please sign in again.";
+
+/** Gather what is known from the error, and from what it was caused by. */
+function read(error: unknown, depth = 0): Told {
+  if (typeof error !== "object" || error === null || depth > 4) return {};
+  const own = error as Fields;
+  const headers = own.headers ?? own.responseHeaders;
+  const body = bodyOf(own);
+  const inner = isFields(body?.error) ? body.error : (body ?? {});
+  const details = isFields(own.details) ? own.details : isFields(inner.details) ? inner.details : {};
+  const below = read(own.cause ?? own.lastError, depth + 1);
+  const isTypeError = own.name === "TypeError" && own.cause === undefined;
+  return {
+    status: number(own.status) ?? number(own.statusCode) ?? below.status,
+    code:
+      text(own.code) ??
+      text(inner.code) ??
+      (own.name === "AbortError" || own.name === "APIUserAbortError" ? "aborted" : undefined) ??
+      below.code ??
+      (own.name === "APIConnectionError" || own.name === "APIConnectionTimeoutError" || isTypeError
+        ? "unreachable"
+        : undefined),
+    reason: text(own.reason) ?? text(details.reason) ?? below.reason,
+    wait: number(own.retryAfter) ?? number(header(headers, "retry-after")) ?? below.wait,
+    resetsAt: number(details.resets_at) ?? below.resetsAt,
+    message: text(inner.message) ?? text(own.message),
+  };
+}
+
+/** The gateway's JSON: `error` of the openai package, `data` or `responseBody` of the AI SDK. */
+function bodyOf(error: Fields): Fields | undefined {
+  for (const one of [error.error, error.data]) if (isFields(one)) return one;
   try {
-    return (JSON.parse(failure.responseBody) as { error?: object }).error;
+    const parsed: unknown = JSON.parse(error.responseBody as string);
+    return isFields(parsed) ? parsed : undefined;
   } catch {
-    return undefined; // a proxy's HTML
+    return undefined;
   }
 }
 
-/** Seconds. */
-function waitOf({ retryAfter, headers, responseHeaders }: Failure): number {
-  const named = headers instanceof Headers ? headers.get("retry-after") : responseHeaders?.["retry-after"];
-  return retryAfter ?? Number(named ?? 0);
+function whenAgain({ wait, resetsAt }: Told): string {
+  const seconds = wait ?? (resetsAt === undefined ? undefined : resetsAt - Date.now() / 1000);
+  if (seconds === undefined || !(seconds > 0)) return "";
+  if (seconds < 90) return `Try again in ${plural(Math.ceil(seconds), "second")}.`;
+  if (seconds < 5_400) return `Try again in ${plural(Math.ceil(seconds / 60), "minute")}.`;
+  const at = new Date(Date.now() + seconds * 1000);
+  const day: Intl.DateTimeFormatOptions =
+    seconds < 86_400 ? { weekday: "long" } : { day: "numeric", month: "long" };
+  return `Try again after ${at.toLocaleString("en", { ...day, hour: "numeric", minute: "2-digit" })}.`;
 }
 
-function usedUp(details: Record<string, unknown>, words: string): string {
-  const at = Number(details["resets_at"]);
-  if (details["scope"] === undefined) return words;
-  const whose = details["scope"] === "user" ? "What you may use is used up" : "This chat's budget is used up";
-  return at > 0 ? `${whose} until ${date(at)}.` : `${whose} for now.`;
+function plural(count: number, unit: string): string {
+  return `${count} ${unit}${count === 1 ? "" : "s"}`;
 }
 
-function date(seconds: number): string {
-  return new Date(seconds * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+function header(headers: unknown, name: string): unknown {
+  if (headers instanceof Headers) return headers.get(name);
+  return isFields(headers) ? headers[name] : undefined;
 }
 
-/** How long to wait, exactly, in the place of a "Try again later." */
-function withWait(words: string, seconds: number): string {
-  if (!(seconds > 0)) return words;
-  const wait =
-    seconds < 90 ? `${seconds} ${seconds === 1 ? "second" : "seconds"}` : `${Math.round(seconds / 60)} minutes`;
-  return `${words.replace(/ Try again[^.]*\.$/, "")} Try again in ${wait}.`;
+function isFields(value: unknown): value is Fields {
+  return typeof value === "object" && value !== null;
 }
 
-const PERIODS: Record<string, string> = { minute: "this minute", day: "today", month: "this month" };
+function text(value: unknown): string | undefined {
+  return typeof value === "string" && value ? value : undefined;
+}
 
-/** Returns what is left of the limit that ends soonest, from the reply of GET /v1/me; "" if there is none. */
+function number(value: unknown): number | undefined {
+  if (value === null || value === undefined || value === "") return undefined;
+  const parsed = Number(value);
+  return Number.isFinite(parsed) ? parsed : undefined;
+}
+
+const PERIODS: Record<string, string> = { day: "today", month: "this month" };
+
+/**
+ * Say what is left of the limit of a day or month that ends soonest, for the visitor: "$4.96 left this
+ * month." `me` is the reply of GET /v1/me. Return "" if there is no such limit.
+ */
 export function creditsLeft(me: unknown): string {
-  const { limits, budget } = (me ?? {}) as {
+  const { limits = [], budget } = (me ?? {}) as {
     limits?: { limit_name: string; limit: number; left: number }[];
     budget?: { limit_usd: number; remaining_usd: number } | null;
   };
-  const lasting = (limits ?? [])
-    .filter(({ limit_name, limit }) => /_per_(day|month)$/.test(limit_name) && limit > 0)
-    .map((limit) => ({ ...limit, share: limit.left / limit.limit }));
-  if (budget && !lasting.some(({ limit_name }) => limit_name === "usd_per_month") && budget.limit_usd > 0) {
-    const share = budget.remaining_usd / budget.limit_usd;
-    lasting.push({ limit_name: "usd_per_month", limit: budget.limit_usd, left: budget.remaining_usd, share });
+  const lasting = limits.filter(({ limit_name, limit }) => /_per_(day|month)$/.test(limit_name) && limit > 0);
+  if (budget && budget.limit_usd > 0 && !lasting.some(({ limit_name }) => limit_name === "usd_per_month")) {
+    lasting.push({ limit_name: "usd_per_month", limit: budget.limit_usd, left: budget.remaining_usd });
   }
-  const least = lasting.sort((a, b) => a.share - b.share)[0];
+  const [least] = lasting.sort((a, b) => a.left / a.limit - b.left / b.limit);
   if (!least) return "";
-  const [what, period] = least.limit_name.split("_per_") as [string, string];
+  const [what = "", period = ""] = least.limit_name.split("_per_");
   const amount =
     what === "usd"
       ? least.left.toLocaleString(undefined, { style: "currency", currency: "USD" })

@@ -1,32 +1,34 @@
-/** Two hooks: a conversation, and what the user has left. */
-import { useCallback, useEffect, useRef, useState } from "react";
-import type { Client } from "./index.js";
+import { useEffect, useRef, useState } from "react";
+import { explain as explainError } from "./explain.js";
+import type { ChatMessage, Client } from "./index.js";
 
+/** One question and its answer, which grows while `state` is "writing". */
 export interface Turn {
   question: string;
   answer: string;
   state: "writing" | "done" | "stopped" | "failed";
-  /** Why the answer is not whole, for the person who reads it. */
+  /** What the reader should know about the answer: why it failed or ended early. Often empty. */
   note: string;
 }
 
 export interface ConversationOptions {
-  /** Keeps the conversation at the gateway, so that only the new message is sent. */
-  threadId?: string;
-  /** Shows what was said in this thread before: after a reload, say. */
-  restore?: boolean;
-  /** The project's default, if there is none. */
-  model?: string;
-  /** Puts an error into words: `explain` of "weir-client/explain". */
-  explain?: (error: unknown) => string;
+  /** The thread that the gateway keeps: only the newest message is sent. */
+  threadId?: string | undefined;
+  /** Show what was said in the thread before: after a reload, say. */
+  restore?: boolean | undefined;
+  /** The project's default, unless it is given. */
+  model?: string | undefined;
+  /** Put an error into words for the reader. */
+  explain?: ((error: unknown) => string) | undefined;
 }
 
 export interface Conversation {
-  turns: Turn[];
-  /** Does nothing while an answer is being written. */
+  turns: readonly Turn[];
+  /** Ask a question. Does nothing while an answer is written, or if there is only white space. */
   send(text: string): void;
+  /** Stop the answer that is being written, at the provider, too. */
   stop(): void;
-  /** Asks the last question again. */
+  /** Ask the last question again, in place of its answer. */
   retry(): void;
   writing: boolean;
 }
@@ -36,110 +38,147 @@ const NOTES: Record<string, string> = {
   content_filter: "The provider ended this answer: its content filter objected.",
 };
 
-type Message = { role: string; content: string };
-
+/**
+ * Hold a conversation. Another `client` or `threadId` begins a new, empty one; that and leaving the
+ * page stop the answer that is being written.
+ */
 export function useConversation(client: Client, options: ConversationOptions = {}): Conversation {
-  const { threadId, restore, model } = options;
-  const [turns, setTurns] = useState<Turn[]>([]);
+  const { threadId, restore = false, model, explain = explainError } = options;
+  const [kept, setKept] = useState<{ client: Client; threadId: string | undefined; turns: readonly Turn[] }>();
   const running = useRef<AbortController>(undefined);
-  const explain = useRef(options.explain);
-  explain.current = options.explain;
+  const isOurs = kept?.client === client && kept.threadId === threadId;
+  const turns = isOurs ? kept.turns : [];
+  const writing = turns.at(-1)?.state === "writing";
 
-  useEffect(() => {
-    const leaving = new AbortController();
-    setTurns([]); // of another thread
-    if (threadId !== undefined && restore) {
-      earlier(client, threadId, leaving.signal).then(
-        (found) => setTurns((now) => (now.length || leaving.signal.aborted ? now : found)),
-        () => undefined, // there is no such thread, or it cannot be read now
-      );
-    }
-    return () => {
-      leaving.abort();
+  useEffect(
+    () => () => {
       running.current?.abort();
-    };
-  }, [client, threadId, restore]);
-
-  const ask = useCallback(
-    async (question: string, before: Turn[]) => {
-      const controller = new AbortController();
-      running.current = controller;
-      let turn: Turn = { question, answer: "", state: "writing", note: "" };
-      const show = (change: Partial<Turn>) => {
-        turn = { ...turn, ...change };
-        if (running.current === controller) setTurns([...before, turn]);
-      };
-      show({});
-      try {
-        const messages = threadId === undefined ? conversation(before, question) : conversation([], question);
-        const init = { signal: controller.signal, ...(threadId === undefined ? {} : { threadId }) };
-        let reason = "";
-        for await (const { choices } of client.chat({ messages, ...(model ? { model } : {}) }, init)) {
-          const piece = choices[0]?.delta.content;
-          if (piece) show({ answer: turn.answer + piece });
-          reason = choices[0]?.finish_reason ?? reason;
-        }
-        show({ state: "done", note: NOTES[reason] ?? "" });
-      } catch (error) {
-        if (controller.signal.aborted) show({ state: "stopped", note: "Stopped." });
-        else show({ state: "failed", note: explain.current?.(error) ?? String(error) });
-      }
+      running.current = undefined;
     },
-    [client, threadId, model],
+    [client, threadId],
   );
 
-  const last = turns.at(-1);
-  const writing = last?.state === "writing";
+  useEffect(() => {
+    if (threadId === undefined || !restore) return undefined;
+    const controller = new AbortController();
+    turnsOf(client, threadId, controller.signal).then(
+      (turns) => {
+        if (controller.signal.aborted) return;
+        // Not over a question that was asked meanwhile.
+        setKept((now) => (now?.client === client && now.threadId === threadId ? now : { client, threadId, turns }));
+      },
+      () => {}, // there is no such thread, or it cannot be read now
+    );
+    return () => controller.abort();
+  }, [client, threadId, restore]);
+
+  async function ask(question: string, earlier: readonly Turn[], again: boolean): Promise<void> {
+    const controller = new AbortController();
+    running.current = controller;
+    let turn: Turn = { question, answer: "", state: "writing", note: "" };
+    const show = (change: Partial<Turn>) => {
+      turn = { ...turn, ...change };
+      // Not after another conversation has begun.
+      if (running.current === controller) setKept({ client, threadId, turns: [...earlier, turn] });
+    };
+    show({});
+    try {
+      // A thread's last answer is replaced, and not followed, if all that came before it is sent.
+      const newest = threadId && !again;
+      const messages = newest ? [said("user", question)] : history(earlier, question);
+      const body = model ? { messages, model } : { messages };
+      let note = "";
+      for await (const chunk of client.chat(body, { signal: controller.signal, threadId })) {
+        const choice = chunk.choices[0];
+        if (choice?.delta.content) show({ answer: turn.answer + choice.delta.content });
+        if (choice?.finish_reason) note = NOTES[choice.finish_reason] ?? "";
+      }
+      show({ state: "done", note });
+    } catch (error) {
+      if (controller.signal.aborted) show({ state: "stopped", note: "Stopped." });
+      else show({ state: "failed", note: explain(error) });
+    }
+  }
+
   return {
     turns,
     writing,
-    send: (text) => {
-      if (!writing && text.trim()) void ask(text, turns);
+    send(text) {
+      if (!writing && text.trim()) void ask(text.trim(), turns, false);
     },
-    stop: () => running.current?.abort(),
-    retry: () => {
-      if (last && !writing) void ask(last.question, turns.slice(0, -1));
+    stop() {
+      running.current?.abort();
+    },
+    retry() {
+      const last = turns.at(-1);
+      if (last && !writing) void ask(last.question, turns.slice(0, -1), true);
     },
   };
 }
 
-/** Questions that were answered, each with the part that was, and the new one. */
-function conversation(turns: Turn[], question: string): Message[] {
-  const answered = turns.filter((turn) => turn.answer && turn.state !== "failed");
+/** The questions that were answered, with what was answered, and the new one. */
+function history(earlier: readonly Turn[], question: string): ChatMessage[] {
+  const answered = earlier.filter((turn) => turn.answer && turn.state !== "failed");
   return [
-    ...answered.flatMap((turn) => [
-      { role: "user", content: turn.question },
-      { role: "assistant", content: turn.answer },
-    ]),
-    { role: "user", content: question },
+    ...answered.flatMap((turn) => [said("user", turn.question), said("assistant", turn.answer)]),
+    said("user", question),
   ];
 }
 
-async function earlier(client: Client, threadId: string, signal: AbortSignal): Promise<Turn[]> {
+async function turnsOf(client: Client, threadId: string, signal: AbortSignal): Promise<Turn[]> {
   const path = `/v1/threads/${encodeURIComponent(threadId)}/messages`;
   const turns: Turn[] = [];
-  for (const { role, content } of await client.json<Message[]>(path, { signal })) {
+  for (const { role, content } of await client.json<{ role: string; content: string }[]>(path, { signal })) {
     const last = turns.at(-1);
     if (role === "user") turns.push({ question: content, answer: "", state: "done", note: "" });
-    else if (role === "assistant" && last) turns.push({ ...turns.pop()!, answer: content });
+    else if (role === "assistant" && last) last.answer = content;
   }
   return turns;
 }
 
-/** What GET /v1/me answers (docs/routes.md). */
-export interface Me {
-  limits?: { limit_name: string; limit: number; used: number; left: number; resets_at: number | null }[];
-  budget: { limit_usd: number; remaining_usd: number; resets_at: number | null } | null;
-  [member: string]: unknown;
+function said(role: "user" | "assistant", content: string): ChatMessage {
+  return { role, content };
 }
 
-/** Returns the user's limits and what is left of them, read again whenever `after` changes. */
+/** The reply of GET /v1/me: the caller's limits, and what is left of them. Times are Unix seconds. */
+export interface Me {
+  object: "me";
+  user_id: string;
+  project_id: string;
+  tier?: string | number | null;
+  limits: {
+    limit_name: string;
+    limit: number;
+    used: number;
+    left: number;
+    resets_at: number | null;
+  }[];
+  budget: {
+    limit_usd: number;
+    spent_usd: number;
+    reserved_usd: number;
+    remaining_usd: number;
+    resets_at: number;
+  } | null;
+  rate_limit: { rpm: number; remaining: number; reset_in: number } | null;
+  [field: string]: unknown;
+}
+
+/**
+ * Return the reply of GET /v1/me, and fetch it again whenever `after` changes, such as the number of
+ * finished answers. Undefined until it is there; if a fetch fails, the last reply stays.
+ */
 export function useMe(client: Client, after?: unknown): Me | undefined {
-  const [me, setMe] = useState<Me>();
+  const [kept, setKept] = useState<{ client: Client; me: Me }>();
   useEffect(() => {
-    const leaving = new AbortController();
-    client.json<Me>("/v1/me", { signal: leaving.signal }).then(setMe, () => undefined);
-    return () => leaving.abort();
+    const controller = new AbortController();
+    client.json<Me>("/v1/me", { signal: controller.signal }).then(
+      (me) => {
+        if (!controller.signal.aborted) setKept({ client, me });
+      },
+      () => {}, // what is left is a nicety: the page works without it
+    );
+    return () => controller.abort();
   }, [client, after]);
-  return me;
+  return kept?.client === client ? kept.me : undefined;
 }

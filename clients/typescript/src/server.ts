@@ -1,224 +1,234 @@
 /**
- * The server's half, for Node, Bun, Deno and edge runtimes: mints or signs tokens, chats for a user,
- * makes customers and their client tokens. Web Crypto and `fetch` only. It holds a secret, so it does
- * not start in a page.
+ * The server half: tokens for pages, chat for a user, customers, webhooks. It needs Web Crypto and
+ * `fetch` alone, so it runs in Node, Bun, Deno and edge runtimes.
  */
-import { createClient, type ChatCompletionChunk, type ChatRequest, type Client } from "./index.js";
+import { createClient, type ChatCompletionChunk, type ChatInit, type ChatRequest, type Client, type TokenReply } from "./client.js";
 import { WeirError } from "./error.js";
-import { signingKey, signToken } from "./signing.js";
+import { importSigningKey, misconfigured, signToken } from "./signing.js";
 
-export { WeirError };
+export type { ChatCompletionChunk, ChatMessage, ChatRequest, TokenReply, Usage } from "./client.js";
+export { WeirError } from "./error.js";
+export type { WeirErrorFields } from "./error.js";
 export { verifyWebhook } from "./webhook.js";
-export type { ChatCompletionChunk };
 
 export interface WeirOptions {
-  /**
-   * An API key (`behest_sk_live_…`, `sk_live_…`), or for local signing a private key: base64 of a
-   * PKCS#8 PEM, the PEM itself, either with or without `behest_pk_`. WEIR_KEY or BEHEST_KEY.
-   */
-  key?: string;
-  /** The gateway's address, with or without /v1. WEIR_BASE_URL or BEHEST_BASE_URL. */
-  baseUrl?: string;
-  /** For local signing: the key's id. WEIR_KID or BEHEST_KID. */
-  kid?: string;
-  /** For local signing. WEIR_TENANT_ID or BEHEST_TENANT_ID. */
-  tenantId?: string;
-  /** For local signing. WEIR_PROJECT_ID or BEHEST_PROJECT_ID. */
-  projectId?: string;
-  fetch?: typeof fetch;
+  /** An API key, or the private half of a signing key. Else WEIR_KEY, BEHEST_KEY or FC_API_KEY. */
+  key?: string | undefined;
+  /** The gateway's address. Else WEIR_BASE_URL, BEHEST_BASE_URL or FC_BASE_URL. */
+  baseUrl?: string | undefined;
+  /** With a signing key: its id. Else WEIR_KID or BEHEST_KID. */
+  kid?: string | undefined;
+  /** With a signing key: the stack's output TenantId. Else WEIR_TENANT_ID or BEHEST_TENANT_ID. */
+  tenantId?: string | undefined;
+  /** With a signing key. Else WEIR_PROJECT_ID or BEHEST_PROJECT_ID. */
+  projectId?: string | undefined;
+  /** Used in place of the global `fetch`. */
+  fetch?: typeof fetch | undefined;
 }
 
 export interface MintOptions {
-  /** From your session. Never from what a page sends. */
+  /** From your own session, never from the page. */
   user_id: string;
-  tier?: number | string | undefined;
-  /** Seconds, 60 to 86,400; 900 unless named. */
-  ttl?: number;
-  /** A new one unless named. */
-  session_id?: string;
-  /** `admin` only as far as the API key itself goes. */
-  role?: "user" | "admin";
+  tier?: string | number | undefined;
+  /** Seconds, 60 to 86,400; 900 unless it is given. */
+  ttl?: number | undefined;
+  /** A new one unless it is given. */
+  session_id?: string | undefined;
 }
 
-/** What a page needs: answer with it from your token route. */
-export interface Minted {
+/** A token, with all that the page's half and the routes of published examples look for. */
+export interface MintedToken extends TokenReply {
   token: string;
-  /** Seconds. */
   ttl: number;
-  sessionId: string;
-  /** Unix seconds. */
   expiresAt: number;
+  sessionId: string;
 }
 
-/** A chat completion of an answer that does not stream, as OpenAI's API has it. */
+export interface ServerChatRequest extends ChatRequest {
+  user_id: string;
+  tier?: string | number | undefined;
+}
+
 export interface ChatCompletion {
   id: string;
+  object: string;
+  created: number;
   model: string;
   choices: {
     index: number;
-    message: { role: string; content: string | null; tool_calls?: unknown[] };
-    finish_reason: string;
+    message: { role: string; content: string | null; [field: string]: unknown };
+    finish_reason: string | null;
+    [field: string]: unknown;
   }[];
-  usage: { prompt_tokens: number; completion_tokens: number; total_tokens: number; cost_usd?: number };
-  [member: string]: unknown;
-}
-
-export interface ChatOptions extends ChatRequest {
-  /** Whose limits and usage this is. */
-  user_id: string;
-  tier?: number | string;
-  thread_id?: string;
-}
-
-/** Fields are those of docs/customers.md. */
-export interface Customer {
-  id: string;
-  external_id: string;
-  budget_usd: number | null;
-  spend_usd_mtd: number;
-  status: "active" | "blocked";
+  usage?: ChatCompletionChunk["usage"];
   [field: string]: unknown;
 }
 
-export interface ClientTokenOptions {
-  /** Pages that may use it: 1 to 10 origins that the project allows. */
-  origin_allowlist: string[];
-  ttl_seconds?: number;
-  scope?: ("chat" | "embeddings" | "moderations" | "usage")[];
-  bind_ip?: boolean;
-  ip?: string;
-  [field: string]: unknown;
-}
-
-export interface ClientToken {
-  id: string;
+export interface ClientToken extends TokenReply {
   token: string;
-  /** Unix seconds. */
+  id: string;
+  ttl: number;
+  expiresAt: number;
+  /** Unix seconds, as the gateway spells it. */
   expires_at: number;
-  /** Seconds. */
-  expires_in: number;
   [field: string]: unknown;
 }
 
-// A backend serves many users: the least recently used are forgotten.
-const MOST_USERS = 1000;
+interface Completions {
+  /** Ask for an answer on behalf of a user, with a token that is made and kept for them. */
+  create(request: ServerChatRequest & { stream: true }, init?: ChatInit): AsyncIterable<ChatCompletionChunk>;
+  create(request: ServerChatRequest & { stream?: false | undefined }, init?: ChatInit): Promise<ChatCompletion>;
+}
+
+type Fields = Record<string, unknown>;
+
+const DEFAULT_TTL_S = 900;
+const MOST_USERS = 1_000;
+const RESERVED = new Set(["admin", "dashboard-service", "system"]);
+// Control and bidirectional formatting characters, line and paragraph separators, lone surrogates.
+const NO_IDENTIFIER =
+  /[\p{Cc}\p{Cs}\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/u;
 
 export class Weir {
   readonly baseUrl: string;
-  readonly #key: string;
-  readonly #fetch: typeof fetch;
-  readonly #sign: ((options: MintOptions) => Promise<Minted>) | undefined;
-  readonly #clients = new Map<string, Client>();
+  readonly auth: { mint(options: MintOptions): Promise<MintedToken> };
+  readonly chat: { completions: Completions };
+  readonly customers: {
+    /** Create a customer, or change what `fields` name: budget_usd, rate_limit_rpm and others. */
+    put(externalId: string, fields?: Fields): Promise<Fields>;
+  };
+  readonly clientTokens: {
+    /** Mint a token for one customer's page. `fields` must have `origin_allowlist`. */
+    mint(externalId: string, fields: Fields): Promise<ClientToken>;
+  };
 
-  /** Throws WeirError with code "bad_configuration" that names what is missing. */
+  readonly #key: string;
+  readonly #signs: boolean;
+  readonly #send: typeof fetch;
+  readonly #options: WeirOptions;
+  readonly #clients = new Map<string, Client>();
+  #signingKey: Promise<CryptoKey> | undefined;
+
+  /** Throw WeirError `misconfigured` if something is missing. */
   constructor(options: WeirOptions = {}) {
-    if ("document" in globalThis) {
-      throw misconfigured("This half of the package holds a secret. In a page use createClient of weir-client.");
-    }
-    this.#key = options.key ?? required("KEY");
-    this.baseUrl = (options.baseUrl ?? required("BASE_URL")).replace(/\/+$/, "").replace(/\/v1$/, "");
-    this.#fetch = options.fetch ?? ((...call) => fetch(...call));
-    if (/^(behest_)?sk_live_/.test(this.#key)) return;
-    const pem = signingKey(this.#key);
-    const names = {
-      kid: options.kid ?? required("KID"),
-      tid: options.tenantId ?? required("TENANT_ID"),
-      pid: options.projectId ?? required("PROJECT_ID"),
+    this.#options = options;
+    this.#key = required("a key", options.key, "WEIR_KEY", "BEHEST_KEY", "FC_API_KEY").trim();
+    const address = required("the gateway's address", options.baseUrl, "WEIR_BASE_URL", "BEHEST_BASE_URL", "FC_BASE_URL");
+    this.baseUrl = address.replace(/(\/v1)?\/*$/, "");
+    this.#signs = !/^(behest_sk_live_|sk_live_)/.test(this.#key);
+    this.#send = options.fetch ?? ((input, init) => fetch(input, init));
+    if (this.#signs) this.#signer(); // a variable that is missing is reported now
+    this.auth = { mint: (asked) => this.#mint(asked) };
+    this.chat = { completions: { create: ((asked, init) => this.#create(asked, init)) as Completions["create"] } };
+    this.customers = { put: (id, fields = {}) => this.#call("PUT", customerPath(id), fields) };
+    this.clientTokens = {
+      mint: async (id, fields) => {
+        const reply = await this.#call<ClientToken>("POST", `${customerPath(id)}/client_tokens`, fields);
+        return { ...reply, expiresAt: reply.expires_at, ttl: reply.expires_in as number };
+      },
     };
-    this.#sign = (mint) => signToken(pem, names, mint);
   }
 
-  readonly auth = {
-    /** Makes a token for one user: by a call to the gateway, or, with a signing key, here. */
-    mint: async (options: MintOptions): Promise<Minted> => {
-      const asked = { ttl: 900, ...options };
-      if (this.#sign) return this.#sign(asked);
-      const minted = await this.#json<Minted>("POST", "/v1/auth/mint", asked);
-      const { token, ttl, sessionId, expiresAt } = minted;
-      return { token, ttl, sessionId, expiresAt };
-    },
-  };
+  /** Keep the key out of logs and of JSON. */
+  toJSON(): Fields {
+    return { baseUrl: this.baseUrl };
+  }
 
-  readonly chat = {
-    completions: {
-      /** Chats for one user, with a token that is made when it is needed and kept until it ends. */
-      create: (async (options: ChatOptions, init: { signal?: AbortSignal } = {}) => {
-        const { user_id, tier, thread_id, stream, ...body } = options;
-        const client = this.#clientOf({ user_id, tier });
-        const headers = { ...(thread_id === undefined ? {} : { "X-Thread-Id": thread_id }) };
-        if (stream) return client.chat(body, { headers, ...init });
-        return client.json<ChatCompletion>("/v1/chat/completions", {
-          ...init,
-          method: "POST",
-          headers: { ...headers, "Content-Type": "application/json" },
-          body: JSON.stringify(body),
-        });
-      }) as {
-        (options: ChatOptions & { stream: true }, init?: { signal?: AbortSignal }): Promise<
-          AsyncIterable<ChatCompletionChunk>
-        >;
-        (options: ChatOptions & { stream?: false }, init?: { signal?: AbortSignal }): Promise<ChatCompletion>;
-      },
-    },
-  };
+  async #mint({ user_id, tier, ttl = DEFAULT_TTL_S, session_id }: MintOptions): Promise<MintedToken> {
+    checkIdentifier("user_id", user_id);
+    if (RESERVED.has(user_id.toLowerCase())) throw invalid("user_id", "is reserved");
+    if (session_id !== undefined) checkIdentifier("session_id", session_id);
+    if (!Number.isInteger(ttl) || ttl < 60 || ttl > 86_400) {
+      throw invalid("ttl", "must be whole seconds from 60 to 86400");
+    }
+    if (this.#signs) return this.#sign(user_id, tier, ttl, session_id ?? crypto.randomUUID());
+    const reply = await this.#call<MintedToken>("POST", "/v1/auth/mint", { user_id, tier, ttl, session_id });
+    const { token, sessionId, expiresAt } = reply;
+    return { token, ttl: reply.ttl, sessionId, expiresAt };
+  }
 
-  /** Customers, by your own id of them; with an `sk_live_…` key. */
-  readonly customers = {
-    /** Makes the customer, or changes what `fields` names. */
-    put: (externalId: string, fields: Record<string, unknown> = {}) =>
-      this.#json<Customer>("PUT", customerPath(externalId), fields),
-    get: (externalId: string) => this.#json<Customer>("GET", customerPath(externalId)),
-    delete: (externalId: string) => this.#json<void>("DELETE", customerPath(externalId)),
-  };
+  async #sign(uid: string, tier: string | number | undefined, ttl: number, sid: string): Promise<MintedToken> {
+    const { kid, tid, pid } = this.#signer();
+    const key = await (this.#signingKey ??= importSigningKey(this.#key));
+    const now = Math.floor(Date.now() / 1000);
+    const exp = now + ttl;
+    const token = await signToken(key, kid, {
+      tid, pid, uid, role: "user", scp: [], iss: "behest", aud: "behest",
+      iat: now, nbf: now, exp, jti: crypto.randomUUID(), sid, tier,
+    });
+    return { token, ttl, sessionId: sid, expiresAt: exp };
+  }
 
-  readonly clientTokens = {
-    /** Makes a token for a page that one customer has opened. */
-    mint: (externalId: string, options: ClientTokenOptions) =>
-      this.#json<ClientToken>("POST", `${customerPath(externalId)}/client_tokens`, options),
-    /** Revokes all of a customer's tokens: they are refused on their next request. */
-    revokeAll: (externalId: string) => this.#json<void>("DELETE", `${customerPath(externalId)}/client_tokens`),
-  };
+  #signer(): { kid: string; tid: string; pid: string } {
+    const { kid, tenantId, projectId } = this.#options;
+    return {
+      kid: required("the signing key's id", kid, "WEIR_KID", "BEHEST_KID"),
+      tid: required("the tenant's id", tenantId, "WEIR_TENANT_ID", "BEHEST_TENANT_ID"),
+      pid: required("the project's id", projectId, "WEIR_PROJECT_ID", "BEHEST_PROJECT_ID"),
+    };
+  }
 
-  /** Returns the client of one user, whose token, and session, nobody else shares. */
-  #clientOf(who: { user_id: string; tier: number | string | undefined }): Client {
-    const name = JSON.stringify([who.user_id, who.tier]);
-    const known = this.#clients.get(name);
-    const client =
-      known ??
-      createClient({ baseUrl: this.baseUrl, fetch: this.#fetch, getToken: () => this.auth.mint(who) });
-    this.#clients.delete(name);
-    this.#clients.set(name, client); // the last in the order of use
-    if (this.#clients.size > MOST_USERS) this.#clients.delete(this.#clients.keys().next().value!);
+  #create(asked: ServerChatRequest, init: ChatInit = {}): unknown {
+    const { user_id, tier, stream, ...body } = asked;
+    checkIdentifier("user_id", user_id);
+    const client = this.#clientOf(user_id, tier);
+    if (stream) return client.chat(body, init);
+    const headers = new Headers(init.headers);
+    if (init.threadId) headers.set("x-thread-id", init.threadId);
+    return client.json<ChatCompletion>("/v1/chat/completions", {
+      method: "POST",
+      headers,
+      body: JSON.stringify(body),
+      signal: init.signal ?? null,
+    });
+  }
+
+  /** The client of one user, with a token and a session that no other user shares. */
+  #clientOf(user_id: string, tier: string | number | undefined): Client {
+    const name = JSON.stringify([user_id, tier]);
+    let client = this.#clients.get(name);
+    client ??= createClient({
+      baseUrl: this.baseUrl,
+      fetch: this.#send,
+      getToken: () => this.#mint({ user_id, tier }),
+    });
+    this.#clients.delete(name); // to the end: the first one is the one that was idle longest
+    this.#clients.set(name, client);
+    if (this.#clients.size > MOST_USERS) this.#clients.delete(this.#clients.keys().next().value as string);
     return client;
   }
 
-  async #json<T>(method: string, path: string, body?: unknown): Promise<T> {
-    if (this.#sign) throw misconfigured(`${method} ${path} needs an API key, and this is a signing key.`);
-    const reply = await this.#fetch(this.baseUrl + path, {
+  async #call<Reply = Fields>(method: string, path: string, body: Fields): Promise<Reply> {
+    if (this.#signs) throw misconfigured(`${method} ${path} needs an API key, and this is a signing key.`);
+    const response = await this.#send(this.baseUrl + path, {
       method,
-      headers: { Authorization: `Bearer ${this.#key}`, "Content-Type": "application/json" },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      headers: { authorization: `Bearer ${this.#key}`, "content-type": "application/json" },
+      body: JSON.stringify(body),
     });
-    if (!reply.ok) throw await WeirError.from(reply);
-    return (reply.status === 204 ? undefined : await reply.json()) as T;
+    if (!response.ok) throw await WeirError.from(response);
+    return (await response.json()) as Reply;
   }
 }
 
-/** An id with "/" in it, or "..", would otherwise be another customer's path. */
+/** `ext:` is put before the id once, as the gateway takes it off once. */
 function customerPath(externalId: string): string {
-  if (externalId === "" || externalId === "." || externalId === "..") {
-    throw misconfigured("A customer needs an id of your own, such as user_42.");
+  checkIdentifier("externalId", externalId);
+  return `/v1/customers/ext:${encodeURIComponent(externalId.replace(/^ext:/, ""))}`;
+}
+
+function checkIdentifier(name: string, value: unknown): asserts value is string {
+  if (typeof value !== "string" || !value || [...value].length > 255 || NO_IDENTIFIER.test(value)) {
+    throw invalid(name, "must be a text of 1 to 255 characters, without control characters");
   }
-  return `/v1/customers/ext:${encodeURIComponent(externalId)}`;
 }
 
-function required(name: string): string {
-  const env = (globalThis as { process?: { env?: Record<string, string | undefined> } }).process?.env ?? {};
-  const value = env[`WEIR_${name}`] || env[`BEHEST_${name}`];
-  if (!value) throw misconfigured(`Set WEIR_${name} or BEHEST_${name}, or pass it to new Weir().`);
-  return value;
+function invalid(name: string, what: string): WeirError {
+  return new WeirError(`${name} ${what}.`, { code: "validation_error" });
 }
 
-function misconfigured(message: string): WeirError {
-  return new WeirError(message, { code: "bad_configuration" });
+function required(what: string, given: string | undefined, ...variables: string[]): string {
+  const { process } = globalThis as { process?: { env?: Record<string, string | undefined> } };
+  const value = given ?? variables.map((name) => process?.env?.[name]).find(Boolean);
+  if (value) return value;
+  throw misconfigured(`Weir needs ${what}: give it to the constructor, or set ${variables[0]} (or ${variables.slice(1).join(" or ")}).`);
 }

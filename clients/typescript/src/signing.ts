@@ -1,74 +1,63 @@
-/** Signs user tokens on the server that holds a signing key (docs/signing.md). */
 import { WeirError } from "./error.js";
-import type { Minted, MintOptions } from "./server.js";
 
-interface Names {
-  kid: string;
-  tid: string;
-  pid: string;
+const LINE = /\s+/g;
+const PEM = /-----BEGIN ([A-Z ]+)-----([^-]+)-----END \1-----/;
+
+/** Make the error for a client that was set up wrongly. */
+export function misconfigured(message: string, cause?: unknown): WeirError {
+  return new WeirError(message, { code: "misconfigured", cause });
 }
 
-const RS256 = { name: "RSASSA-PKCS1-v1_5", hash: "SHA-256" };
-const PEM = /-----BEGIN ([A-Z ]*PRIVATE KEY)-----([A-Za-z0-9+/=\s]+)-----END \1-----/;
-
-/** Returns the DER of a PKCS#8 private key. Throws WeirError "bad_configuration". */
-export function signingKey(key: string): Uint8Array<ArrayBuffer> {
-  const bare = key.trim().replace(/^behest_pk_/, "").replaceAll("\\n", "\n");
-  const pem = PEM.exec(bare) ?? PEM.exec(decoded(bare));
-  if (!pem) {
-    throw new WeirError("The key is no API key (behest_sk_live_…, sk_live_…) and no private key.", {
-      code: "bad_configuration",
-    });
+/**
+ * Import the private half of a signing key: base64 of a PKCS#8 PEM on one line, as
+ * `weir signing create` prints it, or such a PEM itself, each with or without `behest_pk_` before it.
+ */
+export async function importSigningKey(value: string): Promise<CryptoKey> {
+  // Environment files often have a literal \n for each line break.
+  let pem = value.trim().replace(/^behest_pk_/, "").replaceAll("\\n", "\n");
+  if (!pem.includes("-----BEGIN")) {
+    try {
+      pem = atob(pem.replace(LINE, ""));
+    } catch (cause) {
+      throw misconfigured("The signing key is neither a PEM nor base64 of one.", cause);
+    }
   }
-  if (pem[1] !== "PRIVATE KEY") {
-    throw new WeirError(
-      `The signing key is a ${pem[1]}. It has to be PKCS#8: openssl pkcs8 -topk8 -nocrypt -in key.pem`,
-      { code: "bad_configuration" },
+  const [, label, base64] = PEM.exec(pem) ?? [];
+  if (label === "RSA PRIVATE KEY") {
+    throw misconfigured(
+      "The signing key is PKCS#1, which Web Crypto cannot read. Convert it:" +
+        " openssl pkcs8 -topk8 -nocrypt -in key.pem -out key.pkcs8.pem",
     );
   }
-  return bytes(atob(pem[2]!.replace(/\s/g, "")));
-}
-
-export async function signToken(der: Uint8Array<ArrayBuffer>, names: Names, mint: MintOptions): Promise<Minted> {
-  const key = await crypto.subtle.importKey("pkcs8", der, RS256, false, ["sign"]);
-  const iat = Math.floor(Date.now() / 1000);
-  const ttl = mint.ttl ?? 900;
-  const sessionId = mint.session_id ?? crypto.randomUUID();
-  const claims = {
-    tid: names.tid,
-    pid: names.pid,
-    uid: mint.user_id,
-    role: "user",
-    scp: [],
-    iss: "behest",
-    aud: "behest",
-    iat,
-    nbf: iat,
-    exp: iat + ttl,
-    jti: crypto.randomUUID(),
-    sid: sessionId,
-    ...(mint.tier === undefined ? {} : { tier: mint.tier }),
-  };
-  const text = [{ alg: "RS256", typ: "JWT", kid: names.kid }, claims]
-    .map((part) => base64url(new TextEncoder().encode(JSON.stringify(part))))
-    .join(".");
-  const signature = await crypto.subtle.sign(RS256.name, key, new TextEncoder().encode(text));
-  return { token: `${text}.${base64url(new Uint8Array(signature))}`, ttl, sessionId, expiresAt: claims.exp };
-}
-
-function decoded(base64: string): string {
+  if (label !== "PRIVATE KEY" || !base64) {
+    throw misconfigured(`The signing key is no PKCS#8 private key${label ? `, but: ${label}` : ""}.`);
+  }
   try {
-    return atob(base64.replace(/\s/g, ""));
-  } catch {
-    return "";
+    const bytes = Uint8Array.from(atob(base64.replace(LINE, "")), (letter) => letter.charCodeAt(0));
+    const algorithm = { name: "RSASSA-PKCS1-v1_5", hash: "SHA-256" };
+    return await crypto.subtle.importKey("pkcs8", bytes, algorithm, false, ["sign"]);
+  } catch (cause) {
+    throw misconfigured("The signing key is no RSA private key that can be read.", cause);
   }
 }
 
-function bytes(binary: string): Uint8Array<ArrayBuffer> {
-  return Uint8Array.from(binary, (character) => character.charCodeAt(0));
+/** Sign a JWT with RS256. Claims that are undefined are left out. */
+export async function signToken(
+  key: CryptoKey,
+  kid: string,
+  claims: Record<string, unknown>,
+): Promise<string> {
+  const head = encode(JSON.stringify({ alg: "RS256", typ: "JWT", kid }));
+  const signed = `${head}.${encode(JSON.stringify(claims))}`;
+  const bytes = new TextEncoder().encode(signed);
+  return `${signed}.${base64Url(new Uint8Array(await crypto.subtle.sign(key.algorithm.name, key, bytes)))}`;
 }
 
-function base64url(of: Uint8Array): string {
-  const binary = Array.from(of, (byte) => String.fromCharCode(byte)).join("");
-  return btoa(binary).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+function encode(text: string): string {
+  return base64Url(new TextEncoder().encode(text));
+}
+
+function base64Url(bytes: Uint8Array): string {
+  const letters = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
+  return btoa(letters).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
