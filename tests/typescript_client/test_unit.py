@@ -5,6 +5,6 @@ from collections.abc import Callable
 import pytest
 
 
-@pytest.mark.parametrize("name", ["events", "client", "explain", "adapters", "server"])
+@pytest.mark.parametrize("name", ["events", "client", "explain", "adapters", "server", "edge"])
 def test_the_package_does_what_it_says(name: str, run_tests: Callable[..., None]) -> None:
     run_tests(f"{name}.test.mjs")
