@@ -28,7 +28,7 @@ def run_tests(node: str) -> Callable[..., None]:
 
     def run(name: str, **variables: str) -> None:
         ended = subprocess.run(
-            [node, "--test", "--test-reporter=spec", str(HERE / name)],
+            [node, "--test", "--test-timeout=90000", "--test-reporter=spec", str(HERE / name)],
             env={**os.environ, "WEIR_CLIENT": str(client_build.PLACE), **variables},
             capture_output=True,
             text=True,
