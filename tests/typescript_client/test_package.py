@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,11 @@ def bundle(source: str, *options: str) -> bytes:
 
 @pytest.mark.usefixtures("node")
 @pytest.mark.parametrize("entry", MOST_BYTES)
-def test_an_entry_is_no_larger_than_it_was(entry: str) -> None:
+def test_an_entry_is_no_larger_than_it_was(
+    entry: str, record_property: Callable[[str, object], None]
+) -> None:
     size = len(gzip.compress(bundle(f'export * from "{entry}"'), 9, mtime=0))
-    print(f"{entry}: {size} bytes")
+    record_property("bytes", size)
     assert size <= MOST_BYTES[entry]
 
 
@@ -136,7 +139,8 @@ export async function answer(): Promise<string> {
   return text;
 }
 export function Chat(): number {
-  return useConversation(client, { threadId: "t" }).turns.length + (useMe(client)?.limits.length ?? 0);
+  const { turns } = useConversation(client, { threadId: "t" });
+  return turns.length + (useMe(client)?.limits.length ?? 0);
 }
 export async function onServer(): Promise<boolean> {
   const weir = new Weir({ key: "k", baseUrl: "https://weir.example" });
