@@ -2,10 +2,10 @@
 hash.
 
     python3 -m local.client_build          build it, if it is missing or outdated
-    python3 -m local.client_build check    the same, then TypeScript's checker
+    python3 -m local.client_build check    the same, then TypeScript's checker and ESLint
 
-Standard library only. The packages that the build needs are installed into .local/client, not into
-clients/. The output of npm and tsc goes to .local/logs/install-client.log.
+Standard library only. The packages that the build needs are installed into .local/client, ESLint
+into .local/eslint, nothing into clients/. The output of npm and tsc goes to .local/logs/install-client.log.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ SOURCE = ROOT / "clients/typescript"
 DIST = SOURCE / "dist"
 PLACE = ROOT / ".local/client"
 LOG = ROOT / ".local/logs/install-client.log"
+ESLINT = ROOT / "local/eslint"
+ESLINT_PLACE = ROOT / ".local/eslint"
 SETTINGS = ("package.json", "package-lock.json", "tsconfig.json")
 
 
@@ -42,9 +44,9 @@ def build() -> None:
         LOG.unlink(missing_ok=True)
         wanted = _hash_of_sources()
         _copy_sources()
-        _fetch_packages(npm)
+        _fetch_packages(npm, PLACE)
         shutil.rmtree(PLACE / "dist", ignore_errors=True)
-        _run([node, "node_modules/typescript/bin/tsc"])
+        _run([node, "node_modules/typescript/bin/tsc"], PLACE)
         shutil.rmtree(DIST, ignore_errors=True)
         shutil.copytree(PLACE / "dist", DIST)
         _stamp().write_text(wanted)
@@ -80,21 +82,21 @@ def _copy_sources() -> None:
         shutil.copy(SOURCE / name, PLACE / name)
 
 
-def _fetch_packages(npm: list[str]) -> None:
+def _fetch_packages(npm: list[str], place: Path) -> None:
     """Install what the lock names, unless it is there already."""
-    stamp = PLACE / "node_modules/.weir-lock"
-    wanted = (PLACE / "package-lock.json").read_text()
+    stamp = place / "node_modules/.weir-lock"
+    wanted = (place / "package-lock.json").read_text()
     if stamp.exists() and stamp.read_text() == wanted:
         return
-    _run([*npm, *install.NPM_CI, "--include=dev", "--loglevel=error"])
+    _run([*npm, *install.NPM_CI, "--include=dev", "--loglevel=error"], place)
     stamp.write_text(wanted)
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str], place: Path) -> None:
     with LOG.open("ab") as output:
         process = subprocess.Popen(
             command,
-            cwd=PLACE,
+            cwd=place,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -108,21 +110,32 @@ def _run(command: list[str]) -> None:
 
 
 def check() -> int:
-    """Show TypeScript's verdict on the terminal; return its exit status."""
-    node, _ = page_build.find_node()
-    _copy_sources()
-    tsc = [node, "node_modules/typescript/bin/tsc", "--noEmit"]
-    return subprocess.run(tsc, cwd=PLACE, check=False).returncode
+    """Show on the terminal what TypeScript and ESLint find; return an exit status."""
+    node, npm = page_build.find_node()
+    with install.one_at_a_time(ROOT / ".local/install.lock"):
+        ESLINT_PLACE.mkdir(exist_ok=True)
+        for name in ("package.json", "package-lock.json", "eslint.config.js"):
+            shutil.copy(ESLINT / name, ESLINT_PLACE / name)
+        _fetch_packages(npm, ESLINT_PLACE)
+        _copy_sources()
+    eslint = str(ESLINT_PLACE / "node_modules/eslint/bin/eslint.js")
+    for command in (
+        ["node_modules/typescript/bin/tsc", "--noEmit"],
+        [eslint, "--config", str(ESLINT_PLACE / "eslint.config.js"), "src"],
+    ):
+        failed = subprocess.run([node, *command], cwd=PLACE, check=False).returncode
+        if failed:
+            return failed
+    return 0
 
 
 def main(asked: list[str]) -> int:
     try:
         build()
+        return check() if asked == ["check"] else 0
     except CannotRun as error:
         print(error, file=sys.stderr)
-        if asked != ["check"]:
-            return 1
-    return check() if asked == ["check"] else 0
+        return 1
 
 
 if __name__ == "__main__":

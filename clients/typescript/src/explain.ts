@@ -74,7 +74,7 @@ function read(error: unknown, depth = 0): Told {
     // The AI SDK's, of a call that had no answer.
     (/APIConnection|AI_APICallError/.test(name) && own.statusCode === undefined) ||
     // As Chromium, Firefox, Safari and Node put it; other TypeErrors are mistakes in a program.
-    (name === "TypeError" && /fetch|network|load failed/i.test(`${own.message as string}`));
+    (name === "TypeError" && /fetch|network|load failed/i.test(text(own.message) ?? ""));
   return {
     status: number(own.status) ?? number(own.statusCode) ?? below.status,
     code:
