@@ -2,10 +2,11 @@
 hash.
 
     python3 -m local.client_build          build it, if it is missing or outdated
-    python3 -m local.client_build check    the same, then TypeScript's checker and ESLint
+    python3 -m local.client_build check    show what TypeScript's checker and ESLint find
 
 Standard library only. The packages that the build needs are installed into .local/client, ESLint
-into .local/eslint, nothing into clients/. The output of npm and tsc goes to .local/logs/install-client.log.
+into .local/eslint, nothing into clients/. The output of npm and tsc goes to
+.local/logs/install-client.log.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def _hash_of_sources() -> str:
 
 
 def _copy_sources() -> None:
+    PLACE.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(PLACE / "src", ignore_errors=True)
     shutil.copytree(SOURCE / "src", PLACE / "src")
     for name in SETTINGS:
@@ -112,12 +114,14 @@ def _run(command: list[str], place: Path) -> None:
 def check() -> int:
     """Show on the terminal what TypeScript and ESLint find; return an exit status."""
     node, npm = page_build.find_node()
+    LOG.parent.mkdir(parents=True, exist_ok=True)
     with install.one_at_a_time(ROOT / ".local/install.lock"):
         ESLINT_PLACE.mkdir(exist_ok=True)
         for name in ("package.json", "package-lock.json", "eslint.config.js"):
             shutil.copy(ESLINT / name, ESLINT_PLACE / name)
         _fetch_packages(npm, ESLINT_PLACE)
         _copy_sources()
+        _fetch_packages(npm, PLACE)
     eslint = str(ESLINT_PLACE / "node_modules/eslint/bin/eslint.js")
     for command in (
         ["node_modules/typescript/bin/tsc", "--noEmit"],
@@ -131,11 +135,13 @@ def check() -> int:
 
 def main(asked: list[str]) -> int:
     try:
+        if asked == ["check"]:
+            return check()
         build()
-        return check() if asked == ["check"] else 0
     except CannotRun as error:
         print(error, file=sys.stderr)
         return 1
+    return 0
 
 
 if __name__ == "__main__":
