@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Response
+from playwright.sync_api import ConsoleMessage, Page, Response
 
 from local import client_build
 from tests.browser.test_attacks import attacker
@@ -53,14 +53,21 @@ class Talk:
         self.minted = 0
         self.replies: list[Response] = []
         page.set_default_timeout(WITHIN_S * 1000)
-        page.on("console", lambda said: said.type == "error" and self.errors.append(said.text))
-        page.on("response", lambda reply: self.replies.append(reply))
+        page.on("console", self._hear)
+        page.on("response", self._keep)
         page.expose_function("mint", self.mint)
         page.evaluate(script)
         page.evaluate(
             "baseUrl => { globalThis.client = weir.createClient({ baseUrl, getToken: mint }) }",
             stack.env["BEHEST_BASE_URL"],
         )
+
+    def _hear(self, said: ConsoleMessage) -> None:
+        if said.type == "error":
+            self.errors.append(said.text)
+
+    def _keep(self, reply: Response) -> None:
+        self.replies.append(reply)
 
     def mint(self) -> dict[str, Any]:
         self.minted += 1

@@ -153,6 +153,19 @@ export async function onServer(): Promise<boolean> {
 """
 
 
+USE_CHAT = {"@ai-sdk/react": "4.0.177"}  # of the document's example alone
+
+
+def examples() -> dict[str, str]:
+    """Return the files that the code blocks of docs/browser-client.md are, by name."""
+    page = (client_build.ROOT / "docs/browser-client.md").read_text()
+    blocks = re.findall(r"^```(tsx?)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    files = {f"block{number}.{kind}": code for number, (kind, code) in enumerate(blocks)}
+    first = files.pop("block0.ts")
+    assert first.startswith("// client.ts")
+    return {"client.ts": first, "uses.ts": USES, **files}
+
+
 @pytest.mark.long
 @pytest.mark.usefixtures("node")
 def test_a_project_installs_it_and_type_checks_with_every_way_to_find_modules(
@@ -164,10 +177,12 @@ def test_a_project_installs_it_and_type_checks_with_every_way_to_find_modules(
     package = {
         "private": True,
         "type": "module",
-        "dependencies": {"weir-client": f"file:{tarball}", **needed},
+        "dependencies": {"weir-client": f"file:{tarball}", **needed, **USE_CHAT},
     }
     (tmp_path / "package.json").write_text(json.dumps(package))
-    (tmp_path / "uses.ts").write_text(USES)
+    for name, code in examples().items():
+        # Node's way to find modules wants the whole name of a file.
+        (tmp_path / name).write_text(code.replace('"./client"', '"./client.js"'))
     npm("install", *install.NPM_CI[1:], at=tmp_path)
     node, _ = page_build.find_node()
     for module, resolution in (
@@ -177,7 +192,8 @@ def test_a_project_installs_it_and_type_checks_with_every_way_to_find_modules(
     ):
         ended = subprocess.run(
             [
-                *(node, "node_modules/typescript/bin/tsc", "uses.ts", "--noEmit", "--ignoreConfig"),
+                *(node, "node_modules/typescript/bin/tsc", *sorted(examples()), "--noEmit"),
+                *("--ignoreConfig", "--jsx", "react-jsx"),
                 *("--strict", "--exactOptionalPropertyTypes", "--noUncheckedIndexedAccess"),
                 *("--target", "es2022", "--lib", "es2022,dom,dom.iterable", "--types", ""),
                 *("--module", module, "--moduleResolution", resolution, "--skipLibCheck"),
