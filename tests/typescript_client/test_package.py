@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from local import client_build, install, page_build
+from local.settings import ROOT
 
 # Bytes as a page loads them: bundled and minified by esbuild, gzip -9, without peer dependencies.
 MOST_BYTES = {
@@ -158,7 +159,7 @@ USE_CHAT = {"@ai-sdk/react": "4.0.177"}  # of the document's example alone
 
 def examples() -> dict[str, str]:
     """Return the files that the code blocks of docs/browser-client.md are, by name."""
-    page = (client_build.ROOT / "docs/browser-client.md").read_text()
+    page = (ROOT / "docs/browser-client.md").read_text()
     blocks = re.findall(r"^```(tsx?)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     files = {f"block{number}.{kind}": code for number, (kind, code) in enumerate(blocks)}
     first = files.pop("block0.ts")
