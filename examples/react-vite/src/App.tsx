@@ -1,6 +1,7 @@
 import { useState } from "react";
 import { Chat } from "./Chat";
 import type { Config } from "./config";
+import { HostedSignIn } from "./HostedSignIn";
 import type { Session } from "./session";
 import { SignIn } from "./SignIn";
 import type { TokenSource } from "./token";
@@ -20,9 +21,10 @@ export function App({ config }: { config: Config }) {
     setNotice(why);
   }
 
+  const Entrance = config.cognitoDomain ? HostedSignIn : SignIn;
   return signedIn ? (
     <Chat config={config} {...signedIn} onLeave={leave} />
   ) : (
-    <SignIn config={config} notice={notice} onSignedIn={setSignedIn} />
+    <Entrance config={config} notice={notice} onSignedIn={setSignedIn} />
   );
 }
