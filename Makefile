@@ -32,7 +32,7 @@ install-clients:
 test-long: install install-sam install-clients  ## the proofs that take minutes
 	$(BIN)/python -m pytest -m long
 
-check: install install-sam  ## format, lint, types (Python, TypeScript), and the template
+check: install install-sam  ## format, lint, types (Python, TypeScript), and the templates
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
