@@ -38,6 +38,7 @@ check: install install-sam  ## format, lint, types (Python, TypeScript), and the
 	$(BIN)/mypy
 	@$(PYTHON) -m local.page_build check
 	AWS_DEFAULT_REGION=us-east-1 .venv-sam/bin/sam validate --lint
+	AWS_DEFAULT_REGION=us-east-1 .venv-sam/bin/sam validate --lint --template examples/static-hosting/template.yaml
 
 format: install  ## put the code into shape
 	$(BIN)/ruff check --fix .
