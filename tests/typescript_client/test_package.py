@@ -19,7 +19,8 @@ from local.settings import ROOT
 # Bytes as a page loads them: bundled and minified by esbuild, gzip -9, without peer dependencies.
 MOST_BYTES = {
     "weir-client": 3072,
-    "weir-client/explain": 1700,
+    "weir-client/exchange": 1000,
+    "weir-client/explain": 1900,
     "weir-client/openai": 300,
     "weir-client/ai": 1200,
     "weir-client/react": 2700,
