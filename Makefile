@@ -39,6 +39,7 @@ check: install install-sam  ## format, lint, types (Python, TypeScript), and the
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	@$(PYTHON) -m local.client_build check
 	@$(PYTHON) -m local.page_build check
 	AWS_DEFAULT_REGION=us-east-1 .venv-sam/bin/sam validate --lint
 

@@ -1,9 +1,12 @@
-"""Build the TypeScript client (clients/typescript) into its dist/, once: a later call only compares
-a hash.
+"""Builds the npm package in clients/typescript into its dist/, once: a later start only compares a
+hash.
 
     python3 -m local.client_build          build it, if it is missing or outdated
+    python3 -m local.client_build check    show what TypeScript's checker and ESLint find
 
-Standard library only. The output of npm and tsc goes to .local/logs/install-client.log.
+Standard library only. The packages that the build needs are installed into .local/client, ESLint
+into .local/eslint, nothing into clients/. The output of npm and tsc goes to
+.local/logs/install-client.log.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from local import CannotRun, install, node
@@ -20,41 +24,56 @@ from local.settings import ROOT
 
 SOURCE = ROOT / "clients/typescript"
 DIST = SOURCE / "dist"
+PLACE = ROOT / ".local/client"
 LOG = ROOT / ".local/logs/install-client.log"
-STAMP = ROOT / ".local/client-built-from"
+ESLINT = ROOT / "local/eslint"
+ESLINT_PLACE = ROOT / ".local/eslint"
+SETTINGS = ("package.json", "package-lock.json", "tsconfig.json")
 
 
 def build() -> None:
-    """Make dist/ what the sources say. Raise CannotRun, with one sentence."""
+    """Build the package. Raise CannotRun, with one sentence."""
     if is_current():
         return
+    program, npm = node.find()
     LOG.parent.mkdir(parents=True, exist_ok=True)
     with install.one_at_a_time(ROOT / ".local/install-client.lock"):
-        if is_current():  # another start was waited for, and it did this
+        if is_current():  # another start has built it meanwhile
             return
         print("Building the TypeScript client ...", flush=True)
+        began = time.monotonic()
         LOG.unlink(missing_ok=True)
         wanted = built_from()
-        program, npm = node.find()
-        fetch_packages(npm)
+        _copy_sources()
+        _fetch_packages(npm, PLACE)
+        shutil.rmtree(PLACE / "dist", ignore_errors=True)
+        _run([program, "node_modules/typescript/bin/tsc"], PLACE)
         shutil.rmtree(DIST, ignore_errors=True)
-        _run([program, str(SOURCE / "node_modules/typescript/bin/tsc"), "-p", "tsconfig.json"])
-        STAMP.write_text(wanted)
+        shutil.copytree(PLACE / "dist", DIST)
+        _stamp().write_text(wanted)
+        print(f"Built the TypeScript client: {time.monotonic() - began:.0f} s", flush=True)
 
 
 def is_current() -> bool:
+    """Return whether dist/ is what the sources say."""
     try:
-        return (DIST / "index.js").exists() and STAMP.read_text() == built_from()
+        return (DIST / "index.js").exists() and _stamp().read_text() == built_from()
     except OSError:
         return False
+
+
+def _stamp() -> Path:
+    return PLACE / "built-from"
 
 
 def built_from() -> str:
     """Return a hash of everything that dist/ depends on."""
     digest = hashlib.sha256()
-    files = [SOURCE / name for name in ("package.json", "package-lock.json", "tsconfig.json")]
-    for path in [*files, *sorted((SOURCE / "src").rglob("*.ts"))]:
-        digest.update(f"{path.relative_to(SOURCE)}\0".encode() + path.read_bytes() + b"\0")
+    settings = [SOURCE / name for name in SETTINGS]
+    for path in [*settings, *sorted((SOURCE / "src").rglob("*"))]:
+        if path.is_file():
+            name = path.relative_to(SOURCE)
+            digest.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
@@ -65,21 +84,29 @@ def copy_package(place: Path) -> None:
     shutil.copytree(DIST, place / "dist")
 
 
-def fetch_packages(npm: list[str]) -> None:
+def _copy_sources() -> None:
+    PLACE.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(PLACE / "src", ignore_errors=True)
+    shutil.copytree(SOURCE / "src", PLACE / "src")
+    for name in SETTINGS:
+        shutil.copy(SOURCE / name, PLACE / name)
+
+
+def _fetch_packages(npm: list[str], place: Path) -> None:
     """Install what the lock names, unless it is there already."""
-    stamp = SOURCE / "node_modules/.weir-lock"
-    wanted = (SOURCE / "package-lock.json").read_text()
+    stamp = place / "node_modules/.weir-lock"
+    wanted = (place / "package-lock.json").read_text()
     if stamp.exists() and stamp.read_text() == wanted:
         return
-    _run([*npm, *install.NPM_CI, "--include=dev", "--loglevel=error"])
+    _run([*npm, *install.NPM_CI, "--include=dev", "--loglevel=error"], place)
     stamp.write_text(wanted)
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str], place: Path) -> None:
     with LOG.open("ab") as output:
         process = subprocess.Popen(
             command,
-            cwd=SOURCE,
+            cwd=place,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -92,8 +119,32 @@ def _run(command: list[str]) -> None:
         raise CannotRun(f"Building the TypeScript client failed: {why}. The output is in {LOG}.")
 
 
-def main() -> int:
+def check() -> int:
+    """Show on the terminal what TypeScript and ESLint find; return an exit status."""
+    program, npm = node.find()
+    LOG.parent.mkdir(parents=True, exist_ok=True)
+    with install.one_at_a_time(ROOT / ".local/install-client.lock"):
+        ESLINT_PLACE.mkdir(exist_ok=True)
+        for name in ("package.json", "package-lock.json", "eslint.config.js"):
+            shutil.copy(ESLINT / name, ESLINT_PLACE / name)
+        _fetch_packages(npm, ESLINT_PLACE)
+        _copy_sources()
+        _fetch_packages(npm, PLACE)
+    eslint = str(ESLINT_PLACE / "node_modules/eslint/bin/eslint.js")
+    for command in (
+        ["node_modules/typescript/bin/tsc", "--noEmit"],
+        [eslint, "--config", str(ESLINT_PLACE / "eslint.config.js"), "src"],
+    ):
+        failed = subprocess.run([program, *command], cwd=PLACE, check=False).returncode
+        if failed:
+            return failed
+    return 0
+
+
+def main(asked: list[str]) -> int:
     try:
+        if asked == ["check"]:
+            return check()
         build()
     except CannotRun as error:
         print(error, file=sys.stderr)
@@ -102,4 +153,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -113,7 +113,8 @@ export function createClient(options: ClientOptions): Client {
   async function renewToken(): Promise<TokenReply> {
     try {
       const asked = Date.now(); // before, not after: the token's life begins while it is on its way
-      const reply = await options.getToken();
+      // Its type may not hold: a route's error is JSON, too.
+      const reply = (await options.getToken()) as TokenReply | undefined;
       if (!reply?.token) throw new WeirError("getToken() returned no token.", { code: "no_token" });
       const life = (reply.ttl ?? (reply.expiresAt ? reply.expiresAt - asked / 1000 : Infinity)) * 1000;
       heldSince = asked;
@@ -197,7 +198,7 @@ export function createClient(options: ClientOptions): Client {
     if (isChat) headers.set("x-client-request-id", id);
 
     let current: TokenReply;
-    let open = false;
+    let open = false as boolean; // changed by `attempt`, which the compiler does not see
     let answered = false;
     let reject: (reason: unknown) => void;
     const aborted = new Promise<never>((_, no) => (reject = no));

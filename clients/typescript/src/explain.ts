@@ -70,17 +70,20 @@ function read(error: unknown, depth = 0): Told {
   const inner = isFields(body?.error) ? body.error : (body ?? {});
   const details = isFields(own.details) ? own.details : isFields(inner.details) ? inner.details : {};
   const below = read(own.cause ?? own.lastError, depth + 1);
-  const isTypeError = own.name === "TypeError" && own.cause === undefined;
+  const name = text(own.name) ?? "";
+  const failedFetch =
+    // The AI SDK's, of a call that had no answer.
+    (/APIConnection|AI_APICallError/.test(name) && own.statusCode === undefined) ||
+    // As Chromium, Firefox, Safari and Node put it; other TypeErrors are mistakes in a program.
+    (name === "TypeError" && /fetch|network|load failed/i.test(text(own.message) ?? ""));
   return {
     status: number(own.status) ?? number(own.statusCode) ?? below.status,
     code:
       text(own.code) ??
       text(inner.code) ??
-      (own.name === "AbortError" || own.name === "APIUserAbortError" ? "aborted" : undefined) ??
+      (name === "AbortError" || name === "APIUserAbortError" ? "aborted" : undefined) ??
       below.code ??
-      (own.name === "APIConnectionError" || own.name === "APIConnectionTimeoutError" || isTypeError
-        ? "unreachable"
-        : undefined),
+      (failedFetch ? "unreachable" : undefined),
     reason: text(own.reason) ?? text(details.reason) ?? below.reason,
     wait: number(own.retryAfter) ?? number(header(headers, "retry-after")) ?? below.wait,
     resetsAt: number(details.resets_at) ?? below.resetsAt,
@@ -88,15 +91,15 @@ function read(error: unknown, depth = 0): Told {
   };
 }
 
-/** The gateway's JSON: `error` of the openai package, `data` or `responseBody` of the AI SDK. */
+/** Find the gateway's JSON: `error` of the openai package, `responseBody` or `data` of the AI SDK. */
 function bodyOf(error: Fields): Fields | undefined {
-  for (const one of [error.error, error.data]) if (isFields(one)) return one;
   try {
     const parsed: unknown = JSON.parse(error.responseBody as string);
-    return isFields(parsed) ? parsed : undefined;
+    if (isFields(parsed)) return parsed;
   } catch {
-    return undefined;
+    // It is another package's error, or the body is no JSON.
   }
+  return [error.error, error.data].find(isFields);
 }
 
 function whenAgain({ wait, resetsAt }: Told): string {

@@ -33,6 +33,14 @@ export interface Conversation {
   writing: boolean;
 }
 
+interface Kept {
+  client: Client;
+  threadId: string | undefined;
+  /** Of the last question. */
+  controller: AbortController;
+  turns: readonly Turn[];
+}
+
 const NOTES: Record<string, string> = {
   length: "The answer ends here because it reached its length limit.",
   content_filter: "The provider ended this answer: its content filter objected.",
@@ -44,19 +52,13 @@ const NOTES: Record<string, string> = {
  */
 export function useConversation(client: Client, options: ConversationOptions = {}): Conversation {
   const { threadId, restore = false, model, explain = explainError } = options;
-  const [kept, setKept] = useState<{ client: Client; threadId: string | undefined; turns: readonly Turn[] }>();
+  const [kept, setKept] = useState<Kept>();
   const running = useRef<AbortController>(undefined);
   const isOurs = kept?.client === client && kept.threadId === threadId;
   const turns = isOurs ? kept.turns : [];
   const writing = turns.at(-1)?.state === "writing";
 
-  useEffect(
-    () => () => {
-      running.current?.abort();
-      running.current = undefined;
-    },
-    [client, threadId],
-  );
+  useEffect(() => () => running.current?.abort(), [client, threadId]);
 
   useEffect(() => {
     if (threadId === undefined || !restore) return undefined;
@@ -65,7 +67,7 @@ export function useConversation(client: Client, options: ConversationOptions = {
       (turns) => {
         if (controller.signal.aborted) return;
         // Not over a question that was asked meanwhile.
-        setKept((now) => (now?.client === client && now.threadId === threadId ? now : { client, threadId, turns }));
+        setKept((now) => (now?.client === client && now.threadId === threadId ? now : { client, threadId, controller, turns }));
       },
       () => {}, // there is no such thread, or it cannot be read now
     );
@@ -76,12 +78,14 @@ export function useConversation(client: Client, options: ConversationOptions = {
     const controller = new AbortController();
     running.current = controller;
     let turn: Turn = { question, answer: "", state: "writing", note: "" };
+    const current = () => ({ client, threadId, controller, turns: [...earlier, turn] });
+    setKept(current());
     const show = (change: Partial<Turn>) => {
       turn = { ...turn, ...change };
-      // Not after another conversation has begun.
-      if (running.current === controller) setKept({ client, threadId, turns: [...earlier, turn] });
+      const next = current();
+      // Not over a question that was asked since, in another conversation perhaps.
+      setKept((last) => (last?.controller === controller ? next : last));
     };
-    show({});
     try {
       // A thread's last answer is replaced, and not followed, if all that came before it is sent.
       const newest = threadId && !again;

@@ -217,7 +217,7 @@ function customerPath(externalId: string): string {
 }
 
 function checkIdentifier(name: string, value: unknown): asserts value is string {
-  if (typeof value !== "string" || !value || [...value].length > 255 || NO_IDENTIFIER.test(value)) {
+  if (typeof value !== "string" || !value || Array.from(value).length > 255 || NO_IDENTIFIER.test(value)) {
     throw invalid(name, "must be a text of 1 to 255 characters, without control characters");
   }
 }
