@@ -1,6 +1,6 @@
 /** A Content-Security-Policy for each page, with a nonce for the scripts that Next writes into it. */
 import { NextResponse, type NextRequest } from "next/server";
-import { GATEWAY } from "@/lib/gateway";
+import { gatewayUrl } from "@/lib/settings";
 
 const IS_DEVELOPMENT = process.env.NODE_ENV === "development";
 
@@ -14,7 +14,7 @@ export function proxy(request: NextRequest) {
     `style-src 'self' ${IS_DEVELOPMENT ? "'unsafe-inline'" : `'nonce-${nonce}'`}`,
     "img-src 'self' data:",
     "font-src 'self'",
-    `connect-src 'self' ${GATEWAY}`,
+    `connect-src 'self' ${gatewayUrl()}`,
     "form-action 'self'",
     "base-uri 'none'",
     "frame-ancestors 'none'",

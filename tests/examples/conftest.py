@@ -24,7 +24,8 @@ from tests.stack.conftest import LIFTED, Stack, operator_of, start
 from weir.operator.documents import LimitsDocument, ProjectChange, parsed
 from weir.projects.limits import BUILT_IN
 
-PORTS = {name: free_port() for name in example.BY_NAME}
+PRODUCTION = "nextjs as built"
+PORTS = {name: free_port() for name in [*example.BY_NAME, PRODUCTION]}
 STARTS_WITHIN_S = 120
 
 
@@ -92,7 +93,15 @@ class Running:
 def start_example(name: str, stack: Stack) -> Iterator[Running]:
     """The example's server, as `make example` starts it."""
     chosen = example.BY_NAME[name]
-    command = [*example.prepare(chosen), str(PORTS[name])]
+    with serving(name, stack, [*example.prepare(chosen), str(PORTS[name])], chosen) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def serving(
+    name: str, stack: Stack, command: list[str], chosen: example.Example
+) -> Iterator[Running]:
+    """What `command` serves on the port of `name`, from the example's folder."""
     log = stack.directory / "logs" / f"example-{name}.log"
     with (
         log.open("wb") as output,

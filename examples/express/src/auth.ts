@@ -6,6 +6,7 @@
  */
 import { createHash, createHmac, randomBytes, timingSafeEqual } from "node:crypto";
 import type { NextFunction, Request, Response } from "express";
+import { required } from "./env.js";
 
 // Without SESSION_SECRET a restart ends all sessions.
 const SECRET = process.env.SESSION_SECRET || randomBytes(32).toString("hex");
@@ -35,7 +36,7 @@ export function requireSignedInUser(request: Request): User | undefined {
 /** Begin a session if the account is known; return its address. */
 export function signIn(response: Response, email: unknown, password: unknown): string | undefined {
   const name = String(email).trim().toLowerCase();
-  const known = equal(name, process.env.DEMO_EMAIL) && equal(String(password), process.env.DEMO_PASSWORD);
+  const known = equal(name, required("DEMO_EMAIL")) && equal(String(password), required("DEMO_PASSWORD"));
   if (!known) return undefined;
   const session = { email: name, until: Date.now() + LASTS_MS };
   const payload = Buffer.from(JSON.stringify(session)).toString("base64url");
@@ -65,8 +66,7 @@ function sign(payload: string): string {
 }
 
 /** Compare in constant time, whatever the lengths. */
-function equal(given: string, expected: string | undefined): boolean {
-  if (!expected) return false;
+function equal(given: string, expected: string): boolean {
   const [a, b] = [given, expected].map((text) => createHash("sha256").update(text).digest());
   return timingSafeEqual(a!, b!);
 }

@@ -5,12 +5,9 @@ import express, { type NextFunction, type Request, type Response } from "express
 import { WeirError } from "weir-client/server";
 import { requireSameOrigin, requireSignedInUser, signIn } from "./auth.js"; // your app's session check
 import { answerFor, behest } from "./chat.js";
-import { required } from "./env.js";
 
 const PORT = Number(process.env.PORT || 3001);
 const HERE = fileURLToPath(new URL("..", import.meta.url));
-required("DEMO_EMAIL");
-required("DEMO_PASSWORD");
 
 const app = express();
 app.disable("x-powered-by");
@@ -35,7 +32,8 @@ app.post("/api/summary", requireSameOrigin, async (request, response) => {
   if (typeof conversation !== "string") return void response.status(400).json({ message: "Send a conversation." });
   const left = new AbortController(); // nothing is paid for that is not read
   response.on("close", () => left.abort());
-  const summary = await answerFor(user.id, `Summarise this conversation in two sentences.\n\n${conversation}`, left.signal);
+  const question = `${conversation}\n\nSummarise this conversation in two sentences.`;
+  const summary = await answerFor(user.id, question, left.signal);
   response.json({ summary });
 });
 

@@ -2,9 +2,10 @@
  * Return whether a request comes from a page of this app. SameSite=Lax is not enough: on localhost
  * every port belongs to the same site, and so do all subdomains of a domain.
  */
-export function isFromThisApp(request: Request): boolean {
-  const site = request.headers.get("sec-fetch-site");
+export function isFromThisApp({ headers }: Request): boolean {
+  const site = headers.get("sec-fetch-site");
   if (site) return site === "same-origin";
-  const origin = request.headers.get("origin"); // of an old browser; a server sends neither
-  return !origin || origin === "null" ? origin === null : new URL(origin).host === request.headers.get("host");
+  // Old browsers send an Origin alone; what is no browser sends neither, and has no one's cookie.
+  const origin = headers.get("origin");
+  return !origin || origin.replace(/^https?:\/\//, "") === headers.get("host");
 }

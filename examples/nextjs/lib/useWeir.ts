@@ -1,11 +1,12 @@
 "use client";
 
-import { useMemo } from "react";
+import { useState } from "react";
 import { createClient, WeirError, type Client } from "weir-client";
 
-/** Return the gateway's client, for the user who is signed in. */
+/** Return the gateway's client. It lives as long as the page of the user whose token it keeps. */
 export function useWeir(gateway: string): Client {
-  return useMemo(() => createClient({ baseUrl: gateway, getToken }), [gateway]);
+  const [client] = useState(() => createClient({ baseUrl: gateway, getToken }));
+  return client;
 }
 
 /** The client keeps the token in memory, and calls this again a minute before it ends. */

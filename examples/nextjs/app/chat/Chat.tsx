@@ -1,6 +1,5 @@
 "use client";
 
-import { useSearchParams } from "next/navigation";
 import { useEffect, useState } from "react";
 import { explain } from "weir-client/explain";
 import { useConversation, useMe } from "weir-client/react";
@@ -8,43 +7,44 @@ import { Conversation } from "@/components/Conversation";
 import { useWeir } from "@/lib/useWeir";
 import { Threads } from "./Threads";
 
+interface Props {
+  gateway: string;
+  email: string;
+  /** From the page's address. */
+  thread: string | undefined;
+}
+
 /**
  * A conversation that the gateway keeps, and the list of all of them. The id of the open one is in
  * the address (?thread=…), so that a reload, a bookmark and the Back button lead to it.
  */
-export function Chat({ gateway, email }: { gateway: string; email: string }) {
+export function Chat({ gateway, email, thread: first }: Props) {
   const client = useWeir(gateway);
-  const opened = useSearchParams().get("thread");
-  const [fresh, setFresh] = useState(newId); // of the conversation that is begun here
-  const threadId = opened ?? fresh;
-  const { turns, send, stop, retry, writing } = useConversation(client, {
-    threadId,
-    restore: threadId !== fresh,
-    explain,
-  });
+  const [thread, setThread] = useState(() => threadOf(first));
+  const { turns, send, stop, retry, writing } = useConversation(client, { ...thread, explain });
   const me = useMe(client, writing);
 
   useEffect(() => {
-    // Coming back to the one that was begun here shows what was said in it.
-    if (opened && opened !== fresh) setFresh(newId());
-  }, [opened, fresh]);
+    const onPopState = () => setThread(threadOf(new URLSearchParams(location.search).get("thread")));
+    addEventListener("popstate", onPopState);
+    return () => removeEventListener("popstate", onPopState);
+  }, []);
 
   function open(id: string | null) {
-    if (id === null) setFresh(newId());
-    history.pushState(null, "", id === null ? "/chat" : `/chat?thread=${encodeURIComponent(id)}`);
+    setThread(threadOf(id));
+    history.pushState(null, "", id === null ? "/chat" : addressOf(id));
     document.getElementById("message")?.focus();
   }
 
   function ask(question: string) {
     send(question);
-    if (!opened) history.replaceState(null, "", `/chat?thread=${fresh}`);
+    history.replaceState(null, "", addressOf(thread.threadId));
   }
 
   return (
     <div className="with-threads">
-      <Threads client={client} current={threadId} after={writing} onOpen={open} />
+      <Threads client={client} current={thread.threadId} after={writing} onOpen={open} />
       <Conversation
-        key={threadId}
         email={email}
         navigation={
           <button className="plain show-threads" popoverTarget="threads">
@@ -62,6 +62,11 @@ export function Chat({ gateway, email }: { gateway: string; email: string }) {
   );
 }
 
-function newId(): string {
-  return crypto.randomUUID();
+/** A thread is there as soon as a chat has named it, so a new one needs an id and nothing else. */
+function threadOf(id: string | null | undefined) {
+  return id ? { threadId: id, restore: true } : { threadId: crypto.randomUUID(), restore: false };
+}
+
+function addressOf(threadId: string): string {
+  return `/chat?thread=${encodeURIComponent(threadId)}`;
 }
