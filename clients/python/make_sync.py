@@ -30,7 +30,7 @@ WORDS = {
 # In this order; the last one is for AsyncWeir, AsyncIterator, AsyncOpenAI and the like.
 RULES = [
     *((rf"(?<!\w){re.escape(word)}(?!\w)", other) for word, other in WORDS.items()),
-    (r"\basync (def|for|with) ", r"\1 "),
+    (r"\basync (def|for|with)\b", r"\1"),
     (r"\bawait ", ""),
     (r"\bAwaitable, ", ""),
     (r"\bAsync(?=[A-Z])|(?<=Default)Async(?=Httpx)", ""),

@@ -80,7 +80,7 @@ class AsyncStream:
                     "The answer ended without a finish reason.", request_id=self.request_id
                 ) from None
             raise
-        except (openai.OpenAIError, _transport.HttpFailure) as error:
+        except (openai.OpenAIError, _transport.HttpFailure, ValueError) as error:
             if isinstance(error, openai.APIError) and error.body is not None:
                 await self._end()  # the gateway has ended it, and says why
             else:
@@ -173,6 +173,25 @@ class AsyncCompletions:
         extra_headers: Mapping[str, str] | None = None,
         **fields: Any,
     ) -> ChatCompletion: ...
+
+    @overload
+    async def create(
+        self,
+        *,
+        messages: Iterable[ChatCompletionMessageParam | dict[str, Any]],
+        stream: bool,
+        user_id: str | None = None,
+        customer: str | None = None,
+        model: str = "default",
+        tier: int | str | None = None,
+        session_id: str | None = None,
+        thread_id: str | None = None,
+        tag: str | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> ChatCompletion | AsyncStream: ...
 
     async def create(
         self,

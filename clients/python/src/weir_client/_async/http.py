@@ -30,7 +30,6 @@ class AsyncHttp:
         self.max_retries = max_retries
         self._timeout = timeout
         self._own = http_client is None
-        # A redirect would carry the credential somewhere else.
         self.client = http_client or openai.DefaultAsyncHttpxClient(follow_redirects=False)
         self.openai = openai.AsyncOpenAI(
             api_key="set for each request",
@@ -78,6 +77,7 @@ class AsyncHttp:
                     json=None if body is None else dict(body),
                     params=_transport.parameters(query or {}) or None,
                     timeout=_transport.timeout(timeout or self._timeout),
+                    follow_redirects=False,  # it would carry the credential somewhere else
                 )
             except _transport.HttpFailure as error:
                 raise _transport.no_answer(error) from error

@@ -25,7 +25,7 @@ T = TypeVar("T")
 class Stream:
     """Iterate over the chunks of an answer.
 
-    Leaving the loop early, `close` and the end of `async with` cancel an answer that still runs,
+    Leaving the loop early, `close` and the end of `with` cancel an answer that still runs,
     so that it is not charged any further. Chunks without choices (usage) are left out unless
     `stream_options={"include_usage": True}` was passed.
 
@@ -81,7 +81,7 @@ class Stream:
                     "The answer ended without a finish reason.", request_id=self.request_id
                 ) from None
             raise
-        except (openai.OpenAIError, _transport.HttpFailure) as error:
+        except (openai.OpenAIError, _transport.HttpFailure, ValueError) as error:
             if isinstance(error, openai.APIError) and error.body is not None:
                 self._end()  # the gateway has ended it, and says why
             else:
@@ -174,6 +174,25 @@ class Completions:
         extra_headers: Mapping[str, str] | None = None,
         **fields: Any,
     ) -> ChatCompletion: ...
+
+    @overload
+    def create(
+        self,
+        *,
+        messages: Iterable[ChatCompletionMessageParam | dict[str, Any]],
+        stream: bool,
+        user_id: str | None = None,
+        customer: str | None = None,
+        model: str = "default",
+        tier: int | str | None = None,
+        session_id: str | None = None,
+        thread_id: str | None = None,
+        tag: str | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> ChatCompletion | Stream: ...
 
     def create(
         self,

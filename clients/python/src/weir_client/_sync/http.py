@@ -31,7 +31,6 @@ class Http:
         self.max_retries = max_retries
         self._timeout = timeout
         self._own = http_client is None
-        # A redirect would carry the credential somewhere else.
         self.client = http_client or openai.DefaultHttpxClient(follow_redirects=False)
         self.openai = openai.OpenAI(
             api_key="set for each request",
@@ -79,6 +78,7 @@ class Http:
                     json=None if body is None else dict(body),
                     params=_transport.parameters(query or {}) or None,
                     timeout=_transport.timeout(timeout or self._timeout),
+                    follow_redirects=False,  # it would carry the credential somewhere else
                 )
             except _transport.HttpFailure as error:
                 raise _transport.no_answer(error) from error
