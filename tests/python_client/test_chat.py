@@ -319,6 +319,15 @@ def test_a_customer_is_served_with_the_api_key_itself() -> None:
     assert gateway.minted == 0
 
 
+@pytest.mark.parametrize("thread_id", ["\u00fc", "a\nX-Role: admin"])
+def test_a_name_that_no_header_can_carry_is_refused(thread_id: str) -> None:
+    gateway = Gateway()
+    with pytest.raises(BadRequest) as caught:
+        ask(gateway, thread_id=thread_id)
+    assert caught.value.param == "X-Thread-Id"
+    assert not gateway.requests
+
+
 def test_an_empty_frame_of_a_provider_does_no_harm() -> None:
     gateway = Gateway(stream(frame({"choices": []}), chunk("a", "stop"), DONE))
     assert text(ask(gateway, stream=True)) == "a"

@@ -90,6 +90,15 @@ def segment(value: str, name: str) -> str:
     return quote(value, safe="")
 
 
+def header_values(given: Mapping[str, str | None]) -> dict[str, str]:
+    """Return headers, without those that are None. Raises BadRequest if no header can carry one."""
+    headers = {name: value for name, value in given.items() if value is not None}
+    for name, value in headers.items():
+        if not (value.isascii() and value.isprintable()):
+            raise BadRequest(f"{name} must be printable ASCII, and is {value!r}.", param=name)
+    return headers
+
+
 def customer_reference(external_id: str | None, customer_id: str | None) -> str:
     """Return how a path names a customer. Raises BadRequest unless exactly one id is given."""
     if (external_id is None) == (customer_id is None):

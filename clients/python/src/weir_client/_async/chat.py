@@ -231,8 +231,9 @@ class AsyncCompletions:
             WeirError: See the package's errors.
         """
         id = request_id or f"chatcmpl-{uuid.uuid4().hex}"
-        named = {"X-Client-Request-Id": id, "X-Thread-Id": thread_id, "FC-Tag": tag}
-        headers = {name: value for name, value in named.items() if value is not None}
+        headers = _transport.header_values(
+            {"X-Client-Request-Id": id, "X-Thread-Id": thread_id, "FC-Tag": tag}
+        )
         silence_s = timeout or (
             _transport.STREAM_TIMEOUT_S if stream else _transport.CHAT_TIMEOUT_S
         )
@@ -283,7 +284,7 @@ class AsyncCompletions:
     ) -> T:
         return await call(
             self._auth.api_key("Chatting for a customer"),
-            {} if customer is None else {"FC-Customer": customer},
+            _transport.header_values({"FC-Customer": customer}),
         )
 
     async def _ask(
