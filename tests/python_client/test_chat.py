@@ -279,6 +279,7 @@ def test_a_task_that_is_cancelled_cancels_its_answer(streams: bool) -> None:
 
         async def slow(request: httpx2.Request) -> httpx2.Response:
             if not request.url.path.endswith("/chat/completions"):
+                await anyio.lowlevel.checkpoint()  # where a cancelled task would end
                 return gateway(request)
             if streams:
                 headers = {"Content-Type": "text/event-stream"}
