@@ -30,7 +30,7 @@ test: install install-sam  ## everything that must pass before a change lands; u
 	$(BIN)/python -m pytest -m "not long" --ignore tests/unit --ignore tests/template --ignore tests/stack --ignore tests/behest
 
 install-clients:
-	@$(PYTHON) -m local.install clients-newest clients-older
+	@$(PYTHON) -m local.install clients-newest clients-older python-client-newest python-client-oldest
 
 test-long: install install-sam install-clients  ## the proofs that take minutes
 	$(BIN)/python -m pytest -m long

@@ -98,7 +98,9 @@ def test_a_visitor_signs_in_on_cognitos_own_page_and_chats(hosted: Visitor, base
     hosted.ask()
     hosted.sees_an_answer()
     expect(hosted.page.get_by_text(hosted.stack.env["DEMO_EMAIL"])).to_be_visible()
-    assert hosted.page.url.partition("#")[0] == f"{base_url}/", "the code must not stay in the address"
+    assert hosted.page.url.partition("#")[0] == f"{base_url}/", (
+        "the code must not stay in the address"
+    )
     (asked,) = [query(one.url) for one in hosted.requests if AUTHORIZE in one.url]
     (sent,) = [form(one) for one in hosted.posts(TOKENS)]
     digest = hashlib.sha256(sent["code_verifier"].encode()).digest()
