@@ -26,8 +26,8 @@ install-sam:
 
 test: install install-sam  ## everything that must pass before a change lands; under 12 minutes
 	$(BIN)/python -m pytest -m "not long" --numprocesses 2 tests/unit tests/template
-	$(BIN)/python -m pytest -m "not long" --numprocesses 2 --dist loadfile tests/stack tests/behest
-	$(BIN)/python -m pytest -m "not long" --ignore tests/unit --ignore tests/template --ignore tests/stack --ignore tests/behest
+	$(BIN)/python -m pytest -m "not long" --numprocesses 2 --dist loadfile tests/stack tests/behest tests/python_client tests/typescript_client
+	$(BIN)/python -m pytest -m "not long" --ignore tests/unit --ignore tests/template --ignore tests/stack --ignore tests/behest --ignore tests/python_client --ignore tests/typescript_client
 
 install-clients:
 	@$(PYTHON) -m local.install clients-newest clients-older python-client-newest python-client-oldest

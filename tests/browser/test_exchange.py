@@ -23,7 +23,7 @@ from weir.aws.issuer_keys import IssuerKeys
 from weir.identity.key_sets import MAX_FRESH_S, parse
 
 # The example page's policy forbids what only a test does: to make code of text.
-pytestmark = pytest.mark.browser_context_args(bypass_csp=True)
+pytestmark = [pytest.mark.long, pytest.mark.browser_context_args(bypass_csp=True)]
 
 PID = "shop"  # as the document calls it
 PROVIDERS = ("clerk", "auth0", "supabase", "firebase")

@@ -20,6 +20,8 @@ from playwright.sync_api import Page, Request, Route, expect
 from tests.browser.conftest import Visitor
 from tests.stack.conftest import Stack
 
+pytestmark = pytest.mark.long
+
 AUTHORIZE, TOKENS, CHAT = "/oauth2/authorize", "/oauth2/token", "/v1/chat/completions"
 NOT_OURS = "This sign-in was not begun in this tab. Please sign in again."
 HOSTED: dict[str, Any] = {

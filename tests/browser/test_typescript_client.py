@@ -20,6 +20,8 @@ from tests.provider import FakeProvider
 from tests.stack.admin import bearer
 from tests.stack.conftest import Stack
 
+pytestmark = pytest.mark.long
+
 __all__ = ["attacker"]  # a fixture
 
 HELD = json.dumps({"do": "steps", "steps": [{"text": "begun"}, {"point": "hold"}]})
