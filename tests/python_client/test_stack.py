@@ -186,7 +186,8 @@ def tier_counts(weir: Weir) -> bool:
 
 
 def test_a_thread_is_continued_read_renamed_exported_and_deleted(weir: Weir) -> None:
-    thread_id, user = "trip/to ?#%2F", {"user_id": "u_thread"}
+    thread_id = "trip/to ?#%2F"
+    user: dict[str, Any] = {"user_id": "u_thread"}
     for word in ("one", "two"):
         weir.chat.completions.create(**user, messages=hello(word), thread_id=thread_id)
     until(lambda: len(list(weir.threads.messages(thread_id, **user))) == 4)
