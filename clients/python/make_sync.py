@@ -24,7 +24,7 @@ WORDS = {
     "__anext__": "__next__",
     "StopAsyncIteration": "StopIteration",
     "Awaitable[T]": "T",
-    "Awaitable[None]": "None",
+    "Awaitable[bool]": "bool",
     "Awaitable[Any]": "Any",
 }
 # In this order; the last one is for AsyncWeir, AsyncIterator, AsyncOpenAI and the like.

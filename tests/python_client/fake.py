@@ -51,6 +51,7 @@ class Gateway:
         self.requests: list[httpx2.Request] = []
         self.mint: Reply = self._mint
         self.minted = 0
+        self.cancelling: Reply = lambda _: httpx2.Response(200, json={"cancelled": True})
 
     def __call__(self, request: httpx2.Request) -> httpx2.Response:
         self.requests.append(request)
@@ -58,7 +59,7 @@ class Gateway:
         if path == "/v1/auth/mint":
             return self.mint(request)
         if path.endswith("/cancel"):
-            return httpx2.Response(200, json={"cancelled": True})
+            return self.cancelling(request)
         reply = self.replies.pop(0)
         return reply if isinstance(reply, httpx2.Response) else reply(request)
 

@@ -105,6 +105,12 @@ def test_an_answer_in_one_piece_without_a_finish_reason_is_cut() -> None:
         ask(Gateway(answer(finish_reason=None)))
 
 
+def test_an_answer_without_a_choice_is_cut() -> None:
+    empty = {"id": "c1", "object": "chat.completion", "created": 1, "model": "m", "choices": []}
+    with pytest.raises(StreamCut):
+        ask(Gateway(httpx2.Response(200, json=empty)))
+
+
 def test_a_stream_that_falls_silent_is_cancelled_and_is_a_timeout() -> None:
     gateway = Gateway(stream(chunk("a"), httpx2.ReadTimeout("silent")))
     with pytest.raises(RequestTimeout):
@@ -206,8 +212,26 @@ def test_a_gateway_that_cannot_be_reached_is_tried_again() -> None:
 
     gateway = Gateway(refused, answer())
     assert ask(gateway).choices[0].message.content == "hello"
+    assert not cancelled(gateway)
     with pytest.raises(ConnectionFailed, match="refused"):
         ask(Gateway(refused), max_retries=0)
+
+
+def lost(request: httpx2.Request) -> httpx2.Response:
+    raise httpx2.RemoteProtocolError("Server disconnected", request=request)
+
+
+def test_a_chat_whose_connection_broke_is_not_repeated_if_it_was_running() -> None:
+    gateway = Gateway(lost)
+    with pytest.raises(ConnectionFailed):
+        ask(gateway)
+    assert len(cancelled(gateway)) == 1
+
+
+def test_a_chat_that_never_reached_the_gateway_is_repeated() -> None:
+    gateway = Gateway(lost, answer())
+    gateway.cancelling = lambda _: failure(404, "not_found")
+    assert ask(gateway).choices[0].message.content == "hello"
 
 
 def test_leaving_the_loop_cancels_the_answer() -> None:
@@ -260,8 +284,8 @@ def test_an_async_generator_that_its_reader_leaves_cancels_the_answer() -> None:
     anyio.run(run)
 
 
-@pytest.mark.parametrize("streams", [False, True])
-def test_a_task_that_is_cancelled_cancels_its_answer(streams: bool) -> None:
+@pytest.mark.parametrize("how", ["whole", "loop", "anext"])
+def test_a_task_that_is_cancelled_cancels_its_answer(how: str) -> None:
     """A web framework cancels the task of a request whose browser has gone."""
 
     class Silent(httpx2.AsyncByteStream):
@@ -281,7 +305,7 @@ def test_a_task_that_is_cancelled_cancels_its_answer(streams: bool) -> None:
             if not request.url.path.endswith("/chat/completions"):
                 await anyio.lowlevel.checkpoint()  # where a cancelled task would end
                 return gateway(request)
-            if streams:
+            if how != "whole":
                 headers = {"Content-Type": "text/event-stream"}
                 return httpx2.Response(200, headers=headers, stream=Silent())
             began.set()
@@ -293,8 +317,10 @@ def test_a_task_that_is_cancelled_cancels_its_answer(streams: bool) -> None:
 
         async def read() -> None:
             told: Any = await weir.chat.completions.create(
-                user_id="u", messages=HELLO, stream=streams, request_id="mine"
+                user_id="u", messages=HELLO, stream=how != "whole", request_id="mine"
             )
+            while how == "anext":
+                await anext(told)
             async for _ in told:
                 pass
 

@@ -38,6 +38,7 @@ _http = importlib.import_module(
 )
 HttpTimeout: type[Exception] = _http.TimeoutException
 HttpFailure: type[Exception] = _http.RequestError
+NotSent: tuple[type[Exception], ...] = (_http.ConnectError, _http.ConnectTimeout, _http.PoolTimeout)
 
 
 def timeout(read_s: float) -> openai.Timeout:
@@ -48,9 +49,15 @@ def timeout(read_s: float) -> openai.Timeout:
 def no_answer(error: Exception) -> WeirError:
     """Return the error for a request that got no HTTP answer."""
     cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
-    if isinstance(error, (HttpTimeout, openai.APITimeoutError)):
+    if isinstance(error, (HttpTimeout, openai.APITimeoutError)) and was_sent(error):
         return RequestTimeout("The gateway did not answer in time.")
     return ConnectionFailed(f"The gateway could not be reached: {cause or error}", retryable=True)
+
+
+def was_sent(error: Exception) -> bool:
+    """Return whether the gateway may have the request that failed so."""
+    cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
+    return not isinstance(cause, NotSent)
 
 
 def translated(error: openai.OpenAIError) -> WeirError:

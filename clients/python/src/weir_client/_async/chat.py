@@ -40,7 +40,7 @@ class AsyncStream:
         id: str,
         choices: int,
         with_usage: bool,
-        cancel: Callable[[], Awaitable[None]],
+        cancel: Callable[[], Awaitable[bool]],
     ) -> None:
         self.id = id
         self.response = source.response
@@ -298,8 +298,8 @@ class AsyncCompletions:
     ) -> ChatCompletion | AsyncStream:
         id = headers["X-Client-Request-Id"]
 
-        async def cancel() -> None:
-            await self._cancel_quietly(id, credential, headers)
+        async def cancel() -> bool:
+            return await self._cancel_quietly(id, credential, headers)
 
         fields: dict[str, Any] = dict(body)
         try:
@@ -311,8 +311,9 @@ class AsyncCompletions:
             )
         except openai.OpenAIError as error:
             failure = _transport.translated(error)
-            if isinstance(failure, ConnectionFailed):
-                await cancel()
+            unanswered = isinstance(failure, ConnectionFailed) and _transport.was_sent(error)
+            if unanswered and await cancel():
+                failure.retryable = False  # it ran, so a repetition would be charged as well
             raise failure from error
         except TypeError as error:  # a field that the installed openai does not know
             raise BadRequest(f"{error}. Pass new fields in extra_body.") from error
@@ -331,12 +332,15 @@ class AsyncCompletions:
                 with_usage=bool(options.get("include_usage")),
                 cancel=cancel,
             )
-        if any(not choice.finish_reason for choice in answer.choices or ()):
+        if not answer.choices or any(not choice.finish_reason for choice in answer.choices):
             raise StreamCut("The answer has no finish reason.", request_id=answer._request_id)
         return answer
 
-    async def _cancel_quietly(self, id: str, credential: str, headers: Mapping[str, str]) -> None:
-        """Cancel an answer that is not wanted any more. What fails here concerns no one."""
+    async def _cancel_quietly(self, id: str, credential: str, headers: Mapping[str, str]) -> bool:
+        """Cancel an answer that is not wanted any more, and return whether it was running.
+
+        A failure counts as no: there is an earlier error, or a reader who has gone.
+        """
         path = f"{_transport.CHAT}/{_transport.segment(id, 'id')}/cancel"
         customer = {name: headers[name] for name in ("FC-Customer",) if name in headers}
         try:
@@ -349,7 +353,8 @@ class AsyncCompletions:
                 retry=False,
             )
         except WeirError:
-            return
+            return False
+        return True
 
 
 class AsyncChat:

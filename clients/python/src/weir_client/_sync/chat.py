@@ -41,7 +41,7 @@ class Stream:
         id: str,
         choices: int,
         with_usage: bool,
-        cancel: Callable[[], None],
+        cancel: Callable[[], bool],
     ) -> None:
         self.id = id
         self.response = source.response
@@ -293,8 +293,8 @@ class Completions:
     ) -> ChatCompletion | Stream:
         id = headers["X-Client-Request-Id"]
 
-        def cancel() -> None:
-            self._cancel_quietly(id, credential, headers)
+        def cancel() -> bool:
+            return self._cancel_quietly(id, credential, headers)
 
         fields: dict[str, Any] = dict(body)
         try:
@@ -306,8 +306,9 @@ class Completions:
             )
         except openai.OpenAIError as error:
             failure = _transport.translated(error)
-            if isinstance(failure, ConnectionFailed):
-                cancel()
+            unanswered = isinstance(failure, ConnectionFailed) and _transport.was_sent(error)
+            if unanswered and cancel():
+                failure.retryable = False  # it ran, so a repetition would be charged as well
             raise failure from error
         except TypeError as error:  # a field that the installed openai does not know
             raise BadRequest(f"{error}. Pass new fields in extra_body.") from error
@@ -326,12 +327,15 @@ class Completions:
                 with_usage=bool(options.get("include_usage")),
                 cancel=cancel,
             )
-        if any(not choice.finish_reason for choice in answer.choices or ()):
+        if not answer.choices or any(not choice.finish_reason for choice in answer.choices):
             raise StreamCut("The answer has no finish reason.", request_id=answer._request_id)
         return answer
 
-    def _cancel_quietly(self, id: str, credential: str, headers: Mapping[str, str]) -> None:
-        """Cancel an answer that is not wanted any more. What fails here concerns no one."""
+    def _cancel_quietly(self, id: str, credential: str, headers: Mapping[str, str]) -> bool:
+        """Cancel an answer that is not wanted any more, and return whether it was running.
+
+        A failure counts as no: there is an earlier error, or a reader who has gone.
+        """
         path = f"{_transport.CHAT}/{_transport.segment(id, 'id')}/cancel"
         customer = {name: headers[name] for name in ("FC-Customer",) if name in headers}
         try:
@@ -344,7 +348,8 @@ class Completions:
                 retry=False,
             )
         except WeirError:
-            return
+            return False
+        return True
 
 
 class Chat:
