@@ -124,21 +124,25 @@ def check() -> int:
     program, npm = node.find()
     LOG.parent.mkdir(parents=True, exist_ok=True)
     with install.one_at_a_time(ROOT / ".local/install-client.lock"):
+        _copy_sources()
+        _fetch_packages(npm, PLACE)
+    for command in ([program, "node_modules/typescript/bin/tsc", "--noEmit"], [*linter(), "src"]):
+        failed = subprocess.run(command, cwd=PLACE, check=False).returncode
+        if failed:
+            return failed
+    return 0
+
+
+def linter() -> list[str]:
+    """Install ESLint, and return the start of its command; the folders to lint are to follow."""
+    program, npm = node.find()
+    with install.one_at_a_time(ROOT / ".local/install-client.lock"):
         ESLINT_PLACE.mkdir(exist_ok=True)
         for name in ("package.json", "package-lock.json", "eslint.config.js"):
             shutil.copy(ESLINT / name, ESLINT_PLACE / name)
         _fetch_packages(npm, ESLINT_PLACE)
-        _copy_sources()
-        _fetch_packages(npm, PLACE)
-    eslint = str(ESLINT_PLACE / "node_modules/eslint/bin/eslint.js")
-    for command in (
-        ["node_modules/typescript/bin/tsc", "--noEmit"],
-        [eslint, "--config", str(ESLINT_PLACE / "eslint.config.js"), "src"],
-    ):
-        failed = subprocess.run([program, *command], cwd=PLACE, check=False).returncode
-        if failed:
-            return failed
-    return 0
+    eslint = ESLINT_PLACE / "node_modules/eslint/bin/eslint.js"
+    return [program, str(eslint), "--config", str(ESLINT_PLACE / "eslint.config.js")]
 
 
 def main(asked: list[str]) -> int:

@@ -25,11 +25,11 @@ export interface ConversationOptions {
 export interface Conversation {
   turns: readonly Turn[];
   /** Ask a question. Does nothing while an answer is written, or if there is only white space. */
-  send(text: string): void;
+  send: (text: string) => void;
   /** Stop the answer that is being written, at the provider, too. */
-  stop(): void;
+  stop: () => void;
   /** Ask the last question again, in place of its answer. */
-  retry(): void;
+  retry: () => void;
   writing: boolean;
 }
 

@@ -50,8 +50,8 @@ export function signIn(reply: Response, email: unknown, password: unknown): bool
  */
 export function requireSameOrigin(request: Request, reply: Response, next: NextFunction): void {
   const from = request.headers["sec-fetch-site"] ?? "same-origin";
-  if (from === "same-origin" || from === "none") return next();
-  reply.status(403).json({ message: "Only this site's own pages may do that." });
+  if (from === "same-origin" || from === "none") next();
+  else reply.status(403).json({ message: "Only this site's own pages may do that." });
 }
 
 function sign(payload: string): string {

@@ -1,11 +1,11 @@
 /** The site's own sign-in. It has nothing to do with the chat, except that it says who is asking. */
-import { useState, type FormEvent } from "react";
+import { useState, type SubmitEvent } from "react";
 import { createPortal } from "react-dom";
 
 export function Account({ email, onChange }: { email: string | null; onChange: () => Promise<void> }) {
   const [error, setError] = useState("");
 
-  async function submit(event: FormEvent<HTMLFormElement>) {
+  async function submit(event: SubmitEvent<HTMLFormElement>) {
     event.preventDefault();
     setError("");
     const reply = await fetch("/api/sign-in", {
@@ -26,12 +26,12 @@ export function Account({ email, onChange }: { email: string | null; onChange: (
     email ? (
       <p>
         You are signed in as {email}.{" "}
-        <button className="plain" onClick={leave}>
+        <button className="plain" onClick={() => void leave()}>
           Sign out
         </button>
       </p>
     ) : (
-      <form className="account" onSubmit={submit}>
+      <form className="account" onSubmit={(event) => void submit(event)}>
         <p className="quiet">Sign in to chat with us.</p>
         <label>
           E-mail

@@ -1,6 +1,6 @@
 /** A chat in the corner of the page, which talks to the gateway directly. */
 import { useEffect, useMemo, useRef, useState, type KeyboardEvent } from "react";
-import { createClient } from "weir-client";
+import { createClient, WeirError, type Client, type TokenReply } from "weir-client";
 import { creditsLeft, explain } from "weir-client/explain";
 import { useConversation, useMe } from "weir-client/react";
 import { Markdown } from "./Markdown";
@@ -34,13 +34,12 @@ export function ChatWidget({ gateway, model }: { gateway: string; model: string 
 /** Asks this site's server, which knows by its own cookie who the visitor is. */
 async function clientToken() {
   const reply = await fetch("/api/chat-token", { method: "POST" });
-  const said = await reply.json();
-  if (!reply.ok) throw new Error(said.message);
-  return said as { token: string; ttl: number; expiresAt: number };
+  if (!reply.ok) throw await WeirError.from(reply);
+  return (await reply.json()) as TokenReply;
 }
 
 interface Props {
-  client: ReturnType<typeof createClient>;
+  client: Client;
   model: string;
   onClose: () => void;
 }

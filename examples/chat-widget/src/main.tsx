@@ -14,7 +14,7 @@ export interface Site {
 
 function Page() {
   const [site, setSite] = useState<Site>();
-  const look = async () => setSite(await (await fetch("/api/session")).json());
+  const look = async () => setSite((await (await fetch("/api/session")).json()) as Site);
   useEffect(() => void look(), []);
   if (!site) return null;
   return (

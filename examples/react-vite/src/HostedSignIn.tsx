@@ -1,4 +1,4 @@
-import { useEffect, useState, type FormEvent } from "react";
+import { useEffect, useState, type SubmitEvent } from "react";
 import { explain } from "weir-client/explain";
 import type { SignedIn } from "./App";
 import type { Config } from "./config";
@@ -37,7 +37,7 @@ export function HostedSignIn({ config, notice, onSignedIn }: Props) {
     return () => removeEventListener("pageshow", again);
   }, []);
 
-  function submit(event: FormEvent) {
+  function submit(event: SubmitEvent) {
     event.preventDefault();
     if (busy) return;
     setBusy(true);

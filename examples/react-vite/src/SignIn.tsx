@@ -1,4 +1,4 @@
-import { useRef, useState, type FormEvent } from "react";
+import { useRef, useState, type SubmitEvent } from "react";
 import { explain } from "weir-client/explain";
 import type { SignedIn } from "./App";
 import type { Config } from "./config";
@@ -17,14 +17,14 @@ export function SignIn({ config, notice, onSignedIn }: Props) {
   const [busy, setBusy] = useState(false);
   const password = useRef<HTMLInputElement>(null);
 
-  async function submit(event: FormEvent<HTMLFormElement>) {
+  async function submit(event: SubmitEvent<HTMLFormElement>) {
     event.preventDefault();
     if (busy) return;
-    const typed = new FormData(event.currentTarget);
+    const typed = Object.fromEntries(new FormData(event.currentTarget)) as Record<string, string>;
     setBusy(true);
     setError("");
     try {
-      const session = await signIn(config, String(typed.get("email")), String(typed.get("password")));
+      const session = await signIn(config, typed["email"] ?? "", typed["password"] ?? "");
       const client = weirClient(config, session);
       await client.token(); // what is wrong with the gateway shows here, and the first answer is quicker
       onSignedIn({ session, client });
@@ -37,7 +37,7 @@ export function SignIn({ config, notice, onSignedIn }: Props) {
 
   return (
     <main className="sign-in">
-      <form onSubmit={submit} aria-busy={busy}>
+      <form onSubmit={(event) => void submit(event)} aria-busy={busy}>
         <h1>
           <span className="mark" aria-hidden="true" /> Weir chat
         </h1>

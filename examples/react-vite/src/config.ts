@@ -34,7 +34,7 @@ export async function loadConfig(): Promise<Config> {
 async function fetchConfig(): Promise<Record<string, string | undefined>> {
   try {
     const reply = await fetch("/config.json");
-    return reply.ok ? await reply.json() : {};
+    return reply.ok ? ((await reply.json()) as Record<string, string>) : {};
   } catch {
     return {}; // a server that answers unknown paths with its index.html
   }

@@ -1,5 +1,5 @@
 /** The gateway's client: this is all that the page needs to talk to the model. */
-import { createClient, WeirError, type Client } from "weir-client";
+import { createClient, WeirError, type Client, type TokenReply } from "weir-client";
 import type { Config } from "./config";
 import { SessionEnded, type Session } from "./session";
 
@@ -12,7 +12,7 @@ export function weirClient(config: Config, session: Session): Client {
       if (reply.status === 401) reply = await exchange(config, await session.idToken({ renew: true }));
       if (reply.status === 401) throw new SessionEnded("Your session has ended.");
       if (!reply.ok) throw await WeirError.from(reply);
-      return reply.json();
+      return (await reply.json()) as TokenReply;
     },
   });
 }
