@@ -30,18 +30,19 @@ test: install install-sam  ## everything that must pass before a change lands; u
 	$(BIN)/python -m pytest -m "not long" --ignore tests/unit --ignore tests/template --ignore tests/stack --ignore tests/behest
 
 install-clients:
-	@$(PYTHON) -m local.install clients-newest clients-older
+	@$(PYTHON) -m local.install clients-newest clients-older python-client-newest python-client-oldest
 
 test-long: install install-sam install-clients  ## the proofs that take minutes
 	$(BIN)/python -m pytest -m long
 
-check: install install-sam  ## format, lint, types (Python, TypeScript), and the template
+check: install install-sam  ## format, lint, types (Python, TypeScript), and the templates
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	@$(PYTHON) -m local.client_build check
 	@$(PYTHON) -m local.page_build check
 	AWS_DEFAULT_REGION=us-east-1 .venv-sam/bin/sam validate --lint
+	AWS_DEFAULT_REGION=us-east-1 .venv-sam/bin/sam validate --lint --template examples/static-hosting/template.yaml
 
 format: install  ## put the code into shape
 	$(BIN)/ruff check --fix .

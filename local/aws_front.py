@@ -5,11 +5,13 @@ no signature of theirs, and allows every page to read the answer. So nothing pas
 listed here:
 
 * its state of health, and the public keys of a user pool;
-* signing in, which needs no credential on AWS either;
+* signing in, which needs no credential on AWS either: by Cognito's API, or by its own pages;
 * a request with a signature that `believes` has verified. Only in the Authorization header: whoever
   may call can sign, and nothing here hands out signed addresses.
 
-A page may do the second only, and the keys; of the origins of this run only. Standard library only.
+A page may do the second only, and the keys; of the origins of this run only. Any page may send its
+visitor to the sign-in page, which returns only to the addresses that the user pool's client lists.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs, parse_qsl
 
 from local.peers import HERE, host_name, sent_by_a_browser
 
@@ -46,6 +48,14 @@ SIGN_IN = frozenset(
         "GlobalSignOut",
     )
 )
+# Cognito's own pages: the browser itself goes there, and their form posts to where it came from.
+VISITED = frozenset({"/oauth2/authorize", "/logout"})
+SIGN_IN_FORM = "/login"
+# What a page fetches: tokens for a code, and their end (RFC 7009), which ministack knows only as an
+# action of the API.
+TOKENS, REVOKE = "/oauth2/token", "/oauth2/revoke"
+REVOKE_ACTION = "AWSCognitoIdentityProviderService.RevokeToken"
+FORM = "application/x-www-form-urlencoded"
 HEALTH = "/_ministack/health"
 PUBLIC_KEYS = re.compile(r"/[a-z0-9-]+_[A-Za-z0-9]+/\.well-known/jwks\.json")
 # No shorter key ids are taken: not `test`, and not the twelve digits of an account.
@@ -93,14 +103,14 @@ class Front:
         headers: Headers = {}
         try:
             headers = _headers(scope)
-            by_page = sent_by_a_browser(headers)
+            by_page = sent_by_a_browser(headers) and not _of_sign_in_pages(scope, headers)
             if by_page:
                 cors = self._cors(headers)
             if by_page and scope["method"] == "OPTIONS":
                 await _respond(send, 204, [*cors, *_preflight()], b"")
                 return
             body = await _body(receive)
-            passed = self._judge(scope, headers, body, by_page=by_page)
+            passed, body = self._judge(scope, headers, body, by_page=by_page)
         except Refused as refusal:
             print(f"refused {scope['method']} {scope['path']!r}: {refusal}", flush=True)
             media_type, told = _error(headers, str(refusal))
@@ -118,17 +128,22 @@ class Front:
             (b"vary", b"Origin"),
         ]
 
-    def _judge(self, scope: Scope, headers: Headers, body: bytes, *, by_page: bool) -> Scope:
-        """Return the scope that ministack is to see; raise Refused."""
+    def _judge(
+        self, scope: Scope, headers: Headers, body: bytes, *, by_page: bool
+    ) -> tuple[Scope, bytes]:
+        """Return the scope and the body that ministack is to see; raise Refused."""
         path: str = scope["path"]
         call = (scope["method"], path, scope["query_string"])
         if call == ("GET", path, b"") and PUBLIC_KEYS.fullmatch(path):
-            return _bare(scope, headers, b"")
+            return _bare(scope, headers, b""), b""
         if call == ("GET", HEALTH, b"") and not by_page:
-            return _bare(scope, headers, b"")
+            return _bare(scope, headers, b""), b""
         signed = "authorization" in headers or "x-amz-security-token" in headers
         if call == ("POST", "/", b"") and headers.get("x-amz-target") in SIGN_IN and not signed:
-            return _bare(scope, headers, body)
+            return _bare(scope, headers, body), body
+        hosted = None if signed else _hosted_sign_in(scope, headers, body, by_page=by_page)
+        if hosted is not None:
+            return hosted
         if by_page:
             raise Refused(403, "a page may sign in, and nothing else")
         authorization = SIGNED.fullmatch(headers.get("authorization", ""))
@@ -140,7 +155,7 @@ class Front:
             raise Refused(403, "credentials in a query or a form")
         if not self.believes(authorization[1], scope, headers, body):
             raise Refused(403, "an unknown key, or a wrong signature")
-        return scope
+        return scope, body
 
 
 def _headers(scope: Scope) -> Headers:
@@ -183,11 +198,51 @@ def _names_credentials(query: bytes) -> bool:
     return any(name.startswith(QUERY_PREFIX) or name in QUERY_CREDENTIALS for name in names)
 
 
-def _bare(scope: Scope, headers: Headers, body: bytes) -> Scope:
+def _of_sign_in_pages(scope: Scope, headers: Headers) -> bool:
+    """Whether a browser goes to a sign-in page, or sends that page's form: no other page's script
+    can read the answer, and none can send the form in its name.
+    """
+    if scope["method"] == "GET":
+        return scope["path"] in VISITED and headers.get("sec-fetch-mode", "") == "navigate"
+    own = headers.get("origin") == f"http://{headers.get('host', '')}"
+    return scope["method"] == "POST" and scope["path"] == SIGN_IN_FORM and own
+
+
+def _hosted_sign_in(
+    scope: Scope, headers: Headers, body: bytes, *, by_page: bool
+) -> tuple[Scope, bytes] | None:
+    """Return what ministack is to see of a request to Cognito's own pages or to its OAuth
+    endpoints; None for any other. What they take stands in the query or in a form, never in both.
+    """
+    path, query = scope["path"], scope["query_string"]
+    if scope["method"] == "GET" and path in VISITED and not by_page:
+        return None if _names_credentials(query) else (_bare(scope, headers, b""), b"")
+    is_form = headers.get("content-type", "").partition(";")[0] == FORM
+    if scope["method"] != "POST" or query or not is_form or _names_credentials(body):
+        return None
+    if path == TOKENS or (path == SIGN_IN_FORM and not by_page):
+        return _bare(scope, headers, body, FORM), body
+    if path == REVOKE:
+        body = _revocation(body)
+        at_root = {**scope, "path": "/", "raw_path": b"/"}
+        return _bare(at_root, {**headers, "x-amz-target": REVOKE_ACTION}, body), body
+    return None
+
+
+def _revocation(body: bytes) -> bytes:
+    """Return RFC 7009's form as the body of Cognito's RevokeToken."""
+    form = parse_qs(body.decode("latin-1"))
+    first = {name: form.get(name, [""])[0] for name in ("token", "client_id")}
+    return json.dumps({"Token": first["token"], "ClientId": first["client_id"]}).encode()
+
+
+def _bare(
+    scope: Scope, headers: Headers, body: bytes, media_type: str = "application/x-amz-json-1.1"
+) -> Scope:
     """Return the scope with no header but those by which ministack understands it."""
     kept = {name: headers[name] for name in ("host", "x-amz-target") if name in headers}
     if body:
-        kept |= {"content-type": "application/x-amz-json-1.1", "content-length": str(len(body))}
+        kept |= {"content-type": media_type, "content-length": str(len(body))}
     pairs = [(name.encode(), value.encode("latin-1")) for name, value in kept.items()]
     return {**scope, "headers": pairs}
 

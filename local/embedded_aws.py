@@ -48,6 +48,8 @@ STACK_NAME = "weir-local"
 CAPABILITIES = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
 # CloudFormation takes a longer template only from S3.
 MAX_TEMPLATE_BODY = 51_200
+# Rotation is done here (rotation.py); the style of a sign-in page is unknown there.
+NOT_TAKEN = ("AWS::SecretsManager::RotationSchedule", "AWS::Cognito::ManagedLoginBranding")
 BUCKET, STAND_IN = "weir-local", "stand-in.zip"
 SESSION_S = 12 * 3600
 RENEW_S = 6 * 3600
@@ -161,7 +163,7 @@ def adapt(template: Template) -> Template:
     resources = adapted["Resources"]
     for logical_id, resource in list(resources.items()):
         properties = resource.get("Properties", {})
-        if resource["Type"] == "AWS::SecretsManager::RotationSchedule":
+        if resource["Type"] in NOT_TAKEN:
             del resources[logical_id]
         elif resource["Type"] == "AWS::Serverless::Function":
             properties.update(CodeUri=f"s3://{BUCKET}/{STAND_IN}", Handler="stand_in.handler")

@@ -1,6 +1,7 @@
 """Makes the virtual environments from the locks, once: a later start only compares a hash.
 
-    python3 -m local.install run|dev|sam|aws|model|node|clients-newest|clients-older|chromium ...
+    python3 -m local.install run|dev|sam|aws|model|node|clients-newest|clients-older|chromium
+        |python-client-newest|python-client-oldest ...
 
 `run` and `dev` share .venv (dev is a superset), the others have one each. Standard library only,
 and any Python that the project supports may run it. The whole output of pip and npm goes to
@@ -128,6 +129,15 @@ ENVIRONMENTS = {
                 npm=ROOT / "tests/clients" / age,
             )
             for age in ("newest", "older")
+        ),
+        *(
+            Environment(
+                f"python-client-{age}",
+                f"what our Python client runs on, the {age}",
+                STATE / f"venv-python-client-{age}",
+                ROOT / "tests/python_client" / age / "requirements.txt",
+            )
+            for age in ("newest", "oldest")
         ),
     )
 }

@@ -350,6 +350,8 @@ async def _open_page(
     if listener is None:
         return None
     addresses = page.config(url, stack.outputs["UserPoolClientId"], stack.endpoint)
+    if "SignInDomain" in stack.outputs:
+        addresses["VITE_COGNITO_DOMAIN"] = stack.endpoint
     server = Server(peers.for_hosts(page.Page(page_build.PAGE, addresses), allowed_hosts))
     running.servers.append(server)
     return f"http://localhost:{await server.start(listener)}"

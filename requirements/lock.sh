@@ -24,6 +24,8 @@ lock benchmarks requirements "$@"
 lock local requirements-aws "$@"
 lock tests/clients/newest requirements "$@"
 lock tests/clients/older requirements "$@"
+lock tests/python_client/newest requirements "$@"
+lock tests/python_client/oldest requirements "$@"
 lock tests/tokenizers requirements --no-deps "$@"
 
 for directory in layers/compiler examples/react-vite tests/clients/newest tests/clients/older tests/tokenizers; do

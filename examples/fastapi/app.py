@@ -11,6 +11,7 @@ from fastapi import Body, Depends, FastAPI, HTTPException
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.requests import Request
+
 from weir_client import WeirError
 
 STATIC = Path(__file__).parent / "static"

@@ -179,10 +179,10 @@ def test_a_page_of_no_listed_origin_reads_the_command_that_lists_it(
 ) -> None:
     talk = Talk(attacker, stack, script, "u_unlisted")
     sentence = talk.page.evaluate('client.json("/v1/me").catch(explain)')
-    assert sentence.startswith("This page is not allowed to use the service.")
+    assert sentence.startswith("This page is not allowed to use the chat.")
     (line,) = [line for line in talk.errors if line.startswith("weir-client:")]
     origin = talk.page.evaluate("location.origin")
-    assert f"To allow it: weir origins add {origin} --project PROJECT" in line
+    assert f"To allow it: weir origins add {origin}" in line
 
 
 # --- React --------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_a_failure_is_explained_and_can_be_tried_again(talk: Talk, provider: Fak
     fails = json.dumps({"do": "body", "body": "{}", "status": 500})
     talk.page.evaluate("content => conversation().send(content)", fails)
     turn = talk.shows("talk.turns[0]?.state === 'failed'")["turns"][0]
-    assert turn["note"].startswith("The service cannot answer at the moment.")
+    assert turn["note"].startswith("The chat cannot answer at the moment.")
     provider.does = {"do": "stream"}
     try:
         talk.page.evaluate("conversation().retry()")

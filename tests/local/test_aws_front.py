@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
+import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from botocore.auth import SigV4Auth, SigV4QueryAuth
@@ -69,7 +72,14 @@ def fill(endpoint: str) -> Aws:
     pool = users.create_user_pool(PoolName="users")["UserPool"]["Id"]
     flows = ["ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"]
     client = users.create_user_pool_client(
-        UserPoolId=pool, ClientName="page", ExplicitAuthFlows=flows
+        UserPoolId=pool,
+        ClientName="page",
+        ExplicitAuthFlows=flows,
+        AllowedOAuthFlowsUserPoolClient=True,
+        AllowedOAuthFlows=["code"],
+        AllowedOAuthScopes=["openid", "email"],
+        CallbackURLs=[f"{PAGE}/"],
+        LogoutURLs=[f"{PAGE}/"],
     )["UserPoolClient"]["ClientId"]
     users.admin_create_user(UserPoolId=pool, Username="demo", MessageAction="SUPPRESS")
     users.admin_set_user_password(
@@ -368,6 +378,86 @@ def test_a_page_of_this_run_signs_in(aws: Aws) -> None:
         }
     )
     assert '"IdToken"' in aws.send(raw(aws, asks(aws, Origin=PAGE), again))
+
+
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+VISIT = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+VERIFIER = "a-verifier-that-is-forty-three-characters-long"
+
+
+def hosted(aws: Aws, **more: str) -> dict[str, str]:
+    digest = hashlib.sha256(VERIFIER.encode()).digest()
+    return {
+        "client_id": aws.client,
+        "redirect_uri": f"{PAGE}/",
+        "response_type": "code",
+        "scope": "openid email",
+        "state": "s",
+        "code_challenge": base64.urlsafe_b64encode(digest).rstrip(b"=").decode(),
+        "code_challenge_method": "S256",
+        **more,
+    }
+
+
+def typed(aws: Aws) -> str:
+    return urlencode({**hosted(aws), "username": "demo", "password": PASSWORD})
+
+
+def test_a_visitor_signs_in_on_cognitos_own_page_and_the_page_gets_tokens(aws: Aws) -> None:
+    target = f"/oauth2/authorize?{urlencode(hosted(aws))}"
+    answer = aws.send(raw(aws, VISIT, method="GET", target=target))
+    assert answer.startswith("HTTP/1.1 200")
+    assert 'action="/login"' in answer
+    own = {**FORM, "Origin": aws.endpoint, "Sec-Fetch-Site": "same-origin"}
+    answer = aws.send(raw(aws, own, typed(aws), target="/login"))
+    found = re.search(r"(?i)^location: (\S+)", answer, re.MULTILINE)
+    assert found is not None, answer
+    assert found[1].startswith(f"{PAGE}/?")
+    form = {
+        "grant_type": "authorization_code",
+        "client_id": aws.client,
+        "code": parse_qs(urlsplit(found[1]).query)["code"][0],
+        "redirect_uri": f"{PAGE}/",
+        "code_verifier": VERIFIER,
+    }
+    page = {**FORM, "Origin": PAGE}
+    answer = aws.send(raw(aws, page, urlencode(form), target="/oauth2/token"))
+    assert cors(answer)["access-control-allow-origin"] == PAGE
+    tokens = json.loads(answer.partition("\r\n\r\n")[2])
+    assert tokens["id_token"]
+    ended = urlencode({"token": tokens["refresh_token"], "client_id": aws.client})
+    assert aws.send(raw(aws, page, ended, target="/oauth2/revoke")).startswith("HTTP/1.1 200")
+    renewal = {
+        "grant_type": "refresh_token",
+        "client_id": aws.client,
+        "refresh_token": tokens["refresh_token"],
+    }
+    answer = aws.send(raw(aws, page, urlencode(renewal), target="/oauth2/token"))
+    assert answer.startswith("HTTP/1.1 400")
+    leave = urlencode({"client_id": aws.client, "logout_uri": f"{PAGE}/"})
+    answer = aws.send(raw(aws, VISIT, method="GET", target=f"/logout?{leave}"))
+    assert f"location: {PAGE}/" in answer.lower()
+
+
+def test_no_other_page_sends_the_sign_in_form_or_fetches_tokens(aws: Aws) -> None:
+    for origin in ("https://evil.example", "null"):
+        sent = {**FORM, "Origin": origin, "Sec-Fetch-Site": "cross-site"}
+        refused(aws.send(raw(aws, sent, typed(aws), target="/login")))
+        refused(aws.send(raw(aws, sent, "grant_type=refresh_token", target="/oauth2/token")))
+        refused(aws.send(raw(aws, sent, "token=t", target="/oauth2/revoke")))
+    script = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+    target = f"/oauth2/authorize?{urlencode(hosted(aws))}"
+    refused(aws.send(raw(aws, script, method="GET", target=target)))
+
+
+def test_the_sign_in_pages_take_no_credentials_of_aws(aws: Aws) -> None:
+    named = urlencode(
+        {**hosted(aws), "X-Amz-Credential": "test/20260101/us-east-1/s3/aws4_request"}
+    )
+    refused(aws.send(raw(aws, VISIT, method="GET", target=f"/oauth2/authorize?{named}")))
+    own = {**FORM, "Origin": aws.endpoint}
+    refused(aws.send(raw(aws, own, named, target="/login")))
+    refused(aws.send(raw(aws, FORM, named, target="/oauth2/token")))
 
 
 def test_it_does_nothing_else(aws: Aws) -> None:

@@ -1041,6 +1041,53 @@ def test_strangers_may_not_sign_up_and_tiers_are_groups(
     assert set(client["WriteAttributes"]) == {"email", "name"}
 
 
+def test_sign_in_page_of_cognitos_own_is_there_only_if_it_is_named(
+    resources: Resources, source: dict[str, Any]
+) -> None:
+    assert source["Parameters"]["SignInDomainPrefix"]["Default"] == ""
+    assert source["Conditions"]["ManagedLogin"] == {
+        "Fn::Not": [{"Fn::Equals": [{"Ref": "SignInDomainPrefix"}, ""]}]
+    }
+    for kind in ("UserPoolDomain", "ManagedLoginBranding"):
+        (resource,) = of_type(resources, f"AWS::Cognito::{kind}").values()
+        assert resource["Condition"] == "ManagedLogin"
+    assert source["Outputs"]["SignInDomain"]["Condition"] == "ManagedLogin"
+    client = resources["UserPoolClient"]["Properties"]
+    conditional = {
+        n: v["Fn::If"] for n, v in client.items() if isinstance(v, dict) and "Fn::If" in v
+    }
+    returns, nothing = {"Ref": "SignInReturnUrls"}, {"Ref": "AWS::NoValue"}
+    assert conditional == {
+        "AllowedOAuthFlowsUserPoolClient": ["ManagedLogin", True, nothing],
+        # Neither `implicit`, which puts tokens into addresses, nor a client that acts for no user.
+        "AllowedOAuthFlows": ["ManagedLogin", ["code"], nothing],
+        "AllowedOAuthScopes": ["ManagedLogin", ["openid", "email"], nothing],
+        "SupportedIdentityProviders": ["ManagedLogin", ["COGNITO"], nothing],
+        "CallbackURLs": ["ManagedLogin", returns, nothing],
+        "LogoutURLs": ["ManagedLogin", returns, nothing],
+    }
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("https://app.example.com/", True),
+        ("http://localhost:5173/", True),
+        ("http://localhost/", True),
+        ("http://app.example.com/", False),
+        ("http://localhost.example.com/", False),
+        ("https://*.example.com/", False),
+        ("https://app.example.com/#signed-in", False),
+        ("javascript:alert(1)", False),
+    ],
+)
+def test_cognito_returns_to_encrypted_pages_or_this_machine(
+    source: dict[str, Any], url: str, allowed: bool
+) -> None:
+    pattern = source["Parameters"]["SignInReturnUrls"]["AllowedPattern"]
+    assert bool(re.fullmatch(pattern, url)) is allowed
+
+
 def test_every_parameter_has_a_default_and_says_what_it_is(source: dict[str, Any]) -> None:
     for name, parameter in source["Parameters"].items():
         assert "Default" in parameter, name

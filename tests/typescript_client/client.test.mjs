@@ -374,7 +374,7 @@ test("a page that is not listed is told the command, once a minute", async (t) =
   await ask();
   await ask();
   assert.equal(words.length, 1);
-  assert.match(words[0], /It is not listed\. To allow it: weir origins add https:\/\/a\.example --project/);
+  assert.match(words[0], /It is not listed\. To allow it: weir origins add https:\/\/a\.example$/);
   time.forward(61);
   await ask();
   assert.equal(words.length, 2);

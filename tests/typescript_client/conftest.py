@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from local import client_build, page_build
+from local import client_build
+from local import node as node_js
 
 HERE = Path(__file__).parent
 AT_MOST_S = 120
@@ -19,7 +20,7 @@ AT_MOST_S = 120
 def node() -> str:
     """Return the path of the Node that the package was built with."""
     client_build.build()
-    return page_build.find_node()[0]
+    return node_js.find()[0]
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import { load } from "./built.mjs";
 import { begin, clock, collect, FRAME, gateway, refusal, tokens } from "./gateway.mjs";
 
 const { createClient } = await load("weir-client");
-const { explain } = await load("weir-client/explain");
+const { creditsLeft, explain } = await load("weir-client/explain");
 const { openaiOptions } = await load("weir-client/openai");
 const { languageModelOptions } = await load("weir-client/ai");
 const { default: OpenAI } = await load("openai");
@@ -47,10 +47,10 @@ for (const [name, use] of Object.entries(PACKAGES)) {
     [429, "rate_limited", { "retry-after": "600" }, /Try again in 10 minutes\.$/],
     [429, "rate_limited", {}, /Please wait a moment and try again\.$/],
     [401, "invalid_token", {}, /^Your session has ended\. Please sign in again\.$/],
-    [403, "forbidden", {}, /may not use this service/],
+    [403, "forbidden", {}, /may not use this chat/],
     [400, "context_length_exceeded", {}, /too long for the model/],
-    [400, "validation_error", {}, /cannot take this message/],
-    [503, "upstream_rate_limited", { "retry-after": "1" }, /^The service cannot answer at the moment\. Try again in 1 second\.$/],
+    [400, "validation_error", {}, /^It is validation_error\.$/], // about the request: as it is
+    [503, "upstream_rate_limited", { "retry-after": "1" }, /^The chat cannot answer at the moment\. Try again in 1 second\.$/],
     [502, "upstream_error", {}, /Please try again in a moment\.$/],
   ]) {
     test(`${name}: ${status} ${code} ${headers["retry-after"] ?? ""}`, async (t) => {
@@ -88,7 +88,7 @@ for (const name of STREAMS) {
 test("an answer that was cut", async (t) => {
   const server = await gateway(t, (reply) => (begin(reply, FRAME), reply.end()));
   const client = createClient({ baseUrl: server.baseUrl, getToken: tokens() });
-  assert.match(await explained(PACKAGES["weir-client"], client), /ended before the answer did/);
+  assert.match(await explained(PACKAGES["weir-client"], client), /^The answer was cut off: /);
 });
 
 test("an abort is no failure", () => {
@@ -101,14 +101,31 @@ test("a wait that is over is not mentioned", (t) => {
   assert.match(explain(past), /Please ask/);
 });
 
-for (const value of [undefined, null, "text", 7, {}, [], new Error("x"), { cause: null }]) {
+for (const value of [undefined, null, "text", 7, {}, [], new Error(""), { cause: null }]) {
   test(`anything has an answer: ${JSON.stringify(value) ?? "undefined"}`, () => {
     assert.equal(explain(value), "Something went wrong. Please try again.");
   });
 }
 
+test("the page's own errors are in its own words", () => {
+  assert.equal(explain(new Error("The password is wrong.")), "The password is wrong.");
+});
+
 test("causes that go round in a circle end", () => {
   const error = new Error("x");
   error.cause = error;
-  assert.equal(explain(error), "Something went wrong. Please try again.");
+  assert.equal(explain(error), "x");
+});
+
+test("what is left is of the limit that ends soonest, in a visitor's words", () => {
+  const limits = [
+    { limit_name: "rpm", limit: 10, left: 0 },
+    { limit_name: "requests_per_day", limit: 100, left: 7 },
+    { limit_name: "tokens_per_month", limit: 1000, left: 900 },
+  ];
+  assert.equal(creditsLeft({ limits, budget: null }), "7 messages left today.");
+  const budget = { limit_usd: 5, remaining_usd: 0.1 };
+  assert.equal(creditsLeft({ limits, budget }), "$0.10 left this month.");
+  assert.equal(creditsLeft({ budget: null }), "");
+  assert.equal(creditsLeft(undefined), "");
 });

@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
-from local import client_build, install, page_build
+from local import client_build, install
+from local import node as node_js
 from local.settings import ROOT
 
 # Bytes as a page loads them: bundled and minified by esbuild, gzip -9, without peer dependencies.
 MOST_BYTES = {
     "weir-client": 3072,
-    "weir-client/explain": 1700,
+    "weir-client/exchange": 1000,
+    "weir-client/explain": 1900,
     "weir-client/openai": 300,
     "weir-client/ai": 1200,
     "weir-client/react": 2700,
@@ -61,7 +63,7 @@ def test_an_entry_is_no_larger_than_it_was(
 @pytest.mark.usefixtures("node")
 def test_a_page_that_imports_the_error_alone_loads_no_client() -> None:
     bundled = bundle('import { WeirError } from "weir-client"; console.log(WeirError)').decode()
-    assert len(bundled) < 250
+    assert len(bundled) < 650
     assert "fetch" not in bundled
 
 
@@ -81,7 +83,7 @@ def test_no_entry_needs_anything_of_node(entry: str) -> None:
 
 def npm(*arguments: str, at: Path) -> str:
     """Run npm, and return what it printed."""
-    _, command = page_build.find_node()
+    _, command = node_js.find()
     ended = subprocess.run(
         [*command, *arguments], cwd=at, capture_output=True, text=True, timeout=300, check=False
     )
@@ -185,7 +187,7 @@ def test_a_project_installs_it_and_type_checks_with_every_way_to_find_modules(
         # Node's way to find modules wants the whole name of a file.
         (tmp_path / name).write_text(code.replace('"./client"', '"./client.js"'))
     npm("install", *install.NPM_CI[1:], at=tmp_path)
-    node, _ = page_build.find_node()
+    node, _ = node_js.find()
     for module, resolution in (
         ("esnext", "bundler"),
         ("node16", "node16"),

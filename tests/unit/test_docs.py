@@ -10,6 +10,8 @@ from tests.unit.web.test_edge import every_refusal
 from weir import errors
 from weir.chat.completion import BILLED, Billed
 from weir.chat.outcome import Ending, State
+from weir.errors import Refusal
+from weir.operator.documents import ProjectChange, parsed
 from weir.projects.limits import ALL_FIELDS, ONE_REQUEST
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +114,21 @@ def test_every_link_between_documents_leads_somewhere() -> None:
                 headings = re.findall(r"^#+ (.*)$", there.read_text(), re.MULTILINE)
                 slugs = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
                 assert anchor[1:] in slugs, (page.name, target, anchor)
+
+
+def test_documented_patterns_of_previews_are_accepted_or_refused_as_said() -> None:
+    pages = [page.read_text() for page in (ROOT / "docs").rglob("*.md")]
+    shown = {
+        pattern
+        for page in pages
+        for pattern in re.findall(r"origins add '([^']+)' --preview", page)
+    }
+    assert "https://*.d1abcdef.amplifyapp.com" in shown
+    for pattern in shown:
+        parsed(ProjectChange, {"preview_origins": [pattern]})
+    (refused,) = re.findall(r"A pattern such as `(\S+)`", doc("front-end"))
+    with pytest.raises(Refusal, match=r"public suffix vercel\.app"):
+        parsed(ProjectChange, {"preview_origins": [refused]})
 
 
 def test_no_command_to_be_pasted_has_a_comment_behind_it() -> None:

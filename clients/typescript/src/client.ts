@@ -94,6 +94,7 @@ export interface Client {
 
 const MINUTE_MS = 60_000;
 const CHAT = "/v1/chat/completions";
+const REFUSED = "origin_not_allowed";
 /** What ends an answer. Within JSON a line break is escaped, so no text of a model looks like it. */
 const END = /\ndata: (\[DONE]|{"error")/;
 const END_LENGTH = 16;
@@ -121,8 +122,10 @@ export function createClient(options: ClientOptions): Client {
       heldUntil = asked + Math.max(life - MINUTE_MS, life / 2);
       return (held = reply);
     } catch (error) {
-      // Many pages get their token from the gateway itself.
-      if (error instanceof TypeError) Object.assign(error, { reason: await whyFailed() });
+      // Many pages get their token from the gateway itself. It is not blamed for another server.
+      if (error instanceof TypeError && (await whyFailed(REFUSED)) === REFUSED) {
+        Object.assign(error, { reason: REFUSED });
+      }
       throw error;
     } finally {
       pending = undefined;
@@ -140,16 +143,16 @@ export function createClient(options: ClientOptions): Client {
   let verdictAt = -MINUTE_MS;
 
   /** Find out why a fetch failed, and say it on the console, at most once a minute. */
-  function whyFailed(): Promise<string> {
+  function whyFailed(only?: string): Promise<string> {
     const now = Date.now();
     if (Math.abs(now - verdictAt) >= MINUTE_MS) {
       verdictAt = now;
-      verdict = askWhy();
+      verdict = askWhy(only);
     }
     return verdict;
   }
 
-  async function askWhy(): Promise<string> {
+  async function askWhy(only?: string): Promise<string> {
     let reason = "unreachable";
     let words = "cannot be reached.";
     try {
@@ -160,14 +163,14 @@ export function createClient(options: ClientOptions): Client {
         reason = "network";
         words = "can be reached, but the request failed on its way.";
       } else {
-        reason = "origin_not_allowed";
+        reason = REFUSED;
         words = `does not answer this page: ${message}`;
         if (origin !== "null") words += ` To allow it: weir origins add ${origin}`;
       }
     } catch {
       // As it stands above.
     }
-    console.error(`weir-client: ${baseUrl} ${words}`);
+    if (!only || only === reason) console.error(`weir-client: ${baseUrl} ${words}`);
     return reason;
   }
 

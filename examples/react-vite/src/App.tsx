@@ -2,6 +2,7 @@ import { useState } from "react";
 import type { Client } from "weir-client";
 import { Chat } from "./Chat";
 import type { Config } from "./config";
+import { HostedSignIn } from "./HostedSignIn";
 import type { Session } from "./session";
 import { SignIn } from "./SignIn";
 
@@ -21,9 +22,10 @@ export function App({ config }: { config: Config }) {
     setNotice(why);
   }
 
+  const Entrance = config.cognitoDomain ? HostedSignIn : SignIn;
   return signedIn ? (
     <Chat {...signedIn} onLeave={leave} />
   ) : (
-    <SignIn config={config} notice={notice} onSignedIn={setSignedIn} />
+    <Entrance config={config} notice={notice} onSignedIn={setSignedIn} />
   );
 }

@@ -3,25 +3,31 @@ export interface Config {
   /** Of the gateway, without /v1. */
   baseUrl: string;
   cognitoClientId: string;
+  /** For the password form; not needed with `cognitoDomain`. */
   cognitoEndpoint: string;
+  /** Of Cognito's own sign-in page, which is used instead of the password form. "": there is none. */
+  cognitoDomain: string;
 }
 
 /**
  * From .env.local at build time; or, for one build that serves several deployments, from a
- * /config.json of the same three names beside the page.
+ * /config.json of the same names beside the page.
  */
 export async function loadConfig(): Promise<Config> {
   const built: Record<string, string | undefined> = import.meta.env;
   const found = built["VITE_WEIR_BASE_URL"] ? built : await fetchConfig();
+  const optional = (name: string): string => (found[name] ?? "").replace(/\/+$/, "");
   const setting = (name: string): string => {
-    const value = found[name];
+    const value = optional(name);
     if (!value) throw new Error(`${name} is not set: see .env.example.`);
-    return value.replace(/\/+$/, "");
+    return value;
   };
+  const cognitoDomain = optional("VITE_COGNITO_DOMAIN");
   return {
     baseUrl: setting("VITE_WEIR_BASE_URL"),
     cognitoClientId: setting("VITE_COGNITO_CLIENT_ID"),
-    cognitoEndpoint: setting("VITE_COGNITO_ENDPOINT"),
+    cognitoEndpoint: cognitoDomain ? "" : setting("VITE_COGNITO_ENDPOINT"),
+    cognitoDomain,
   };
 }
 

@@ -1,0 +1,1 @@
+"""Speak to the gateway without blocking. `_sync` is generated from these modules."""
