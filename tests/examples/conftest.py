@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import subprocess
 import time
@@ -16,8 +17,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page
 
-from local import example, install
-from local.processes import free_port
+from local import CannotRun, example, install, processes
 from tests.browser.conftest import QUIET, Visitor
 from tests.provider import FakeProvider
 from tests.stack.conftest import LIFTED, Stack, operator_of, start
@@ -25,7 +25,18 @@ from weir.operator.documents import LimitsDocument, ProjectChange, parsed
 from weir.projects.limits import BUILT_IN
 
 PRODUCTION = "nextjs as built"
-PORTS = {name: free_port() for name in [*example.BY_NAME, PRODUCTION]}
+
+
+def _free_ports() -> Iterator[int]:
+    """Yield ports below those that systems give to outgoing connections: they have to be known
+    when the stack starts, and free until the example does, minutes later.
+    """
+    for port in random.sample(range(20_000, 32_000), 100):
+        with contextlib.suppress(CannotRun), processes.listen_on_loopback(port):
+            yield port
+
+
+PORTS = dict(zip([*example.BY_NAME, PRODUCTION], _free_ports(), strict=False))
 STARTS_WITHIN_S = 120
 
 

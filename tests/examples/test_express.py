@@ -68,10 +68,13 @@ def test_a_failure_of_the_server_is_a_sentence_and_not_its_settings(
 ) -> None:
     provider.does = {"do": "body", "body": "the provider's secrets", "status": 500}
     try:
-        summarise.click()
+        with visitor.page.expect_response("**/api/summary") as replied:
+            summarise.click()
         expect(visitor.alert).to_contain_text("The chat cannot answer at the moment.")
     finally:
         provider.does = {}
+    unavailable = {"message": "The chat is not available now. Try again later."}
+    assert replied.value.json() == unavailable
     visitor.page.get_by_role("button", name="Try again").click()
     visitor.sees_an_answer()
 
