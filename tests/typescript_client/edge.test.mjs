@@ -51,7 +51,7 @@ test("a token is minted, and a chat streams", async (t) => {
   const text = await inEdge(`await (async () => {
     let text = "";
     const request = { user_id: "u", messages: [], stream: true };
-    for await (const chunk of new Weir(values).chat.completions.create(request)) text += chunk.choices[0].delta.content ?? "";
+    for await (const chunk of await new Weir(values).chat.completions.create(request)) text += chunk.choices[0].delta.content ?? "";
     return text;
   })()`, options);
   assert.equal(text, "Hi");

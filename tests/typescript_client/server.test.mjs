@@ -166,7 +166,7 @@ test("a chat streams, and a thread is named", async (t) => {
   const server = await minting(t, (reply) => (begin(reply, FRAME, STOP), reply.end(DONE)));
   const weir = new Weir({ key: KEY, baseUrl: server.baseUrl });
   const request = { user_id: "u_1", messages: [], stream: true };
-  const chunks = await collect(weir.chat.completions.create(request, { threadId: "th_1" }));
+  const chunks = await collect(await weir.chat.completions.create(request, { threadId: "th_1" }));
   assert.equal(chunks[0].choices[0].delta.content, "Hi");
   assert.equal(server.chats()[0].headers["x-thread-id"], "th_1");
 });

@@ -133,7 +133,7 @@ test("useChat's transport streams, and keeps its thread", async () => {
 test("a server chats for a user", async () => {
   const request = { user_id: "u_ts_server", messages: HELLO };
   assert.ok((await weir.chat.completions.create(request)).choices[0].message.content);
-  assert.ok(textOf(await collect(weir.chat.completions.create({ ...request, stream: true }))));
+  assert.ok(textOf(await collect(await weir.chat.completions.create({ ...request, stream: true }))));
 });
 
 test("what a server has signed is believed", async () => {

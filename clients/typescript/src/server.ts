@@ -76,7 +76,10 @@ export interface ClientToken extends TokenReply {
 
 interface Completions {
   /** Ask for an answer on behalf of a user, with a token that is made and kept for them. */
-  create(request: ServerChatRequest & { stream: true }, init?: ChatInit): AsyncIterable<ChatCompletionChunk>;
+  create(
+    request: ServerChatRequest & { stream: true },
+    init?: ChatInit,
+  ): Promise<AsyncIterable<ChatCompletionChunk>>;
   create(request: ServerChatRequest & { stream?: false | undefined }, init?: ChatInit): Promise<ChatCompletion>;
 }
 
@@ -168,11 +171,12 @@ export class Weir {
     };
   }
 
-  #create(asked: ServerChatRequest, init: ChatInit = {}): unknown {
+  /** As a promise in both cases, as the published SDKs return one. */
+  #create(asked: ServerChatRequest, init: ChatInit = {}): Promise<unknown> {
     const { user_id, tier, stream, ...body } = asked;
     checkIdentifier("user_id", user_id);
     const client = this.#clientOf(user_id, tier);
-    if (stream) return client.chat(body, init);
+    if (stream) return Promise.resolve(client.chat(body, init));
     const headers = new Headers(init.headers);
     if (init.threadId) headers.set("x-thread-id", init.threadId);
     return client.json<ChatCompletion>("/v1/chat/completions", {

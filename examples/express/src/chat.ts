@@ -16,6 +16,6 @@ export async function answerFor(userId: string, question: string, signal?: Abort
   );
 
   let full = "";
-  for await (const chunk of stream) full += chunk.choices[0]?.delta?.content ?? "";
+  for await (const chunk of stream) full += chunk.choices[0]?.delta.content ?? "";
   return full;
 }

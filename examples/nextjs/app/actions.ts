@@ -6,7 +6,8 @@ import { beginSession, endSession } from "@/lib/session";
 
 /** Return why it failed. Otherwise the browser goes to the chat. */
 export async function signIn(_last: string, form: FormData): Promise<string> {
-  const known = await beginSession(String(form.get("email")), String(form.get("password")));
+  const { email = "", password = "" } = Object.fromEntries(form) as Record<string, string>;
+  const known = await beginSession(email, password);
   if (!known) return "The e-mail address or the password is wrong.";
   redirect("/chat");
 }

@@ -1,7 +1,7 @@
 "use client";
 
 import { useState } from "react";
-import { createClient, WeirError, type Client } from "weir-client";
+import { createClient, WeirError, type Client, type TokenReply } from "weir-client";
 
 /** Return the gateway's client. It lives as long as the page of the user whose token it keeps. */
 export function useWeir(gateway: string): Client {
@@ -14,5 +14,5 @@ async function getToken() {
   const reply = await fetch("/api/weir/token", { method: "POST" }); // the session's cookie goes along
   if (reply.status === 401) location.assign("/?ended");
   if (!reply.ok) throw await WeirError.from(reply);
-  return reply.json();
+  return (await reply.json()) as TokenReply;
 }

@@ -38,7 +38,8 @@ export function Threads({ client, current, after, onOpen }: Props) {
     try {
       await client.json(`/v1/threads/${encodeURIComponent(id)}`, { method: "DELETE" });
     } catch (failure) {
-      return setError(explain(failure));
+      setError(explain(failure));
+      return;
     }
     setThreads((now) => now.filter((thread) => thread.id !== id));
     if (id === current) onOpen(null);
@@ -66,7 +67,7 @@ export function Threads({ client, current, after, onOpen }: Props) {
             >
               {thread.title}
             </a>
-            <button className="plain" aria-label={`Delete ${thread.title}`} onClick={() => remove(thread)}>
+            <button className="plain" aria-label={`Delete ${thread.title}`} onClick={() => void remove(thread)}>
               <span aria-hidden="true">×</span>
             </button>
           </li>
