@@ -16,6 +16,7 @@ NODE = (
     "@langchain/openai",
     "fetch",
 )
+TODAY = ("@openai/agents",)
 PYTHON = (
     "openai",
     "openai async",
@@ -23,17 +24,19 @@ PYTHON = (
     "langchain-openai",
     "pydantic-ai",
     "openai-agents",
+    "litellm",
 )
 RUNS = (
     ("newest", "python", PYTHON),
     ("older", "python", ("openai",)),
-    ("newest", "node", NODE),
+    ("newest", "node", (*NODE, *TODAY)),
     ("older", "node", NODE),
 )
 # What a client has no way to show, and one that reads `fetch` by hand does not.
 HIDDEN = {
     "fetch": {"code"},
     "openai-agents": {"finish"},
+    "@openai/agents": {"finish"},
     "@ai-sdk/openai, UI stream": {"usage"},
 }
 CASES = [
