@@ -90,6 +90,7 @@ class Matrix:
     provider: FakeProvider
     front: Front
     admin: Admin
+    origins: list[str] = field(default_factory=list)  # of pages that run clients
     streamed: dict[Any, Outcomes] = field(default_factory=dict)
     used: dict[Any, Uses] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -195,6 +196,7 @@ class Matrix:
         self.admin.project(
             pid,
             default_model=default_model,
+            origins=self.origins,
             limits=UNLIMITED["limits"],
             user_limits={**UNLIMITED["user_limits"], **limits},
         )

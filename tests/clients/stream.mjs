@@ -70,7 +70,12 @@ function taker(shown) {
 }
 
 function openai(base, token) {
-  return new OpenAI({ apiKey: token, baseURL: base, maxRetries: 0 });
+  return new OpenAI({
+    apiKey: token,
+    baseURL: base,
+    maxRetries: 0,
+    dangerouslyAllowBrowser: true,
+  });
 }
 
 async function openaiCreate(base, token, scenario, shown) {
@@ -170,7 +175,7 @@ async function langchain(base, token, scenario, shown) {
     apiKey: token,
     maxRetries: 0,
     streamUsage: scenario.usage,
-    configuration: { baseURL: base },
+    configuration: { baseURL: base, dangerouslyAllowBrowser: true },
   });
   const model = scenario.tools ? made.bindTools([TOOL]) : made;
   let whole;
