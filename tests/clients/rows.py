@@ -27,7 +27,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "retries": ("wait after 503", "wait after 429"),
     "stop": ("stop", "cancel"),
 }
-WORKS, FAILS, NOT_TRIED = "yes", "no", ""
+NODE = {"newest": "Node 24", "older": "Node 20"}
 
 
 @dataclass(frozen=True)
@@ -40,45 +40,50 @@ class Row:
     packages: tuple[str, ...]  # the page names their versions
     streamed: tuple[str, ...]
     used: str | None = None
-    # By column. A client that cannot do it has to fail, each time.
-    notes: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)  # by column
+    # By capability: the client has to fail, each time.
     cannot: Mapping[str, str] = field(default_factory=dict)
     hidden: frozenset[str] = frozenset()  # what a stream does not show: "code", "finish", "usage"
 
     def cell(self, column: str) -> str:
-        if column in self.cannot:
-            return FAILS
-        tried = bool(self.streamed) if column in ("stream", "errors") else self.used is not None
-        return WORKS if tried else NOT_TRIED
+        """Return "yes", "partly" or "no"; "" for what is not tried."""
+        parts = COLUMNS[column]
+        failing = [part for part in parts if part in self.cannot]
+        if failing:
+            return "no" if len(failing) == len(parts) else "partly"
+        tried = column in ("stream", "errors") or self.used is not None
+        return "yes" if tried else ""
+
+    def remarks(self, column: str) -> list[str]:
+        found = [self.cannot[part] for part in COLUMNS[column] if part in self.cannot]
+        return [*found, *([self.notes[column]] if column in self.notes else [])]
 
     def check_stream(self, client: str, scenario: Scenario, outcome: Outcome) -> None:
         """Fail unless the client showed what the scenario expects."""
         check(scenario, outcome, hidden=self.hidden | HIDDEN_FROM.get(client, frozenset()))
 
     def check_use(self, capability: Capability, use: Use) -> None:
-        """Fail unless the row's cell is true. The first capability of a column shows a limit."""
-        (column,) = (name for name, parts in COLUMNS.items() if capability.name in parts)
-        if column not in self.cannot:
+        """Fail unless the client can do it, or cannot, as the row says."""
+        if capability.name not in self.cannot:
             capability.check(use)
-        elif capability.name == COLUMNS[column][0]:
-            try:
-                capability.check(use)
-            except AssertionError:
-                return
-            raise AssertionError(f"{self.title} can do it: {capability.name}, {use}")
-
-    def remark(self, column: str) -> str | None:
-        return self.cannot.get(column, self.notes.get(column))
+            return
+        try:
+            capability.check(use)
+        except AssertionError:
+            return
+        raise AssertionError(f"{self.title} can do it: {capability.name}, {use}")
 
 
-NO_TOOLS = "`create` has had `tools` since openai 1.1."
-NO_PARSE = "`parse` came in openai 1.40. Send `response_format`, and read the JSON yourself."
-OWN_BACKOFF = "Waits one to two seconds before its first retry, whatever `Retry-After` says."
+NO_TOOLS = "It does not know `tools` yet: send them in `extra_body`."
+NO_PARSE = "It has no `parse` yet: send `response_format` in `extra_body`, and read the JSON."
+OWN_BACKOFF = (
+    "After a 503 it waits one to two seconds, whatever `Retry-After` says; after a 429, as it says."
+)
 NO_FINISH = (
     "Does not show `finish_reason`; an answer without one is an error at the gateway already."
 )
-JSON_SCHEMA = "With `supportsStructuredOutputs: true`. Without, it asks for `json_object` only."
-NATIVE = "With `NativeOutput(…)`. Without, it is a forced tool call, which works, too."
+JSON_SCHEMA = "With `supportsStructuredOutputs: true`; without it no schema is sent."
+NATIVE = "With `NativeOutput(…)`, which sends the JSON schema."
 ON_ERROR = "In `fullStream` and `onError`: `textStream` just ends."
 HEADERS = (
     "An id of your own to cancel by: `stream(…, { headers })`,"
@@ -88,6 +93,11 @@ DEFAULT_HEADERS = "An id of your own to cancel by: `defaultHeaders` of the OpenA
 
 OPENAI_NODE = ("openai", "openai .stream()")
 AI_OPENAI = ("@ai-sdk/openai", "@ai-sdk/openai, UI stream")
+IN_JAVASCRIPT = (
+    (NODE["newest"], "newest", "node"),
+    (NODE["older"], "older", "node"),
+    ("Chromium", "newest", "browser"),
+)
 ROWS = (
     Row(
         "openai, Python",
@@ -104,7 +114,7 @@ ROWS = (
         ("openai",),
         ("openai",),
         "openai 1.0",
-        cannot={"tools": NO_TOOLS, "structured output": NO_PARSE},
+        cannot={"tools": NO_TOOLS, "structured": NO_PARSE},
     ),
     Row(
         "LangChain, Python",
@@ -134,9 +144,10 @@ ROWS = (
         hidden=frozenset({"finish"}),
     ),
     Row("LiteLLM, as a client", "newest", "python", ("litellm",), ("litellm",), "litellm"),
-    Row("openai, Node", "newest", "node", ("openai",), OPENAI_NODE, "openai"),
-    Row("openai, Node", "older", "node", ("openai",), OPENAI_NODE, "openai"),
-    Row("openai, in Chromium", "newest", "browser", ("openai",), OPENAI_NODE, "openai"),
+    *(
+        Row(f"openai, {where}", age, language, ("openai",), OPENAI_NODE, "openai")
+        for where, age, language in IN_JAVASCRIPT
+    ),
     *(
         Row(
             f"AI SDK, `@ai-sdk/openai`, {where}",
@@ -147,11 +158,7 @@ ROWS = (
             "@ai-sdk/openai",
             notes={"errors": ON_ERROR},
         )
-        for where, age, language in (
-            ("Node", "newest", "node"),
-            ("Node", "older", "node"),
-            ("in Chromium", "newest", "browser"),
-        )
+        for where, age, language in IN_JAVASCRIPT
     ),
     *(
         Row(
@@ -163,42 +170,23 @@ ROWS = (
             "@ai-sdk/openai-compatible",
             notes={"structured output": JSON_SCHEMA, "errors": ON_ERROR},
         )
-        for where, age, language in (
-            ("Node", "newest", "node"),
-            ("Node", "older", "node"),
-            ("in Chromium", "newest", "browser"),
+        for where, age, language in IN_JAVASCRIPT
+    ),
+    *(
+        Row(
+            f"LangChain, {where}",
+            age,
+            language,
+            ("@langchain/openai",),
+            ("@langchain/openai",),
+            "@langchain/openai",
+            notes={"stop": HEADERS},
+            cannot={"wait after 503": OWN_BACKOFF},
         )
+        for where, age, language in IN_JAVASCRIPT
     ),
     Row(
-        "LangChain, Node",
-        "newest",
-        "node",
-        ("@langchain/openai",),
-        ("@langchain/openai",),
-        "@langchain/openai",
-        notes={"stop": HEADERS},
-    ),
-    Row(
-        "LangChain, Node",
-        "older",
-        "node",
-        ("@langchain/openai",),
-        ("@langchain/openai",),
-        "@langchain/openai",
-        notes={"stop": HEADERS},
-        cannot={"retries": OWN_BACKOFF},
-    ),
-    Row(
-        "LangChain, in Chromium",
-        "newest",
-        "browser",
-        ("@langchain/openai",),
-        ("@langchain/openai",),
-        "@langchain/openai",
-        notes={"stop": HEADERS},
-    ),
-    Row(
-        "OpenAI Agents, Node",
+        f"OpenAI Agents, {NODE['newest']}",
         "newest",
         "node",
         ("@openai/agents",),
@@ -216,11 +204,7 @@ ROWS = (
             ("fetch",),
             hidden=frozenset({"code"}),
         )
-        for where, age, language in (
-            ("Node", "newest", "node"),
-            ("Node", "older", "node"),
-            ("in Chromium", "newest", "browser"),
-        )
+        for where, age, language in IN_JAVASCRIPT
     ),
 )
 # The stream of `useChat` has nowhere to show token counts.
@@ -252,7 +236,7 @@ def version(row: Row, package: str) -> str:
 
 def table() -> str:
     """Return the page's table with the notes below it."""
-    remarks: list[str] = []
+    numbered: list[str] = []
     lines = [
         f"| client | version | {' | '.join(COLUMNS)} |",
         "|---|---|" + "---|" * len(COLUMNS),
@@ -260,15 +244,15 @@ def table() -> str:
     for row in ROWS:
         cells = []
         for column in COLUMNS:
-            cell, remark = row.cell(column), row.remark(column)
-            if remark:
-                if remark not in remarks:
-                    remarks.append(remark)
-                cell += f" [{remarks.index(remark) + 1}]"
-            cells.append(cell)
+            numbers = []
+            for remark in row.remarks(column):
+                if remark not in numbered:
+                    numbered.append(remark)
+                numbers.append(f" [{numbered.index(remark) + 1}]")
+            cells.append(row.cell(column) + "".join(numbers))
         versions = ", ".join(version(row, package) for package in row.packages)
         lines.append(f"| {row.title} | {versions} | {' | '.join(cells)} |")
-    notes = [f"{number}. {remark}" for number, remark in enumerate(remarks, 1)]
+    notes = [f"{number}. {remark}" for number, remark in enumerate(numbered, 1)]
     return "\n".join([*lines, "", *notes])
 
 
