@@ -98,3 +98,20 @@ def test_a_client_in_a_page_does_what_the_documents_say(
     row: Row, capability: Capability, uses: Uses
 ) -> None:
     row.check_use(capability, uses[str(row.used), capability.name])
+
+
+@pytest.mark.parametrize("row", USED)
+def test_a_client_in_a_page_shows_what_is_wrong_with_its_address(
+    row: Row, stack: Stack, run: clients.Run
+) -> None:
+    """Not that it has no connection: the preflight of a path that is no route succeeds."""
+    task = {
+        "client": row.used,
+        "capability": "whole",
+        "url": stack.env["BEHEST_BASE_URL"] + "/v1",  # to which it adds another
+        "token": str(stack.mint()["token"]),
+        "content": "hi",
+    }
+    (reported,) = run([task])
+    (error,) = reported["shown"]["errors"]
+    assert "must end with /v1, once" in error["message"], error

@@ -30,8 +30,13 @@ class Shown:
 
     @staticmethod
     def parse(reported: dict[str, Any]) -> Shown:
-        lists = {name: tuple(reported.pop(name)) for name in ("calls", "errors")}
-        return Shown(**reported, **lists)
+        return Shown(
+            reported["text"],
+            tuple(reported["calls"]),
+            reported["object"],
+            reported["stopped_at"],
+            tuple(reported["errors"]),
+        )
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ class Matrix:
                         token = self._out_of_quota(point)
                     case _:
                         token = str(self.stack.mint(point)["token"])
-                self.provider.points[point] = lambda at=point: left.setdefault(at, time.time())
+                self.provider.points[point] = partial(_note_time, left, point)
                 # Only a connection of the client's own shows how it leaves.
                 ends = capability.name in ENDINGS
                 tasks[client, capability.name] = {
@@ -201,6 +202,10 @@ class Matrix:
             user_limits={**UNLIMITED["user_limits"], **limits},
         )
         return self.admin.key(pid)
+
+
+def _note_time(times: dict[str, float], what: str) -> None:
+    times[what] = time.time()
 
 
 @pytest.fixture(scope="session")
