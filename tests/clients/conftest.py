@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from local import install
-from tests.clients.capabilities import CAPABILITIES, ENDINGS, LEFT_WITHIN_S, Shown, Use
+from tests.clients.capabilities import CAPABILITIES, ENDINGS, LEFT_WITHIN_S, Capability, Shown, Use
 from tests.clients.front import Front
 from tests.clients.scenarios import SCENARIOS, Outcome
 from tests.provider import FakeProvider
@@ -128,13 +128,18 @@ class Matrix:
             )
         return {(one["client"], one["scenario"]): Outcome.parse(one["outcome"]) for one in reported}
 
-    def use(self, run: Run, clients: Iterable[str]) -> Uses:
+    def use(
+        self,
+        run: Run,
+        clients: Iterable[str],
+        capabilities: Iterable[Capability] = CAPABILITIES,
+    ) -> Uses:
         echo = self._key(default_model="mock-echo")
         slow = self._key(concurrent_streams=1)
         left: dict[str, float] = {}
         tasks: dict[tuple[str, str], dict[str, Any]] = {}
         with ExitStack() as held:
-            for client, capability in itertools.product(clients, CAPABILITIES):
+            for client, capability in itertools.product(clients, capabilities):
                 point = f"use-{next(self.numbers)}"
                 match capability.user:
                     case "echo":

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.clients.capabilities import CAPABILITIES, Capability
-from tests.clients.conftest import Matrix
+from tests.clients.conftest import Matrix, installed
 from tests.clients.rows import ROWS, Row, streamed, used
 from tests.clients.scenarios import SCENARIOS, Scenario
 
@@ -34,3 +34,11 @@ def test_a_client_shows_exactly_an_answer_or_an_error(
 def test_a_client_does_what_the_page_says(row: Row, capability: Capability, matrix: Matrix) -> None:
     uses = matrix.uses(row.age, row.language, used(row.language, row.age))
     row.check_use(capability, uses[str(row.used), capability.name])
+
+
+@pytest.mark.parametrize("run", [("newest", "python"), ("newest", "node"), ("older", "node")])
+def test_openai_takes_a_function_as_its_key(run: tuple[str, str], matrix: Matrix) -> None:
+    client = "openai, a function as key"
+    tools = next(one for one in CAPABILITIES if one.name == "tools")
+    uses = matrix.use(installed(*run), [client], [tools])
+    tools.check(uses[client, tools.name])

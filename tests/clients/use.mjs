@@ -82,6 +82,18 @@ class Openai {
   }
 }
 
+class RenewedOpenai extends Openai {
+  constructor(url, token) {
+    super(url, token);
+    const currentToken = async () => token;
+    this.client = new OpenAI({
+      baseURL: url + "/v1",
+      apiKey: currentToken,
+      dangerouslyAllowBrowser: true,
+    });
+  }
+}
+
 class AiSdk {
   constructor(model) {
     this.model = model;
@@ -198,6 +210,7 @@ class Langchain {
 
 export const CLIENTS = {
   openai: Openai,
+  "openai, a function as key": RenewedOpenai,
   "@ai-sdk/openai": AiSdkOpenai,
   "@ai-sdk/openai-compatible": AiSdkCompatible,
   "@langchain/openai": Langchain,

@@ -91,6 +91,14 @@ class Openai:
                     break
 
 
+class RenewedOpenai(Openai):
+    def __init__(self, url: str, token: str) -> None:
+        def current_token() -> str:
+            return token
+
+        self.client = OpenAI(base_url=url + "/v1", api_key=current_token)
+
+
 class FirstOpenai(Openai):
     """openai 1.0, whose streams are no context managers."""
 
@@ -254,6 +262,7 @@ class Litellm:
 
 CLIENTS: dict[str, Callable[[str, str], Client]] = {
     "openai": Openai,
+    "openai, a function as key": RenewedOpenai,
     "openai 1.0": FirstOpenai,
     "langchain-openai": Langchain,
     "pydantic-ai": PydanticAi,
