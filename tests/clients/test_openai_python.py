@@ -5,21 +5,23 @@ from typing import Any
 
 import pytest
 
-from tests.clients import run
-from tests.clients.conftest import Matrix
-from tests.clients.scenarios import SCENARIOS, Outcome, Scenario, check
+from tests.clients.conftest import Matrix, Outcomes
+from tests.clients.run import AT_ONCE
+from tests.clients.scenarios import SCENARIOS, Scenario, check
+from tests.clients.stream import stream
 
 
 @pytest.fixture(scope="module")
-def outcomes(matrix: Matrix) -> dict[Any, Outcome]:
-    with matrix.users() as tokens, ThreadPoolExecutor(run.AT_ONCE) as pool:
-        job = matrix.job(tokens)
-        shown = list(pool.map(lambda one: run.run(job, "openai", one), job["scenarios"]))
-    return {one["scenario"]: Outcome.parse(one["outcome"]) for one in shown}
+def outcomes(matrix: Matrix) -> Outcomes:
+    def run(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return list(pool.map(stream, tasks))
+
+    return matrix.stream(run, ["openai"])
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
 def test_openai_python_shows_exactly_an_answer_or_an_error(
-    scenario: Scenario, outcomes: dict[Any, Outcome]
+    scenario: Scenario, outcomes: Outcomes
 ) -> None:
-    check(scenario, outcomes[scenario.name])
+    check(scenario, outcomes["openai", scenario.name])

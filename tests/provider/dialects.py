@@ -4,6 +4,7 @@ of it to an Answer. Delays, cuts, headers and encodings are not part of it: they
 """
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from tests.provider.answers import (
     ENDS,
     SSE,
     Answer,
+    Exchange,
     Piece,
     begin,
     hang,
@@ -98,10 +100,26 @@ def _frames(how: How) -> Answer:
     return streamed(*pieces)
 
 
+def _talk_until_left(name: str) -> Piece:
+    """Say a word each 100 ms until the peer hangs up, which is the point of this name."""
+
+    def piece(exchange: Exchange) -> None:
+        try:
+            while True:
+                exchange.send(chunk("on "))
+                time.sleep(0.1)
+        except OSError:
+            exchange.provider.points[name]()
+            raise
+
+    return piece
+
+
 def _steps(how: How) -> Answer:
     """The head leaves with the first thing that is sent, and not before."""
     kinds: dict[str, Callable[[Any], Piece]] = {
         "point": point,
+        "talk": _talk_until_left,
         "text": chunk,
         "finish": lambda reason: chunk(None, reason),
         "usage": lambda _: usage_frame(),

@@ -4,6 +4,7 @@ import gzip
 import http.client
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -147,3 +148,25 @@ def test_provider_sees_that_its_peer_has_left(provider: FakeProvider) -> None:
         assert peer.recv(10) == b"HTTP/1.1 2"
         assert not provider.left.is_set()
     assert provider.left.wait(5)
+
+
+def test_first_request_of_its_kind_is_answered_apart(provider: FakeProvider) -> None:
+    how = {"do": "whole", "first": {"do": "fail", "status": 503, "retry_after": 2}}
+    refused, _ = ask(provider, stream=False, **how)
+    assert (refused.status, refused.headers["Retry-After"]) == (503, "2")
+    assert ask(provider, stream=False, **how)[0].status == 200
+    assert ask(provider, stream=False, **how, other=True)[0].status == 503
+
+
+def test_point_is_reached_when_a_peer_leaves_an_answer_without_end(provider: FakeProvider) -> None:
+    left = threading.Event()
+    provider.points["left"] = left.set
+    how = {"do": "steps", "steps": [{"text": "begun"}, {"talk": "left"}]}
+    text = json.dumps({"messages": [{"content": json.dumps(how)}]}).encode()
+    with socket.create_connection(("127.0.0.1", provider.port)) as peer:
+        peer.sendall(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(text) + text)
+        got = b""
+        while b"begun" not in got:
+            got += peer.recv(1000)
+        assert not left.is_set()
+    assert left.wait(5)
