@@ -162,7 +162,7 @@ def test_every_command_and_every_flag_has_a_help_text() -> None:
 def documented() -> Iterator[str]:
     for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for line in path.read_text().splitlines():
-            if found := re.match(r"(?:\w+=\$\()?(?:\.venv/bin/)?weir ([^<>|)]+)", line):
+            if found := re.match(r"(?:\w+=\$\()?(?:\.venv/bin/)?weir (?!=)([^<>|)]+)", line):
                 yield found[1]
 
 
