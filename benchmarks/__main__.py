@@ -1,11 +1,12 @@
-"""python -m benchmarks [--quick]"""
+"""python -m benchmarks [--quick] [--plain]"""
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 
-from benchmarks import ROOT, STATE, CannotMeasure, environment, measure, report
+from benchmarks import ROOT, STATE, CannotMeasure, authority, environment, measure, report
 from benchmarks.store import Store
 from benchmarks.targets import Place, Upstream
 from layers.build import BuildError
@@ -16,18 +17,21 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def bench(*, quick: bool) -> None:
+def bench(*, quick: bool, plain: bool) -> None:
     prepared = environment.prepare()
     if prepared.nginx is None:
         say(f"Without nginx: {prepared.why_no_nginx}.")
     plan = measure.QUICK if quick else measure.FULL
     with Store() as store:
-        upstream = Upstream(store.credentials.jwks)
+        trusted = None
+        if not plain:
+            trusted = authority.make(STATE / "authority")
+            trusted.trust_in(prepared.layers)
+        upstream = Upstream(store.credentials.jwks, trusted)
         try:
-            url = f"http://127.0.0.1:{upstream.port}"
-            store.configure(f"{url}/v1")
-            place = Place(prepared, url, store.endpoint, store.credentials)
-            results = measure.run(plan, place, upstream.port, say)
+            place = Place(prepared, upstream.port, store.endpoint, store.credentials, trusted)
+            store.configure(f"{place.upstream}/v1")
+            results = measure.run(plan, place, say)
         finally:
             upstream.stop()
     say(f"\n{report.machine()}. Least / median over {plan.rounds} rounds.\n")
@@ -37,7 +41,7 @@ def bench(*, quick: bool) -> None:
     counted = report.histogram(results)
     stepped = [name for name in results.names if report.has_step(counted[name])]
     say(f"\nA step at 40 ms: {', '.join(stepped) or 'none'}.")
-    if not quick:
+    if not quick and not plain:
         _write(results, prepared)
 
 
@@ -51,11 +55,12 @@ def _write(results: measure.Results, prepared: environment.Environment) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    if arguments not in ([], ["--quick"]):
-        print("usage: python -m benchmarks [--quick]", file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("--quick", action="store_true", help="few rounds; writes nothing")
+    parser.add_argument("--plain", action="store_true", help="a provider without TLS; the same")
+    options = parser.parse_args(arguments)
     try:
-        bench(quick=bool(arguments))
+        bench(quick=options.quick, plain=options.plain)
     except (BuildError, CannotMeasure, CannotRun) as error:
         print(error, file=sys.stderr)
         return 1

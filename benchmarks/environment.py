@@ -129,7 +129,17 @@ def _find_nginx() -> tuple[Path | None, str]:
 
 def _locked_versions() -> dict[str, str]:
     locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", LOCK.read_text(), re.MULTILINE))
-    shown = ("fastapi", "uvicorn", "httpx", "pyjwt", "cryptography", "boto3", "awslambdaric")
+    shown = (
+        "fastapi",
+        "uvicorn",
+        "uvloop",
+        "httptools",
+        "httpx",
+        "pyjwt",
+        "cryptography",
+        "boto3",
+        "awslambdaric",
+    )
     return {name: locked[name] for name in shown}
 
 

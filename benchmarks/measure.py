@@ -66,8 +66,8 @@ class Results:
     trips: dict[str, Trips] = field(default_factory=dict)
 
 
-def run(plan: Plan, place: Place, upstream_port: int, say: Callable[[str], None]) -> Results:
-    targets = all_targets(place, upstream_port)
+def run(plan: Plan, place: Place, say: Callable[[str], None]) -> Results:
+    targets = all_targets(place)
     results = Results(plan, [target.name for target in targets])
     for number in range(plan.rounds):
         turn = number % len(targets)  # who is first in one round is second in the next
@@ -76,7 +76,7 @@ def run(plan: Plan, place: Place, upstream_port: int, say: Callable[[str], None]
         say(f"round {number + 1} of {plan.rounds}")
     proxy = CountingProxy(place.store)
     try:
-        for target in all_targets(replace(place, store=proxy.endpoint), upstream_port):
+        for target in all_targets(replace(place, store=proxy.endpoint)):
             results.trips[target.name] = _count_trips(target, proxy)
     finally:
         proxy.close()

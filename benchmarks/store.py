@@ -109,6 +109,7 @@ class Store:
                 "rpm": 10**9,
                 "tokens_per_day": 10**12,
                 "concurrent_streams": 10**3,
+                "max_output_tokens": 32_768,
             },
         }
         does.create_project(parsed(NewProject, project))

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks import ROOT, STATE, CannotMeasure, store, wire
+from benchmarks.authority import HOST, Authority
 from benchmarks.environment import Environment
 from benchmarks.store import Credentials
 from benchmarks.wire import Answer, now
@@ -34,9 +36,16 @@ class Place:
     """What all of them are given."""
 
     environment: Environment
-    upstream: str  # http://127.0.0.1:port
+    upstream_port: int
     store: str
     credentials: Credentials
+    authority: Authority | None  # of the provider's certificate; None: it speaks plaintext
+
+    @property
+    def upstream(self) -> str:
+        if self.authority is None:
+            return f"http://127.0.0.1:{self.upstream_port}"
+        return f"https://{HOST}:{self.upstream_port}"
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,7 @@ class Http:
 
     def __init__(self, place: Place, port: int) -> None:
         self.place, self.port = place, port
+        self._tls: ssl.SSLContext | None = None
         self._connection: socket.socket | None = None
 
     def start(self) -> None:
@@ -127,6 +137,8 @@ class Http:
             self._connection = None
         if self._connection is None:
             self._connection = wire.connect(self.port, time.monotonic() + START_S)
+            if self._tls is not None:
+                self._connection = self._tls.wrap_socket(self._connection, server_hostname=HOST)
         asked = now()
         self._connection.sendall(head.encode() + body)
         return asked, wire.take_apart(wire.read(self._connection))
@@ -135,6 +147,15 @@ class Http:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+class Direct(Http):
+    """The provider itself."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place, place.upstream_port)
+        if place.authority is not None:
+            self._tls = place.authority.client_context()
 
 
 class _Started(Http):
@@ -168,8 +189,11 @@ class FastApi(_Started):
             "JWKS_URL": f"{self.place.upstream}/.well-known/jwks.json",
             "UPSTREAM_BASE_URL": f"{self.place.upstream}/v1",
         }
+        if self.place.authority is not None:  # httpx and urllib honour it
+            env["SSL_CERT_FILE"] = str(self.place.authority.bundle)
         argv = [str(self.place.environment.python), "-m", "uvicorn", "fastapi_relay:app"]
         argv += ["--host", "127.0.0.1", "--port", str(self.port)]
+        argv += ["--loop", "uvloop", "--http", "httptools", "--no-access-log"]
         self._process = Process(self.name, argv, env, _HERE)
 
 
@@ -191,15 +215,24 @@ class Nginx(_Started):
             f"daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;\n"
             "events { worker_connections 64; }\n"
             f"http {{ access_log {folder}/access.log; {temporary}\n"
-            f"upstream provider {{ server {self.place.upstream.removeprefix('http://')}; "
-            "keepalive 4; }\n"
+            f"upstream provider {{ server 127.0.0.1:{self.place.upstream_port}; keepalive 4;\n"
+            "keepalive_requests 1000000; keepalive_timeout 300s; }\n"
             f"server {{ listen 127.0.0.1:{self.port}; keepalive_requests 1000000;\n"
-            "location / { proxy_pass http://provider; proxy_http_version 1.1;\n"
+            f"location / {{ {self._to_provider()} proxy_http_version 1.1;\n"
             'proxy_set_header Connection ""; proxy_buffering off; } } }\n'
         )
         assert self.place.environment.nginx is not None
         argv = [str(self.place.environment.nginx), "-p", str(folder), "-c", str(configuration)]
         self._process = Process(self.name, argv, {"PATH": os.defpath}, folder)
+
+    def _to_provider(self) -> str:
+        if self.place.authority is None:
+            return "proxy_pass http://provider;"
+        return (
+            f"proxy_pass https://provider; proxy_ssl_name {HOST}; proxy_ssl_server_name on;\n"
+            f"proxy_ssl_trusted_certificate {self.place.authority.bundle}; proxy_ssl_verify on;\n"
+            "proxy_ssl_protocols TLSv1.2 TLSv1.3;"
+        )
 
 
 class Weir:
@@ -282,9 +315,10 @@ def _lambda_environment(function: str, runtime_api: str, place: Place) -> dict[s
 class Upstream:
     """The fake provider's process."""
 
-    def __init__(self, jwks: Path) -> None:
+    def __init__(self, jwks: Path, authority: Authority | None) -> None:
+        certificate = [] if authority is None else [str(authority.server)]
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.upstream", str(jwks)],
+            [sys.executable, "-m", "benchmarks.upstream", str(jwks), *certificate],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
@@ -300,9 +334,9 @@ class Upstream:
         self._popen.stdout.close()
 
 
-def all_targets(place: Place, upstream_port: int) -> list[Target]:
+def all_targets(place: Place) -> list[Target]:
     """In the order of the table's columns. The first one is what the others are compared with."""
-    targets: list[Target] = [Http(place, upstream_port)]
+    targets: list[Target] = [Direct(place)]
     if place.environment.nginx is not None:
         targets.append(Nginx(place))
     return [*targets, FastApi(place), Weir(place)]

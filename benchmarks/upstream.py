@@ -1,8 +1,8 @@
 """A model provider that answers at once and stamps every chunk with the time it was sent.
 
-    python -m benchmarks.upstream JWKS_FILE
+    python -m benchmarks.upstream JWKS_FILE [CERTIFICATE_AND_KEY]
 
-Prints its port, then serves until it is ended. The last message of a request says how to answer, as
+Prints its port, then serves until it is ended: over TLS if it is given a certificate. The last message of a request says how to answer, as
 a JSON object: `chunks` (how many) and `gap_s` (seconds between two of them). It shares the tests'
 HTTP server, but not their scripted answers: between a reading of the clock and the socket there is
 one sendall.
@@ -10,6 +10,7 @@ one sendall.
 
 import json
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -64,9 +65,9 @@ def answer_chat(connection: socket.socket, body: bytes) -> None:
 
 
 class Upstream(Server):
-    def __init__(self, jwks: bytes) -> None:
+    def __init__(self, jwks: bytes, tls: ssl.SSLContext | None) -> None:
         self._send_jwks = reply(b"200 OK", b"application/json", jwks)
-        super().__init__()
+        super().__init__(tls=tls)
 
     def answer(self, request: Request, connection: socket.socket) -> bool:
         if request.method == "POST":
@@ -77,7 +78,11 @@ class Upstream(Server):
 
 
 def main() -> None:
-    upstream = Upstream(Path(sys.argv[1]).read_bytes())
+    tls = None
+    if len(sys.argv) > 2:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(sys.argv[2])
+    upstream = Upstream(Path(sys.argv[1]).read_bytes(), tls)
     sys.stdout.write(f"{upstream.port}\n")
     sys.stdout.flush()
     threading.Event().wait()
