@@ -1,5 +1,6 @@
-"""A certificate authority of the benchmark's own, and the provider's certificate: made anew in each
-run. Everything that is measured trusts it beside certifi's authorities, not instead of them: loading
+"""A certificate authority of the benchmark's own, and the provider's certificate, new in each run.
+
+Everything that is measured trusts it beside certifi's authorities, not instead of them: loading
 those is a part of what a relay's first request costs.
 """
 

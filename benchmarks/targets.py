@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,20 +52,24 @@ class Place:
 class Ask:
     chunks: int
     gap_s: float = 0.0
+    whole_bytes: int = 0  # not as a stream, and with so much content
 
     def body(self) -> dict[str, Any]:
-        how = json.dumps({"chunks": self.chunks, "gap_s": self.gap_s})
+        how = json.dumps(asdict(self))
         messages = [
             {"role": "system", "content": "You are helpful."},
             {"role": "user", "content": how},
         ]
-        return {"model": "default", "messages": messages, "stream": True}
+        return {"model": "default", "messages": messages, "stream": not self.whole_bytes}
 
 
 class Target(Protocol):
     name: str
 
     def start(self) -> None: ...
+
+    def until_ready(self) -> None:
+        """Wait until a request would not have to wait for the start."""
 
     def ask(self, ask: Ask) -> tuple[int, Answer]:
         """When the request left, and the whole answer. The first one also waits for the start."""
@@ -80,8 +84,8 @@ class Process:
     """One program, ended with us whatever happens."""
 
     def __init__(self, name: str, argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
-        log = STATE / "logs" / f"{name}.log"
-        with log.open("ab") as output:
+        self.log = STATE / "logs" / f"{name}.log"
+        with self.log.open("ab") as output:
             self.began = now()
             self._popen = subprocess.Popen(
                 argv,
@@ -102,6 +106,13 @@ class Process:
             if line.startswith(f"{field}:"):
                 return int(line.split()[1])
         raise CannotMeasure(f"process {self.pid} has ended")
+
+    def freeze(self) -> None:
+        """Stop it, as Lambda freezes a process between two invocations."""
+        self._popen.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._popen.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         with suppress(ProcessLookupError):
@@ -125,13 +136,7 @@ class Http:
     def process(self) -> Process | None:
         return None
 
-    def ask(self, ask: Ask) -> tuple[int, Answer]:
-        body = json.dumps(ask.body()).encode()
-        head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n"
-            f"Authorization: Bearer {self.place.credentials.token}\r\nAccept: */*\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
+    def until_ready(self) -> None:
         if self._connection is not None and wire.has_ended(self._connection):
             self._connection.close()  # servers close a connection that was idle for seconds
             self._connection = None
@@ -139,6 +144,16 @@ class Http:
             self._connection = wire.connect(self.port, time.monotonic() + START_S)
             if self._tls is not None:
                 self._connection = self._tls.wrap_socket(self._connection, server_hostname=HOST)
+
+    def ask(self, ask: Ask) -> tuple[int, Answer]:
+        body = json.dumps(ask.body()).encode()
+        head = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n"
+            f"Authorization: Bearer {self.place.credentials.token}\r\nAccept: */*\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        self.until_ready()
+        assert self._connection is not None
         asked = now()
         self._connection.sendall(head.encode() + body)
         return asked, wire.take_apart(wire.read(self._connection))
@@ -257,6 +272,9 @@ class Weir:
     def process(self) -> Process:
         return self._process
 
+    def until_ready(self) -> None:
+        self._api.until_idle()
+
     def ask(self, ask: Ask) -> tuple[int, Answer]:
         event = json.dumps({**self._event, "body": json.dumps(ask.body())}).encode()
         asked, reading = self._api.invoke(event)
@@ -312,13 +330,12 @@ def _lambda_environment(function: str, runtime_api: str, place: Place) -> dict[s
     }
 
 
-class Upstream:
-    """The fake provider's process."""
+class Helper:
+    """A process of ours that prints its port: the fake provider, or the distance to it."""
 
-    def __init__(self, jwks: Path, authority: Authority | None) -> None:
-        certificate = [] if authority is None else [str(authority.server)]
+    def __init__(self, module: str, *arguments: str) -> None:
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.upstream", str(jwks), *certificate],
+            [sys.executable, "-m", module, *arguments],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
@@ -332,6 +349,11 @@ class Upstream:
         self._popen.wait()
         assert self._popen.stdout is not None
         self._popen.stdout.close()
+
+
+def provider(jwks: Path, authority: Authority | None) -> Helper:
+    certificate = [] if authority is None else [str(authority.server)]
+    return Helper("benchmarks.upstream", str(jwks), *certificate)
 
 
 def all_targets(place: Place) -> list[Target]:
