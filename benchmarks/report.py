@@ -18,6 +18,7 @@ from pathlib import Path
 
 from benchmarks import ROOT
 from benchmarks.measure import PACED_GAP_S, TRIPS_OVER, Results, Round, median, quantile
+from benchmarks.situations import CHAT_CHUNKS
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 COLUMNS = {"direct": "direct", "nginx": "nginx", "fastapi": "FastAPI relay", "weir": "Weir"}
@@ -282,6 +283,8 @@ def page(results: Results, situations: str, versions: dict[str, str], why_no_ngi
         meanings=meanings,
         steps=steps(results),
         situations=situations,
+        load=f"{os.getloadavg()[2]:.1f}",
+        chat_chunks=CHAT_CHUNKS,
         nginx=f"\nnginx is missing from the table: {why_no_nginx}.\n" if why_no_nginx else "",
     )
 
