@@ -83,7 +83,8 @@ def _make_venv(interpreter: str, version: str) -> None:
 def _build_layers(interpreter: str, version: str) -> None:
     """All three beside each other, as Lambda unpacks them into /opt."""
     lock = ROOT / "layers" / "dependencies" / "requirements.txt"
-    recipe = (lock.read_bytes(), Path(build.__file__).read_bytes(), version.encode())
+    sources = sorted((ROOT / "layers").glob("*.py"))
+    recipe = (lock.read_bytes(), *(each.read_bytes() for each in sources), version.encode())
     wanted = hashlib.sha256(b"".join(recipe)).hexdigest()
     stamp, dependencies = STATE / "dependencies.stamp", STATE / "dependencies"
     if not stamp.exists() or stamp.read_text() != wanted:
