@@ -150,8 +150,9 @@ def _be_silent(targets: Sequence[Target], silence: float) -> None:
 
 
 def _after_silence(target: Target, proxy: CountingProxy, pause: Pause) -> None:
+    """With gaps: in a burst the settlement would leave before we have seen the first byte."""
     proxy.trips()
-    asked, answer = asked_whole(target, Ask(SHORT_CHUNKS))
+    asked, answer = asked_whole(target, Ask(SHORT_CHUNKS, PACED_GAP_S))
     target.until_ready()
     pause.first_bytes.append(answer.first_byte - asked)
     trips = proxy.trips()
