@@ -56,7 +56,7 @@ build: install-sam  ## what `sam deploy` uploads: functions, and layers for Lamb
 openapi: install  ## write docs/openapi.json, the admin API's document, from its code
 	$(BIN)/python -m local.openapi
 
-bench: install  ## what the chat function costs, beside nginx and a FastAPI relay; about 4 minutes
+bench: install  ## what the chat function costs, beside nginx and a FastAPI relay; about 10 minutes
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove everything that was made or installed here

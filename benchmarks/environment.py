@@ -83,7 +83,8 @@ def _make_venv(interpreter: str, version: str) -> None:
 def _build_layers(interpreter: str, version: str) -> None:
     """All three beside each other, as Lambda unpacks them into /opt."""
     lock = ROOT / "layers" / "dependencies" / "requirements.txt"
-    recipe = (lock.read_bytes(), Path(build.__file__).read_bytes(), version.encode())
+    sources = sorted((ROOT / "layers").glob("*.py"))
+    recipe = (lock.read_bytes(), *(each.read_bytes() for each in sources), version.encode())
     wanted = hashlib.sha256(b"".join(recipe)).hexdigest()
     stamp, dependencies = STATE / "dependencies.stamp", STATE / "dependencies"
     if not stamp.exists() or stamp.read_text() != wanted:
@@ -129,7 +130,17 @@ def _find_nginx() -> tuple[Path | None, str]:
 
 def _locked_versions() -> dict[str, str]:
     locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", LOCK.read_text(), re.MULTILINE))
-    shown = ("fastapi", "uvicorn", "httpx", "pyjwt", "cryptography", "boto3", "awslambdaric")
+    shown = (
+        "fastapi",
+        "uvicorn",
+        "uvloop",
+        "httptools",
+        "httpx",
+        "pyjwt",
+        "cryptography",
+        "boto3",
+        "awslambdaric",
+    )
     return {name: locked[name] for name in shown}
 
 

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from benchmarks import CannotMeasure
-from benchmarks.store import CountingProxy
+from benchmarks.counting import CountingProxy
 from benchmarks.targets import Ask, Place, Target, all_targets, preflight_cold_start_ns
 from benchmarks.wire import Answer
 
 SHORT_CHUNKS = 5
+PACED_STREAMS = 3
 PACED_GAP_S = 0.02
 TRIPS_OVER = 20
 
@@ -31,8 +32,8 @@ class Plan:
     full_speed_streams: int
 
 
-FULL = Plan(9, 3, 150, 100, 5000, 3)
-QUICK = Plan(3, 1, 60, 40, 4000, 1)
+FULL = Plan(5, 2, 100, 100, 5000, 2)
+QUICK = Plan(2, 1, 40, 50, 4000, 1)
 
 
 @dataclass
@@ -45,6 +46,7 @@ class Round:
     full_speed: list[int] = field(default_factory=list)
     cpu_per_request: float = 0.0
     cpu_per_chunk: float = 0.0
+    cpu_per_paced_chunk: float = 0.0
     memory: int = 0
     peak_memory: int = 0
 
@@ -66,8 +68,8 @@ class Results:
     trips: dict[str, Trips] = field(default_factory=dict)
 
 
-def run(plan: Plan, place: Place, upstream_port: int, say: Callable[[str], None]) -> Results:
-    targets = all_targets(place, upstream_port)
+def run(plan: Plan, place: Place, say: Callable[[str], None]) -> Results:
+    targets = all_targets(place)
     results = Results(plan, [target.name for target in targets])
     for number in range(plan.rounds):
         turn = number % len(targets)  # who is first in one round is second in the next
@@ -76,7 +78,7 @@ def run(plan: Plan, place: Place, upstream_port: int, say: Callable[[str], None]
         say(f"round {number + 1} of {plan.rounds}")
     proxy = CountingProxy(place.store)
     try:
-        for target in all_targets(replace(place, store=proxy.endpoint), upstream_port):
+        for target in all_targets(replace(place, store=proxy.endpoint)):
             results.trips[target.name] = _count_trips(target, proxy)
     finally:
         proxy.close()
@@ -112,7 +114,7 @@ def _stop(targets: Iterable[Target]) -> None:
 
 def _first_request(target: Target, measured: Round) -> None:
     process = target.process()
-    _, answer = _asked(target, Ask(SHORT_CHUNKS))
+    _, answer = asked_whole(target, Ask(SHORT_CHUNKS))
     if process is not None:
         measured.cold_starts.append(answer.first_byte - process.began)
 
@@ -120,11 +122,11 @@ def _first_request(target: Target, measured: Round) -> None:
 def _short_requests(plan: Plan, targets: Sequence[Target], measured: dict[str, Round]) -> None:
     for _ in range(plan.requests // 10):  # the first ones after a start fill caches
         for target in targets:
-            _asked(target, Ask(SHORT_CHUNKS))
+            asked_whole(target, Ask(SHORT_CHUNKS))
     before = _cpu(targets)
     for _ in range(plan.requests):
         for target in targets:
-            asked, answer = _asked(target, Ask(SHORT_CHUNKS))
+            asked, answer = asked_whole(target, Ask(SHORT_CHUNKS))
             measured[target.name].first_bytes.append(answer.first_byte - asked)
     for name, spent in _cpu(targets).items():
         measured[name].cpu_per_request = (spent - before[name]) / plan.requests
@@ -134,16 +136,23 @@ def _short_requests(plan: Plan, targets: Sequence[Target], measured: dict[str, R
 
 
 def _paced(plan: Plan, targets: Sequence[Target], measured: dict[str, Round]) -> None:
-    for target in targets:
-        _, answer = _asked(target, Ask(plan.paced_chunks, PACED_GAP_S))
-        measured[target.name].paced += answer.delays
+    before = _cpu(targets)
+    for _ in range(PACED_STREAMS):
+        for target in targets:
+            _, answer = asked_whole(target, Ask(plan.paced_chunks, PACED_GAP_S))
+            measured[target.name].paced += answer.delays
+    # The request itself is taken off, as the short ones have it, which are a few chunks long.
+    chunks = PACED_STREAMS * (plan.paced_chunks - SHORT_CHUNKS)
+    for name, spent in _cpu(targets).items():
+        requests = PACED_STREAMS * measured[name].cpu_per_request
+        measured[name].cpu_per_paced_chunk = (spent - before[name] - requests) / chunks
 
 
 def _at_full_speed(plan: Plan, targets: Sequence[Target], measured: dict[str, Round]) -> None:
     before = _cpu(targets)
     for _ in range(plan.full_speed_streams):
         for target in targets:
-            _, answer = _asked(target, Ask(plan.full_speed_chunks))
+            _, answer = asked_whole(target, Ask(plan.full_speed_chunks))
             measured[target.name].full_speed += answer.delays
     chunks = plan.full_speed_streams * plan.full_speed_chunks
     for name, spent in _cpu(targets).items():
@@ -153,7 +162,7 @@ def _at_full_speed(plan: Plan, targets: Sequence[Target], measured: dict[str, Ro
             measured[target.name].peak_memory = process.memory_kb("VmHWM")
 
 
-def _asked(target: Target, ask: Ask) -> tuple[int, Answer]:
+def asked_whole(target: Target, ask: Ask) -> tuple[int, Answer]:
     """The answer, after making sure that it is the one asked for."""
     asked, answer = target.ask(ask)
     whole = answer.body.endswith(b"data: [DONE]\n\n") and len(answer.delays) == ask.chunks
@@ -175,10 +184,10 @@ def _cpu(targets: Iterable[Target]) -> dict[str, int]:
 def _count_trips(target: Target, proxy: CountingProxy) -> Trips:
     target.start()
     try:
-        _asked(target, Ask(SHORT_CHUNKS))
+        asked_whole(target, Ask(SHORT_CHUNKS))
         first = proxy.counted()
         for _ in range(TRIPS_OVER):
-            _asked(target, Ask(SHORT_CHUNKS))
+            asked_whole(target, Ask(SHORT_CHUNKS))
         return Trips(first, proxy.counted())
     finally:
         target.stop()

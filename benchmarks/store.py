@@ -1,20 +1,14 @@
 """The store that both relays ask: the embedded AWS, with one table and one secret in it. Weir's
 configuration is written as an operator would write it.
-
-Also a proxy in front of it that counts, used only while round trips are counted: it costs time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
 import shutil
-import socket
-import threading
 import time
 import uuid
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +32,8 @@ ORIGINS = ["http://localhost:3000", "http://localhost:5173"]
 ISSUER = f"urn:weir:{TENANT}"
 PROVIDER_KEY = "sk-bench"
 TOKEN_TTL_S = 6 * 3600
+# So many that an answer of 29 MB is not refused: its size is bounded by its tokens.
+OUTPUT_TOKENS = 40_000
 
 
 @dataclass(frozen=True)
@@ -74,17 +70,17 @@ class Store:
         self._runner.run(processes.stop([self._child], 1.0))
         self._runner.close()
 
+    def point_at(self, upstream: str) -> None:
+        """Give the one provider this base URL. Processes that run go on with the one they know."""
+        document = parsed(UpstreamDocument, {"kind": "openai", "base_url": upstream})
+        does = self._operator()
+        does.put_upstream(UPSTREAM, document)
+        does.set_provider_key(UPSTREAM, PROVIDER_KEY)  # a key is not sent to another address
+
     def configure(self, upstream: str) -> None:
         """One provider at this base URL, its key, one model, one project."""
-        does = Operator(
-            Table(self._client("dynamodb"), TABLE),
-            ProviderKeys(self._client("secretsmanager"), SECRET),
-            actor="make bench",
-        )
-        does.put_upstream(
-            UPSTREAM, parsed(UpstreamDocument, {"kind": "openai", "base_url": upstream})
-        )
-        does.set_provider_key(UPSTREAM, PROVIDER_KEY)
+        does = self._operator()
+        self.point_at(upstream)
         candidate = {
             "upstream": UPSTREAM,
             "model": MODEL,
@@ -95,7 +91,7 @@ class Store:
         model = {
             "candidates": [candidate],
             "context_tokens": 131_072,
-            "max_output_tokens": 32_768,
+            "max_output_tokens": OUTPUT_TOKENS,
             "overhead_tokens": 500,
         }
         does.put_model(MODEL, parsed(ModelDocument, model))
@@ -109,9 +105,17 @@ class Store:
                 "rpm": 10**9,
                 "tokens_per_day": 10**12,
                 "concurrent_streams": 10**3,
+                "max_output_tokens": OUTPUT_TOKENS,
             },
         }
         does.create_project(parsed(NewProject, project))
+
+    def _operator(self) -> Operator:
+        return Operator(
+            Table(self._client("dynamodb"), TABLE),
+            ProviderKeys(self._client("secretsmanager"), SECRET),
+            actor="make bench",
+        )
 
     def _client(self, service: str) -> Any:
         return embedded_aws.client(self.endpoint, service)
@@ -168,46 +172,3 @@ def aws_environment(endpoint: str) -> dict[str, str]:
         "AWS_EC2_METADATA_DISABLED": "true",
         **embedded_aws.ROOT,
     }
-
-
-class CountingProxy:
-    """Passes bytes on to the store and counts what is asked of it, by operation."""
-
-    _OPERATION = re.compile(rb"(?i)\r\nx-amz-target: *[^\r]*?\.([A-Za-z]+)\r\n")
-
-    def __init__(self, endpoint: str) -> None:
-        self._upstream = ("127.0.0.1", int(endpoint.rpartition(":")[2]))
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._counted: Counter[str] = Counter()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def counted(self) -> Counter[str]:
-        """Since it was last asked."""
-        counted, self._counted = self._counted, Counter()
-        return counted
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            upstream = socket.create_connection(self._upstream)
-            for one, other, counts in ((client, upstream, True), (upstream, client, False)):
-                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                threading.Thread(target=self._pass, args=(one, other, counts), daemon=True).start()
-
-    def _pass(self, source: socket.socket, target: socket.socket, counts: bool) -> None:
-        try:
-            while data := source.recv(65536):
-                if counts:
-                    for operation in self._OPERATION.findall(data):
-                        self._counted[operation.decode()] += 1
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # one of them has hung up

@@ -8,16 +8,18 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks import ROOT, STATE, CannotMeasure, store, wire
+from benchmarks.authority import HOST, Authority
 from benchmarks.environment import Environment
 from benchmarks.store import Credentials
 from benchmarks.wire import Answer, now
@@ -34,29 +36,40 @@ class Place:
     """What all of them are given."""
 
     environment: Environment
-    upstream: str  # http://127.0.0.1:port
+    upstream_port: int
     store: str
     credentials: Credentials
+    authority: Authority | None  # of the provider's certificate; None: it speaks plaintext
+
+    @property
+    def upstream(self) -> str:
+        if self.authority is None:
+            return f"http://127.0.0.1:{self.upstream_port}"
+        return f"https://{HOST}:{self.upstream_port}"
 
 
 @dataclass(frozen=True)
 class Ask:
     chunks: int
     gap_s: float = 0.0
+    whole_bytes: int = 0  # not as a stream, and with so much content
 
     def body(self) -> dict[str, Any]:
-        how = json.dumps({"chunks": self.chunks, "gap_s": self.gap_s})
+        how = json.dumps(asdict(self))
         messages = [
             {"role": "system", "content": "You are helpful."},
             {"role": "user", "content": how},
         ]
-        return {"model": "default", "messages": messages, "stream": True}
+        return {"model": "default", "messages": messages, "stream": not self.whole_bytes}
 
 
 class Target(Protocol):
     name: str
 
     def start(self) -> None: ...
+
+    def until_ready(self) -> None:
+        """Wait until a request would not have to wait for the start."""
 
     def ask(self, ask: Ask) -> tuple[int, Answer]:
         """When the request left, and the whole answer. The first one also waits for the start."""
@@ -71,8 +84,8 @@ class Process:
     """One program, ended with us whatever happens."""
 
     def __init__(self, name: str, argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
-        log = STATE / "logs" / f"{name}.log"
-        with log.open("ab") as output:
+        self.log = STATE / "logs" / f"{name}.log"
+        with self.log.open("ab") as output:
             self.began = now()
             self._popen = subprocess.Popen(
                 argv,
@@ -94,6 +107,13 @@ class Process:
                 return int(line.split()[1])
         raise CannotMeasure(f"process {self.pid} has ended")
 
+    def freeze(self) -> None:
+        """Stop it, as Lambda freezes a process between two invocations."""
+        self._popen.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._popen.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         with suppress(ProcessLookupError):
             self._popen.send_signal(signal.SIGKILL)
@@ -107,6 +127,7 @@ class Http:
 
     def __init__(self, place: Place, port: int) -> None:
         self.place, self.port = place, port
+        self._tls: ssl.SSLContext | None = None
         self._connection: socket.socket | None = None
 
     def start(self) -> None:
@@ -115,6 +136,15 @@ class Http:
     def process(self) -> Process | None:
         return None
 
+    def until_ready(self) -> None:
+        if self._connection is not None and wire.has_ended(self._connection):
+            self._connection.close()  # servers close a connection that was idle for seconds
+            self._connection = None
+        if self._connection is None:
+            self._connection = wire.connect(self.port, time.monotonic() + START_S)
+            if self._tls is not None:
+                self._connection = self._tls.wrap_socket(self._connection, server_hostname=HOST)
+
     def ask(self, ask: Ask) -> tuple[int, Answer]:
         body = json.dumps(ask.body()).encode()
         head = (
@@ -122,11 +152,8 @@ class Http:
             f"Authorization: Bearer {self.place.credentials.token}\r\nAccept: */*\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        if self._connection is not None and wire.has_ended(self._connection):
-            self._connection.close()  # servers close a connection that was idle for seconds
-            self._connection = None
-        if self._connection is None:
-            self._connection = wire.connect(self.port, time.monotonic() + START_S)
+        self.until_ready()
+        assert self._connection is not None
         asked = now()
         self._connection.sendall(head.encode() + body)
         return asked, wire.take_apart(wire.read(self._connection))
@@ -135,6 +162,15 @@ class Http:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+class Direct(Http):
+    """The provider itself."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place, place.upstream_port)
+        if place.authority is not None:
+            self._tls = place.authority.client_context()
 
 
 class _Started(Http):
@@ -168,8 +204,11 @@ class FastApi(_Started):
             "JWKS_URL": f"{self.place.upstream}/.well-known/jwks.json",
             "UPSTREAM_BASE_URL": f"{self.place.upstream}/v1",
         }
+        if self.place.authority is not None:  # httpx and urllib honour it
+            env["SSL_CERT_FILE"] = str(self.place.authority.bundle)
         argv = [str(self.place.environment.python), "-m", "uvicorn", "fastapi_relay:app"]
         argv += ["--host", "127.0.0.1", "--port", str(self.port)]
+        argv += ["--loop", "uvloop", "--http", "httptools", "--no-access-log"]
         self._process = Process(self.name, argv, env, _HERE)
 
 
@@ -191,15 +230,24 @@ class Nginx(_Started):
             f"daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;\n"
             "events { worker_connections 64; }\n"
             f"http {{ access_log {folder}/access.log; {temporary}\n"
-            f"upstream provider {{ server {self.place.upstream.removeprefix('http://')}; "
-            "keepalive 4; }\n"
+            f"upstream provider {{ server 127.0.0.1:{self.place.upstream_port}; keepalive 4;\n"
+            "keepalive_requests 1000000; keepalive_timeout 300s; }\n"
             f"server {{ listen 127.0.0.1:{self.port}; keepalive_requests 1000000;\n"
-            "location / { proxy_pass http://provider; proxy_http_version 1.1;\n"
+            f"location / {{ {self._to_provider()} proxy_http_version 1.1;\n"
             'proxy_set_header Connection ""; proxy_buffering off; } } }\n'
         )
         assert self.place.environment.nginx is not None
         argv = [str(self.place.environment.nginx), "-p", str(folder), "-c", str(configuration)]
         self._process = Process(self.name, argv, {"PATH": os.defpath}, folder)
+
+    def _to_provider(self) -> str:
+        if self.place.authority is None:
+            return "proxy_pass http://provider;"
+        return (
+            f"proxy_pass https://provider; proxy_ssl_name {HOST}; proxy_ssl_server_name on;\n"
+            f"proxy_ssl_trusted_certificate {self.place.authority.bundle}; proxy_ssl_verify on;\n"
+            "proxy_ssl_protocols TLSv1.2 TLSv1.3;"
+        )
 
 
 class Weir:
@@ -223,6 +271,9 @@ class Weir:
 
     def process(self) -> Process:
         return self._process
+
+    def until_ready(self) -> None:
+        self._api.until_idle()
 
     def ask(self, ask: Ask) -> tuple[int, Answer]:
         event = json.dumps({**self._event, "body": json.dumps(ask.body())}).encode()
@@ -279,12 +330,12 @@ def _lambda_environment(function: str, runtime_api: str, place: Place) -> dict[s
     }
 
 
-class Upstream:
-    """The fake provider's process."""
+class Helper:
+    """A process of ours that prints its port: the fake provider, or the distance to it."""
 
-    def __init__(self, jwks: Path) -> None:
+    def __init__(self, module: str, *arguments: str) -> None:
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.upstream", str(jwks)],
+            [sys.executable, "-m", module, *arguments],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
@@ -300,9 +351,14 @@ class Upstream:
         self._popen.stdout.close()
 
 
-def all_targets(place: Place, upstream_port: int) -> list[Target]:
+def provider(jwks: Path, authority: Authority | None) -> Helper:
+    certificate = [] if authority is None else [str(authority.server)]
+    return Helper("benchmarks.upstream", str(jwks), *certificate)
+
+
+def all_targets(place: Place) -> list[Target]:
     """In the order of the table's columns. The first one is what the others are compared with."""
-    targets: list[Target] = [Http(place, upstream_port)]
+    targets: list[Target] = [Direct(place)]
     if place.environment.nginx is not None:
         targets.append(Nginx(place))
     return [*targets, FastApi(place), Weir(place)]

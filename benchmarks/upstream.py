@@ -1,15 +1,17 @@
 """A model provider that answers at once and stamps every chunk with the time it was sent.
 
-    python -m benchmarks.upstream JWKS_FILE
+    python -m benchmarks.upstream JWKS_FILE [CERTIFICATE_AND_KEY]
 
-Prints its port, then serves until it is ended. The last message of a request says how to answer, as
-a JSON object: `chunks` (how many) and `gap_s` (seconds between two of them). It shares the tests'
+Prints its port, then serves until it is ended: over TLS if it is given a certificate. The last
+message of a request says how to answer, as a JSON object: `chunks` (how many), `gap_s` (seconds
+between two of them) and `whole_bytes` (of an answer that does not stream). It shares the tests'
 HTTP server, but not their scripted answers: between a reading of the clock and the socket there is
 one sendall.
 """
 
 import json
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -34,6 +36,15 @@ USAGE = (
     b'"system_fingerprint":null,"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":%d,'
     b'"total_tokens":%d}}'
 )
+# One answer that does not stream; its content stands for the "@". It is text with one emoji, which
+# makes Python hold each of its characters in four bytes.
+EMOJI = "\N{GRINNING FACE}".encode()
+WHOLE = (
+    b'{"id":"chatcmpl-theirs","object":"chat.completion","created":1,"model":"bench","choices":[{'
+    b'"index":0,"message":{"role":"assistant","content":"@"},"finish_reason":"stop"}],"usage":{'
+    b'"prompt_tokens":7,"completion_tokens":5,"total_tokens":12}}'
+)
+WHOLE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 BEGIN = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"
@@ -49,6 +60,12 @@ def answer_chat(connection: socket.socket, body: bytes) -> None:
     asked: dict[str, Any] = json.loads(body)
     how = json.loads(asked["messages"][-1]["content"])
     chunks, gap_s = int(how["chunks"]), float(how["gap_s"])
+    if how["whole_bytes"]:
+        connection.sendall(WHOLE_HEAD % (len(WHOLE) + how["whole_bytes"]))
+        connection.sendall(
+            WHOLE.replace(b"@", EMOJI + b"x" * (how["whole_bytes"] + 1 - len(EMOJI)))
+        )
+        return
     connection.sendall(BEGIN)
     due = time.monotonic()
     for _ in range(chunks):
@@ -64,9 +81,9 @@ def answer_chat(connection: socket.socket, body: bytes) -> None:
 
 
 class Upstream(Server):
-    def __init__(self, jwks: bytes) -> None:
+    def __init__(self, jwks: bytes, tls: ssl.SSLContext | None) -> None:
         self._send_jwks = reply(b"200 OK", b"application/json", jwks)
-        super().__init__()
+        super().__init__(tls=tls)
 
     def answer(self, request: Request, connection: socket.socket) -> bool:
         if request.method == "POST":
@@ -77,7 +94,11 @@ class Upstream(Server):
 
 
 def main() -> None:
-    upstream = Upstream(Path(sys.argv[1]).read_bytes())
+    tls = None
+    if len(sys.argv) > 2:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(sys.argv[2])
+    upstream = Upstream(Path(sys.argv[1]).read_bytes(), tls)
     sys.stdout.write(f"{upstream.port}\n")
     sys.stdout.flush()
     threading.Event().wait()
