@@ -21,6 +21,7 @@ from urllib.parse import quote, urlsplit
 
 from weir.aws.contention import AwsError as AwsError  # what every call here raises
 from weir.aws.contention import is_overload, retried
+from weir.connections import trust
 
 # Inside one region a healthy call takes milliseconds; better an error than a page that hangs.
 CONNECT_TIMEOUT_S = 2.0  # to dial, and again to speak TLS
@@ -84,9 +85,7 @@ class Api:
         self._last_used = 0.0
         self._connection: http.client.HTTPConnection
         if address.scheme == "https":
-            # Made once: loading the certificates takes longer than everything else here.
-            tls = ssl.create_default_context()
-            self._connection = http.client.HTTPSConnection(self._host, context=tls)
+            self._connection = http.client.HTTPSConnection(self._host, context=trust.context())
         else:
             self._connection = http.client.HTTPConnection(self._host)
 

@@ -20,9 +20,8 @@ import threading
 import time
 from urllib.parse import urlsplit
 
-import certifi
-
 from weir.chat.masking import Mask
+from weir.connections import trust
 from weir.errors import Refusal, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
 from weir.projects.upstream_kinds import Destination
 from weir.upstreams.chunked import ChunkedDecoder
@@ -64,9 +63,7 @@ class Provider:
         self._base_path = address.path
         self._connection: http.client.HTTPConnection
         if address.scheme == "https":
-            # Made once: loading the certificates takes longer than everything else here.
-            tls = ssl.create_default_context(cafile=certifi.where())
-            self._connection = http.client.HTTPSConnection(address.netloc, context=tls)
+            self._connection = http.client.HTTPSConnection(address.netloc, context=trust.context())
         else:
             self._connection = http.client.HTTPConnection(address.netloc)
         self._connection.response_class = _Response
