@@ -13,15 +13,13 @@ does, so a `Provider` has one connection and one call at a time.
 import contextlib
 import http.client
 import queue
-import select
-import socket
-import ssl
 import threading
 import time
 from urllib.parse import urlsplit
 
 from weir.chat.masking import Mask
-from weir.connections import trust
+from weir.connections.channel import Channel
+from weir.connections.http1 import Connection
 from weir.errors import Refusal, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
 from weir.projects.upstream_kinds import Destination
 from weir.upstreams.chunked import ChunkedDecoder
@@ -61,17 +59,14 @@ class Provider:
     def __init__(self, base_url: str) -> None:
         address = urlsplit(base_url.rstrip("/"))
         self._base_path = address.path
-        self._connection: http.client.HTTPConnection
-        if address.scheme == "https":
-            self._connection = http.client.HTTPSConnection(address.netloc, context=trust.context())
-        else:
-            self._connection = http.client.HTTPConnection(address.netloc)
+        self._connection = Connection(address.netloc, is_tls=address.scheme == "https")
         self._connection.response_class = _Response
         self._last_used = 0.0
 
     def open(self, to: Destination, body: bytes, *, stream: bool) -> "Call":
         """Starts the request and returns at once."""
-        if time.time() - self._last_used > KEEPALIVE_S or _was_dropped(self._connection.sock):
+        kept = self._connection.sock
+        if time.time() - self._last_used > KEEPALIVE_S or (kept and not kept.is_idle()):
             self._connection.close()
         headers = {
             to.header[0]: to.header[1],
@@ -87,14 +82,14 @@ class Provider:
 
     # ------------------------------------------------------------ used by its call
 
-    def connect(self) -> socket.socket:
-        """The connection's socket: the kept one, or a new one."""
+    def connect(self) -> Channel:
+        """The connection's channel: the kept one, or a new one."""
         if self._connection.sock is None:
             self._connection.timeout = CONNECT_TIMEOUT_S
             self._connection.connect()
-        sock: socket.socket = self._connection.sock
-        sock.settimeout(READ_TIMEOUT_S)
-        return sock
+        assert self._connection.sock is not None
+        self._connection.sock.settimeout(READ_TIMEOUT_S)
+        return self._connection.sock
 
     def is_connected(self) -> bool:
         return self._connection.sock is not None
@@ -124,7 +119,7 @@ class Call:
         self._arrived: queue.SimpleQueue[bytes | Refusal | _ChunkedBody] = queue.SimpleQueue()
         self._body: _ChunkedBody | None = None
         self._inflater: Inflater | None = None
-        self._socket: socket.socket | None = None
+        self._channel: Channel | None = None
         self._whole = False
         self._closed = False
         self._thread = threading.Thread(target=self._run, args=(body, headers), daemon=True)
@@ -165,11 +160,8 @@ class Call:
         self._closed = True
         # A thread that has handed over all it had may still be on its way out: it is left in peace.
         handed_over = self._whole or self._body is not None
-        if not handed_over and self._thread.is_alive() and self._socket is not None:
-            with contextlib.suppress(OSError):
-                # The plain socket's shutdown, also under TLS: SSLSocket's own would pull the TLS
-                # state from under the thread that reads.
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        if not handed_over and self._thread.is_alive() and self._channel is not None:
+            self._channel.shut_down()
         self._thread.join(2 * CONNECT_TIMEOUT_S + 1)  # it may dial and speak TLS, each that long
         if self._whole or (self._body is not None and self._body.leaves_the_connection_usable()):
             self._provider.was_used()
@@ -192,12 +184,12 @@ class Call:
 
     def _exchange(self, body: bytes, headers: dict[str, str]) -> None:
         response = self._send(body, headers)
-        assert self._socket is not None
+        assert self._channel is not None
         inflater = inflater_for(response.getheader("content-encoding", ""))
         if response.status == 200:
             self._inflater = inflater
         if response.status == 200 and response.chunked:
-            self._arrived.put(_ChunkedBody(self._socket, response))
+            self._arrived.put(_ChunkedBody(self._channel, response))
             return
         with response:
             if response.status != 200:
@@ -234,7 +226,7 @@ class Call:
 
     def _connect(self) -> None:
         try:
-            self._socket = self._provider.connect()
+            self._channel = self._provider.connect()
         except TimeoutError:
             raise UpstreamTimeout("The provider could not be reached in time.") from None
         except OSError as error:
@@ -246,11 +238,11 @@ class Call:
 class _ChunkedBody:
     """An answer that has begun, read by whoever asks for it."""
 
-    def __init__(self, sock: socket.socket, response: http.client.HTTPResponse) -> None:
-        self._socket = sock
+    def __init__(self, channel: Channel, response: http.client.HTTPResponse) -> None:
+        self._channel = channel
         self._response = response  # holds the connection open
         self._decoder = ChunkedDecoder()
-        self._raw = _buffered(sock, response)
+        self._raw = _buffered(channel, response)
 
     def receive(self, timeout_s: float) -> bytes | None:
         """All the content that has arrived: what a burst brings leaves in one write."""
@@ -261,14 +253,14 @@ class _ChunkedBody:
                 self._raw = b""
                 if content or self._decoder.ended:
                     return content
-                self._socket.settimeout(max(0.0, give_up - time.monotonic()))
-                self._raw = self._socket.recv(READ_SIZE)
-            except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
-                return None
+                raw = self._channel.receive(max(0.0, give_up - time.monotonic()))
             except (OSError, ValueError) as error:
                 raise UpstreamUnavailable("The connection to the provider broke.") from error
-            if not self._raw:
+            if raw is None:
+                return None
+            if not raw:
                 raise UpstreamUnavailable("The connection to the provider broke.")
+            self._raw = raw
 
     def leaves_the_connection_usable(self) -> bool:
         usable = self._decoder.ended and not self._decoder.rest and not self._response.will_close
@@ -276,14 +268,9 @@ class _ChunkedBody:
         return usable
 
 
-def _buffered(sock: socket.socket, response: http.client.HTTPResponse) -> bytes:
+def _buffered(channel: Channel, response: http.client.HTTPResponse) -> bytes:
     """What the client has read beyond the head, without waiting for more."""
-    sock.settimeout(0)
-    with contextlib.suppress(ssl.SSLWantReadError):
+    channel.settimeout(0)
+    with contextlib.suppress(TimeoutError):
         return bytes(response.fp.peek())
     return b""
-
-
-def _was_dropped(sock: socket.socket | None) -> bool:
-    """Whether the peer has closed an idle connection: then there is something to read, its end."""
-    return sock is not None and bool(select.select([sock], [], [], 0)[0])
