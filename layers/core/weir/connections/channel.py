@@ -17,6 +17,8 @@ import socket
 import ssl
 import time
 
+from weir.connections import liveness
+
 READ_SIZE = 65_536
 _SENT_AT_ONCE = 262_144  # of a large body, so that it is not in memory a second time, encrypted
 
@@ -131,6 +133,10 @@ class Channel:
             return self.receive(0) is None
         except OSError:
             return False
+
+    def is_answered(self) -> bool:
+        """Return whether the far end surely is there, for a channel that has been idle for long."""
+        return self.is_idle() and liveness.is_answered(self._socket)
 
     # ------------------------------------------------------------ writing
 

@@ -9,15 +9,24 @@ certifi's bundle, and the dependencies layer carries it.
 import functools
 import os
 import ssl
+import threading
 from collections.abc import Mapping
 
 # Beside this package, where Lambda merges the layers.
 DIRECTORY = os.path.join(os.path.dirname(__file__), "..", "..", "certificates")
 
 
-@functools.cache
+_one_at_a_time = threading.Lock()
+
+
 def context() -> ssl.SSLContext:
     """Return the context that all connections of this process share; TLS sessions belong to it."""
+    with _one_at_a_time:  # a store and a provider may be dialled at once
+        return _of_this_process()
+
+
+@functools.cache
+def _of_this_process() -> ssl.SSLContext:
     return new_context(os.environ, DIRECTORY)
 
 

@@ -29,9 +29,6 @@ from weir.upstreams.encodings import Inflater, inflater_for
 CONNECT_TIMEOUT_S = 4.0
 # The relay gives up first; this only frees a thread that nobody waits for any more.
 READ_TIMEOUT_S = 900.0
-# A connection idle for longer is not used again: providers drop them, and a frozen process cannot
-# notice. Wall-clock time, because that goes on while a function is frozen.
-KEEPALIVE_S = 10.0
 # After a longer silence nobody can know whether the provider had begun to work on a request.
 SENT_AGAIN_WITHIN_S = 0.5
 MAX_ERROR_BYTES = 64_000
@@ -61,13 +58,10 @@ class Provider:
         self._base_path = address.path
         self._connection = Connection(address.netloc, is_tls=address.scheme == "https")
         self._connection.response_class = _Response
-        self._last_used = 0.0
+        self._connection.timeout = CONNECT_TIMEOUT_S
 
     def open(self, to: Destination, body: bytes, *, stream: bool) -> "Call":
         """Starts the request and returns at once."""
-        kept = self._connection.sock
-        if time.time() - self._last_used > KEEPALIVE_S or (kept and not kept.is_idle()):
-            self._connection.close()
         headers = {
             to.header[0]: to.header[1],
             "Content-Type": "application/json",
@@ -82,24 +76,28 @@ class Provider:
 
     # ------------------------------------------------------------ used by its call
 
-    def connect(self) -> Channel:
-        """The connection's channel: the kept one, or a new one."""
-        if self._connection.sock is None:
-            self._connection.timeout = CONNECT_TIMEOUT_S
+    def connect(self) -> tuple[Channel, bool]:
+        """Return the connection's channel, and whether it is left from an earlier request: kept if
+        its far end surely is there, else new. Raise OSError.
+        """
+        kept = self._connection.sock
+        if kept is not None:
+            is_there = kept.is_answered if self._connection.has_paused() else kept.is_idle
+            if not is_there():
+                self._connection.close()
+        is_kept = self._connection.sock is not None
+        if not is_kept:
             self._connection.connect()
         assert self._connection.sock is not None
         self._connection.sock.settimeout(READ_TIMEOUT_S)
-        return self._connection.sock
-
-    def is_connected(self) -> bool:
-        return self._connection.sock is not None
+        return self._connection.sock, is_kept
 
     def send(self, path: str, body: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
         self._connection.request("POST", path, body, headers)
         return self._connection.getresponse()
 
     def was_used(self) -> None:
-        self._last_used = time.time()
+        self._connection.was_used()
 
 
 class Call:
@@ -208,8 +206,7 @@ class Call:
         self._arrived.put(b"")
 
     def _send(self, body: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
-        reused = self._provider.is_connected()
-        self._connect()
+        reused = self._connect()
         began = time.monotonic()
         try:
             return self._provider.send(self._path, body, headers)
@@ -224,15 +221,17 @@ class Call:
         self._connect()
         return self._provider.send(self._path, body, headers)
 
-    def _connect(self) -> None:
+    def _connect(self) -> bool:
+        """Return whether the connection is left from an earlier request."""
         try:
-            self._channel = self._provider.connect()
+            self._channel, reused = self._provider.connect()
         except TimeoutError:
             raise UpstreamTimeout("The provider could not be reached in time.") from None
         except OSError as error:
             raise UpstreamUnavailable("The provider cannot be reached.") from error
         if self._closed:  # while it connected: nothing must be asked for any more
             raise ConnectionAbortedError
+        return reused
 
 
 class _ChunkedBody:
