@@ -18,6 +18,7 @@ import time
 from urllib.parse import urlsplit
 
 from weir.chat.masking import Mask
+from weir.connections.ahead import Ahead
 from weir.connections.channel import Channel
 from weir.connections.http1 import Connection
 from weir.errors import Refusal, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
@@ -56,9 +57,28 @@ class Provider:
     def __init__(self, base_url: str) -> None:
         address = urlsplit(base_url.rstrip("/"))
         self._base_path = address.path
-        self._connection = Connection(address.netloc, is_tls=address.scheme == "https")
-        self._connection.response_class = _Response
-        self._connection.timeout = CONNECT_TIMEOUT_S
+        self._netloc, self._is_tls = address.netloc, address.scheme == "https"
+        self._connection = self._new_connection()
+        self._ahead: Ahead | None = None
+
+    def _new_connection(self) -> Connection:
+        connection = Connection(self._netloc, is_tls=self._is_tls)
+        connection.response_class = _Response
+        connection.timeout = CONNECT_TIMEOUT_S
+        return connection
+
+    def prepare(self) -> None:
+        """Begin to dial if there is no connection that surely can be used; return at once. Then
+        `open` or `forgo` follows.
+        """
+        if self._ahead is None and self._connection.may_be_gone():
+            self._ahead = Ahead(self._connection)
+
+    def forgo(self) -> None:
+        """Let no thread of `prepare` go on: nothing will be asked now."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and not ahead.stop():
+            self._connection = self._new_connection()
 
     def open(self, to: Destination, body: bytes, *, stream: bool) -> "Call":
         """Starts the request and returns at once."""
@@ -80,14 +100,8 @@ class Provider:
         """Return the connection's channel, and whether it is left from an earlier request: kept if
         its far end surely is there, else new. Raise OSError.
         """
-        kept = self._connection.sock
-        if kept is not None:
-            is_there = kept.is_answered if self._connection.has_paused() else kept.is_idle
-            if not is_there():
-                self._connection.close()
-        is_kept = self._connection.sock is not None
-        if not is_kept:
-            self._connection.connect()
+        ahead, self._ahead = self._ahead, None
+        is_kept = self._connection.make_ready() if ahead is None else ahead.result()
         assert self._connection.sock is not None
         self._connection.sock.settimeout(READ_TIMEOUT_S)
         return self._connection.sock, is_kept
