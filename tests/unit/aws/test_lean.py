@@ -575,8 +575,13 @@ def test_kept_tls_connection_that_died_idle_is_dialled_anew(
         assert server.dialled == 2
 
 
+def pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    later = time.time() + 60
+    monkeypatch.setattr("time.time", lambda: later)
+
+
 def test_kept_connection_whose_peer_acknowledges_nothing_is_dialled_anew(
-    connect: Connect,
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept_open: list[socket.socket] = []
 
@@ -588,12 +593,13 @@ def test_kept_connection_whose_peer_acknowledges_nothing_is_dialled_anew(
         client = connect(server.port)
         client.call("GetItem", GET)
         assert server.closed.acquire(timeout=2)
+        pause(monkeypatch)
         assert client.call("GetItem", GET) == {}
         assert server.dialled == 2
     kept_open[0].close()
 
 
-def test_peer_that_is_slow_is_not_gone(connect: Connect) -> None:
+def test_peer_that_is_slow_is_not_gone(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     def slowly(peer: socket.socket) -> None:
         read_request(peer)
         time.sleep(3 * lean.UNACKNOWLEDGED_S)
@@ -602,6 +608,7 @@ def test_peer_that_is_slow_is_not_gone(connect: Connect) -> None:
     with Broken([request_and(OK), slowly]) as server:
         client = connect(server.port)
         client.call("GetItem", GET)
+        pause(monkeypatch)
         assert client.call("GetItem", GET) == {}
         assert server.dialled == 1
 

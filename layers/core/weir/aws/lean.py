@@ -27,7 +27,7 @@ from weir.connections.http1 import Connection
 # Inside one region a healthy call takes milliseconds; better an error than a page that hangs.
 CONNECT_TIMEOUT_S = 2.0  # to dial, and again to speak TLS
 READ_TIMEOUT_S = 3.0  # for each wait for bytes
-# A peer that has not even acknowledged a call for so long is gone, however long it was kept for.
+# After a pause: a peer that has not even acknowledged a call for so long is gone.
 UNACKNOWLEDGED_S = 0.3
 
 # By service: the version of its JSON, and what its operations' names begin with.
@@ -77,9 +77,7 @@ class Api:
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._tries = tries
-        self._connection = Connection(
-            self._host, is_tls=address.scheme == "https", unacknowledged_s=UNACKNOWLEDGED_S
-        )
+        self._connection = Connection(self._host, is_tls=address.scheme == "https")
 
     @classmethod
     def from_env(cls, service: str, env: Mapping[str, str], **how: Any) -> "Api":
@@ -124,6 +122,7 @@ class Api:
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise AwsError(f"{operation} failed: {type(error).__name__}") from error
+        self._connection.was_used()
         answer = _json_object(raw)
         if status == 200 and answer is not None:
             return answer
@@ -139,11 +138,17 @@ class Api:
         self._connection.close()
 
     def _send(self, body: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
-        if self._connection.sock is not None and not self._connection.sock.is_idle():
+        channel = self._connection.sock
+        if channel is not None and not channel.is_idle():
             self.close()
         kept = self._connection.sock is not None
         try:
-            return self._exchange(body, headers)
+            if channel is None or not kept or not self._connection.has_paused():
+                return self._exchange(body, headers)
+            channel.break_if_unacknowledged(UNACKNOWLEDGED_S)
+            response = self._exchange(body, headers)
+            channel.break_if_unacknowledged(0)
+            return response
         except (OSError, http.client.BadStatusLine) as error:
             if not (kept and _is_of_a_dead_peer(error)):
                 raise

@@ -138,6 +138,14 @@ class Channel:
         """Return whether the far end surely is there, for a channel that has been idle for long."""
         return self.is_idle() and liveness.is_answered(self._socket)
 
+    def break_if_unacknowledged(self, for_s: float) -> None:
+        """Fail with ETIMEDOUT once what was sent has not been acknowledged for so long; 0: after
+        the system's own time, which is minutes. For what can be asked again, on Linux.
+        """
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            most_ms = int(for_s * 1000)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, most_ms)
+
     # ------------------------------------------------------------ writing
 
     def sendall(self, data: bytes) -> None:

@@ -21,12 +21,8 @@ class Connection(http.client.HTTPConnection):
 
     sock: Channel | None
 
-    def __init__(self, netloc: str, *, is_tls: bool, unacknowledged_s: float | None = None) -> None:
-        """`unacknowledged_s`: a connection is broken once what it sent is not acknowledged for so
-        long. What asks for it must be able to ask again.
-        """
+    def __init__(self, netloc: str, *, is_tls: bool) -> None:
         self._is_tls = is_tls
-        self._unacknowledged_s = unacknowledged_s
         self._session: ssl.SSLSession | None = None
         self._last_used = 0.0
         self._dialling: socket.socket | None = None
@@ -40,7 +36,7 @@ class Connection(http.client.HTTPConnection):
         it is kept. Raise OSError, of which TimeoutError and ssl.SSLError are kinds.
         """
         if self.sock is not None:
-            is_there = self.sock.is_answered if self._has_paused() else self.sock.is_idle
+            is_there = self.sock.is_answered if self.has_paused() else self.sock.is_idle
             if is_there():
                 return True
             self.close()
@@ -49,16 +45,13 @@ class Connection(http.client.HTTPConnection):
 
     def may_be_gone(self) -> bool:
         """Return whether `make_ready` may take longer than a look at the socket."""
-        return self.sock is None or self._has_paused() or not self.sock.is_idle()
+        return self.sock is None or self.has_paused() or not self.sock.is_idle()
 
     def connect(self) -> None:
         timeout_s = float(self.timeout or 0)
         sock = self._dialled(timeout_s)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._unacknowledged_s is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-                most_ms = int(self._unacknowledged_s * 1000)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, most_ms)
             channel = Channel(sock)
             if self._is_tls:
                 channel.secure(trust.context(), self.host, self._session, timeout_s)
@@ -104,7 +97,7 @@ class Connection(http.client.HTTPConnection):
     def was_used(self) -> None:
         self._last_used = time.time()
 
-    def _has_paused(self) -> bool:
+    def has_paused(self) -> bool:
         """Return whether the far end may be gone without a word."""
         return time.time() - self._last_used > SURELY_THERE_S
 
