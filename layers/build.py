@@ -130,7 +130,18 @@ def build_dependencies(out: Path, target: Target = LAMBDA) -> None:
     )
     unpruned = _size(site)
     prune(site)
+    _write_authorities(site)
     say(f"dependencies: pruned from {_mb(unpruned)} to {_mb(_size(site))}")
+
+
+def _write_authorities(site: Path) -> None:
+    """Of certifi's bundle, a file for each authority: `weir/connections/trust.py` reads few."""
+    script = [sys.executable, str(HERE / "certificates.py")]
+    bundle = site / "certifi" / "cacert.pem"
+    _run(
+        [*script, str(bundle), str(site / "certificates")],
+        "could not sort the certificate authorities",
+    )
 
 
 def build_core(out: Path) -> None:

@@ -104,9 +104,12 @@ def _answer(request: Request, context: Any) -> Answer:
     timing = relay.Timing(time.monotonic, time.monotonic() + stream_s)
     # A reader that does not read must not hold the request open for longer.
     context.end_response_within(int(stream_s * 1000))
-    running = _admitted(request, claims, body, at_ms)
-    frames = _relayed(running, timing)
-    first = next(frames)  # what fails up to here is a plain HTTP error
+    try:
+        running = _admitted(request, claims, body, at_ms)
+        frames = _relayed(running, timing)
+        first = next(frames)  # what fails up to here is a plain HTTP error
+    finally:
+        _providers.forgo()
     return 200, headers.of_answer(running), first, frames
 
 
@@ -135,6 +138,7 @@ def _admitted(request: Request, claims: Claims, body: dict[str, Any], at_ms: int
         )
         try:
             ask = completion.asked_of_the_ledger(chat, _settings.max_stream_s)
+            _providers.prepare(chat.model.candidates[0].upstream)
             return Running.admitted(chat, _ledger.admit(ask))
         except StaleConfiguration:
             _snapshots.forget(claims.pid)

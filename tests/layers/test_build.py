@@ -185,6 +185,19 @@ def test_core_layer_is_the_core_and_nothing_else(core: Path) -> None:
     assert {path.suffix for path in shipped} <= {".py", ".pyc", ".json"}
 
 
+def test_process_of_the_layers_knows_authorities_without_parsing_a_bundle(runnable: Path) -> None:
+    bundle = (runnable / "certifi" / "cacert.pem").read_text()
+    files = list((runnable / "certificates").iterdir())
+    assert len(files) == bundle.count("BEGIN CERTIFICATE") > 100
+    assert all(re.fullmatch(r"[0-9a-f]{8}\.\d", path.name) for path in files)
+    # OpenSSL counts what it has parsed: nothing, until a server names an authority.
+    code = (
+        "from weir.connections import trust;"
+        "print(trust.context().cert_store_stats()['x509'], trust.context().verify_mode)"
+    )
+    assert run(HOST_PYTHON, code, runnable).split() == ["0", "2"]
+
+
 # ---------------------------------------------------------------- run bits
 
 

@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 WEIR = ROOT / "layers" / "core" / "weir"
-SHELL = {"aws", "upstreams"}
+SHELL = {"aws", "connections", "upstreams"}
 
 # From the bottom up. A wing imports its own modules and those of lower floors.
 FLOORS = [
@@ -30,6 +30,7 @@ FLOORS = [
     {"usage"},
     {"chat"},
     {"embeddings"},
+    {"connections"},
     {"aws"},
     {"upstreams"},
 ]
@@ -81,7 +82,14 @@ MODULES = [
 ]
 MEMBERS = [
     *("os.environ", "os.getenv", "os.urandom", "http.client", "urllib.request", "weir.aws"),
-    *("weir.upstreams", "concurrent.futures", "uuid.uuid1", "uuid.uuid4", "uuid.getnode"),
+    *(
+        "weir.connections",
+        "weir.upstreams",
+        "concurrent.futures",
+        "uuid.uuid1",
+        "uuid.uuid4",
+        "uuid.getnode",
+    ),
     *("io.open", "importlib.import_module"),
     "cryptography.hazmat.primitives.asymmetric.rsa.generate_private_key",
     *(f"time.{n}" for n in dir(time) if n.islower() and n[0] != "_" and n not in SPELLING),

@@ -24,8 +24,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.unit.connections.deaf import make_deaf
 from weir.aws import contention, lean
 from weir.aws.lean import Api, AwsError, signed_headers
+from weir.connections import trust
 
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
@@ -561,7 +563,7 @@ def test_kept_tls_connection_that_died_idle_is_dialled_anew(
     ending: list[Script],
 ) -> None:
     trusting = ssl.create_default_context(cafile=certificate)
-    monkeypatch.setattr(ssl, "create_default_context", lambda: trusting)
+    monkeypatch.setattr(trust, "context", lambda: trusting)
     once = request_and(OK)
     with Broken([once, once, *ending], [once], tls=tls) as server:
         client = connect(server.port, "https")
@@ -571,6 +573,44 @@ def test_kept_tls_connection_that_died_idle_is_dialled_anew(
         assert server.closed.acquire(timeout=2)
         assert client.call("GetItem", GET) == {}
         assert server.dialled == 2
+
+
+def pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    later = time.time() + 60
+    monkeypatch.setattr("time.time", lambda: later)
+
+
+def test_kept_connection_whose_peer_acknowledges_nothing_is_dialled_anew(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept_open: list[socket.socket] = []
+
+    def go(peer: socket.socket) -> None:
+        make_deaf(peer)
+        kept_open.append(peer.dup())
+
+    with Broken([request_and(OK), go], [request_and(OK)]) as server:
+        client = connect(server.port)
+        client.call("GetItem", GET)
+        assert server.closed.acquire(timeout=2)
+        pause(monkeypatch)
+        assert client.call("GetItem", GET) == {}
+        assert server.dialled == 2
+    kept_open[0].close()
+
+
+def test_peer_that_is_slow_is_not_gone(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(peer: socket.socket) -> None:
+        read_request(peer)
+        time.sleep(3 * lean.UNACKNOWLEDGED_S)
+        peer.sendall(OK)
+
+    with Broken([request_and(OK), slowly]) as server:
+        client = connect(server.port)
+        client.call("GetItem", GET)
+        pause(monkeypatch)
+        assert client.call("GetItem", GET) == {}
+        assert server.dialled == 1
 
 
 def test_certificate_that_nobody_vouches_for_is_refused(

@@ -6,6 +6,8 @@ import importlib.util
 import json
 import logging
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -37,6 +39,7 @@ from weir.chat.masking import Mask
 from weir.errors import (
     BadRequest,
     NotReady,
+    QuotaExceeded,
     Refusal,
     UpstreamBusy,
     UpstreamRejected,
@@ -265,6 +268,44 @@ def test_bedrock_is_asked_in_its_region_with_the_roles_own_bearer(
     assert provider.received[0].startswith(b"POST /openai/v1/chat/completions HTTP")
     assert provider.headers[0]["authorization"].startswith("Bearer bedrock-api-key-")
     assert set(regions) == {asked}
+
+
+def test_provider_is_dialled_while_the_store_is_asked_and_asked_only_if_admitted(
+    load: Load, configured: Operator, signing_key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = FakeProvider()
+    address = provider.url.removesuffix("/v1") + "/openai/v1"
+    monkeypatch.setattr(bedrock, "base_url", lambda _: address)
+    configured.put_upstream("main", parsed(UpstreamDocument, {"kind": "bedrock"}))
+    door = load("chat", **CHAT_DOOR)
+    admit = door._ledger.admit
+
+    def dialled() -> None:
+        until = time.monotonic() + 5
+        while not provider.connections and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.1)  # for the thread that dials to find out, too
+
+    def refused(_: object) -> object:
+        dialled()
+        raise QuotaExceeded("Not now.")
+
+    def admitted(ask: object) -> object:
+        assert provider.connections == 1
+        return admit(ask)
+
+    try:
+        monkeypatch.setattr(door._ledger, "admit", refused)
+        status, _, _, _ = door.handler(chat_event(door, signing_key), CONTEXT)
+        assert (status, provider.connections, provider.received) == (402, 1, [])
+        assert not any(each.name.endswith("(_run)") for each in threading.enumerate())
+        monkeypatch.setattr(door._ledger, "admit", admitted)
+        status, _, _, rest = door.handler(chat_event(door, signing_key), CONTEXT)
+        rest.close()
+        door._providers.close()
+    finally:
+        provider.close()
+    assert (status, provider.connections, len(provider.received)) == (200, 1, 1)
 
 
 def test_chat_without_a_provider_key_says_so_and_its_bug_is_a_500(

@@ -12,6 +12,7 @@ import pytest
 
 from tests import provider
 from tests.provider.wire import SSE_HEAD, Script, http_chunk, read_request, reply
+from tests.unit.connections.deaf import make_deaf
 from weir.chat import relay, sse
 from weir.chat.outcome import Outcome
 from weir.errors import Refusal
@@ -50,6 +51,13 @@ def start() -> Iterator[Callable[..., FakeProvider]]:
     yield begin
     for each in started:
         each.close()
+
+
+def pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute passes on the clock, and for the kernel as much as it needs to probe."""
+    later = time.time() + 60
+    monkeypatch.setattr("time.time", lambda: later)
+    time.sleep(1.1)
 
 
 def read_all(provider: Provider, *, stream: bool = True) -> bytes:
@@ -112,7 +120,7 @@ def test_connection_is_used_again_for_the_next_request(start: Callable[..., Fake
     assert fake.connections == 1
 
 
-def test_connection_is_used_again_after_a_long_answer_and_not_after_a_long_pause(
+def test_connection_is_used_again_after_any_pause_if_its_far_end_is_there(
     start: Callable[..., FakeProvider], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer = SSE_HEAD + http_chunk(b"a") + b"0\r\n\r\n"
@@ -122,17 +130,32 @@ def test_connection_is_used_again_after_a_long_answer_and_not_after_a_long_pause
         read_request(peer)
         peer.sendall(answer)
 
-    fake = start(twice, lambda peer: peer.sendall(answer))
+    fake = start(twice)
     provider = fake.connect()
-    clock = [1000.0]
-    monkeypatch.setattr("time.time", lambda: clock[0])
-    call = provider.open(TO, b"{}", stream=True)
-    while call.receive(5):
-        clock[0] += 60
-    call.close()
+    assert read_all(provider) == b"a"
+    pause(monkeypatch)
     assert (read_all(provider), fake.connections) == (b"a", 1)
-    clock[0] += 11
+
+
+def test_request_never_goes_into_a_connection_that_is_gone_without_a_word(
+    start: Callable[..., FakeProvider], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = SSE_HEAD + http_chunk(b"a") + b"0\r\n\r\n"
+    over = threading.Event()
+
+    def once_and_go(peer: socket.socket) -> None:
+        peer.sendall(answer)
+        make_deaf(peer)
+        over.wait(5)
+
+    fake = start(once_and_go, lambda peer: peer.sendall(answer))
+    provider = fake.connect()
+    assert read_all(provider) == b"a"
+    pause(monkeypatch)
+    began = time.monotonic()
     assert (read_all(provider), fake.connections) == (b"a", 2)
+    assert time.monotonic() - began < 1
+    over.set()
 
 
 def test_connection_that_the_provider_closed_is_not_used_again(

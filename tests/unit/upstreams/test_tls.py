@@ -17,6 +17,7 @@ from tests.provider import FakeProvider
 from tests.provider.answers import naked
 from tests.provider.wire import SSE_HEAD, http_chunk
 from tests.unit.upstreams.test_openai_compatible import TO
+from weir.connections import trust
 from weir.upstreams.openai_compatible import Provider
 
 
@@ -74,7 +75,7 @@ def test_answers_over_tls_are_whole_and_share_a_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trusting = ssl.create_default_context(cafile=certificate)
-    monkeypatch.setattr(ssl, "create_default_context", lambda **_: trusting)
+    monkeypatch.setattr(trust, "context", lambda: trusting)
     ours = Provider(provider.url)
     content = []
     for turn in range(2):

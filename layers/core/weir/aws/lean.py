@@ -7,6 +7,7 @@ and rotation, who wait for nothing, use botocore (`weir/aws/clients.py`). Import
 nothing that `http.client` does not bring anyway, beyond hashing and JSON.
 """
 
+import errno
 import functools
 import hashlib
 import hmac
@@ -21,18 +22,13 @@ from urllib.parse import quote, urlsplit
 
 from weir.aws.contention import AwsError as AwsError  # what every call here raises
 from weir.aws.contention import is_overload, retried
+from weir.connections.http1 import Connection
 
 # Inside one region a healthy call takes milliseconds; better an error than a page that hangs.
 CONNECT_TIMEOUT_S = 2.0  # to dial, and again to speak TLS
 READ_TIMEOUT_S = 3.0  # for each wait for bytes
-# A connection idle for longer is not used again: a frozen process cannot notice that its peer has
-# gone. Wall-clock time, because that goes on while a function is frozen.
-KEEPALIVE_S = 10.0
-
-# How a connection says that its peer went away while it was idle. A write under TLS may say it in
-# its own words; a read becomes a RemoteDisconnected, which is both of the first two.
-_DEAD = (ConnectionError, http.client.BadStatusLine, ssl.SSLEOFError)
-
+# After a pause: a peer that has not even acknowledged a call for so long is gone.
+UNACKNOWLEDGED_S = 0.3
 
 # By service: the version of its JSON, and what its operations' names begin with.
 _SERVICES = {
@@ -81,14 +77,7 @@ class Api:
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._tries = tries
-        self._last_used = 0.0
-        self._connection: http.client.HTTPConnection
-        if address.scheme == "https":
-            # Made once: loading the certificates takes longer than everything else here.
-            tls = ssl.create_default_context()
-            self._connection = http.client.HTTPSConnection(self._host, context=tls)
-        else:
-            self._connection = http.client.HTTPConnection(self._host)
+        self._connection = Connection(self._host, is_tls=address.scheme == "https")
 
     @classmethod
     def from_env(cls, service: str, env: Mapping[str, str], **how: Any) -> "Api":
@@ -118,8 +107,6 @@ class Api:
         )
 
     def _call(self, operation: str, body: bytes) -> dict[str, Any]:
-        if time.time() - self._last_used > KEEPALIVE_S:
-            self.close()
         headers = signed_headers(
             self._service,
             operation,
@@ -135,8 +122,8 @@ class Api:
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise AwsError(f"{operation} failed: {type(error).__name__}") from error
+        self._connection.was_used()
         answer = _json_object(raw)
-        self._last_used = time.time()
         if status == 200 and answer is not None:
             return answer
         if not 400 <= status < 500:  # a refusal that was read whole leaves the connection sound
@@ -151,11 +138,19 @@ class Api:
         self._connection.close()
 
     def _send(self, body: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
+        channel = self._connection.sock
+        if channel is not None and not channel.is_idle():
+            self.close()
         kept = self._connection.sock is not None
         try:
-            return self._exchange(body, headers)
-        except _DEAD:
-            if not kept:
+            if channel is None or not kept or not self._connection.has_paused():
+                return self._exchange(body, headers)
+            channel.break_if_unacknowledged(UNACKNOWLEDGED_S)
+            response = self._exchange(body, headers)
+            channel.break_if_unacknowledged(0)
+            return response
+        except (OSError, http.client.BadStatusLine) as error:
+            if not (kept and _is_of_a_dead_peer(error)):
                 raise
         # A frozen process cannot notice that its peer went away. Once more, on a new connection:
         # should the first request have been carried out after all, GetItem, PutItem and UpdateItem
@@ -168,6 +163,7 @@ class Api:
         if self._connection.sock is None:
             self._connection.timeout = self._connect_timeout_s
             self._connection.connect()
+        assert self._connection.sock is not None
         self._connection.sock.settimeout(self._read_timeout_s)
         self._connection.request("POST", "/", body, headers)
         return self._connection.getresponse()
@@ -310,6 +306,15 @@ def _signature(
     for part in scope:
         key = hmac.digest(key, part.encode(), "sha256")
     return hmac.digest(key, string_to_sign.encode(), "sha256").hex()
+
+
+def _is_of_a_dead_peer(error: Exception) -> bool:
+    """Return whether a connection broke because its peer had gone while it was idle. One that does
+    not acknowledge is told from one that is slow by the system's error.
+    """
+    if isinstance(error, TimeoutError):
+        return error.errno == errno.ETIMEDOUT
+    return isinstance(error, ConnectionError | http.client.BadStatusLine | ssl.SSLEOFError)
 
 
 def _credential(credentials: Mapping[str, str], name: str, *, optional: bool = False) -> str:

@@ -13,7 +13,7 @@ function runs in, nor a way to keep it busy (server-side request forgery):
 
 httpcore, the transport of httpx, follows no redirects and knows no proxies unless told to, and
 lets the connection be made here (docs/decisions/0025). The names, the addresses and the trusted
-authorities come in through the constructor, for tests; no setting changes them.
+authorities come in through the constructor, for tests; no project's setting changes them.
 """
 
 import contextlib
@@ -26,9 +26,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-import certifi
 import httpcore
 
+from weir.connections import trust
 from weir.web.public_addresses import is_public, parse_public_url
 
 CONNECT_S = 2.0  # to resolve the name; to dial and to speak TLS, each
@@ -84,13 +84,12 @@ class GuardedClient:
             parse_public_url(url)
         except ValueError as error:
             raise Unreachable(f"{url[:200]}: {error}.") from None
-        if self._tls is None:
-            # Made once: loading the certificates takes longer than everything else here.
-            self._tls = ssl.create_default_context(cafile=certifi.where())
         host = urlsplit(url).hostname or ""
         until = self._monotonic() + total_s
         network = _PublicNetwork(self._resolve, self._dial, until, self._monotonic)
-        pool = httpcore.ConnectionPool(ssl_context=self._tls, network_backend=network)
+        pool = httpcore.ConnectionPool(
+            ssl_context=self._tls or trust.context(), network_backend=network
+        )
         try:
             with pool, pool.stream(method, url, headers=list(headers), content=content) as answer:
                 yield answer

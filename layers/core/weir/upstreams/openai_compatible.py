@@ -13,16 +13,14 @@ does, so a `Provider` has one connection and one call at a time.
 import contextlib
 import http.client
 import queue
-import select
-import socket
-import ssl
 import threading
 import time
 from urllib.parse import urlsplit
 
-import certifi
-
 from weir.chat.masking import Mask
+from weir.connections.ahead import Ahead
+from weir.connections.channel import Channel
+from weir.connections.http1 import Connection
 from weir.errors import Refusal, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
 from weir.projects.upstream_kinds import Destination
 from weir.upstreams.chunked import ChunkedDecoder
@@ -32,9 +30,6 @@ from weir.upstreams.encodings import Inflater, inflater_for
 CONNECT_TIMEOUT_S = 4.0
 # The relay gives up first; this only frees a thread that nobody waits for any more.
 READ_TIMEOUT_S = 900.0
-# A connection idle for longer is not used again: providers drop them, and a frozen process cannot
-# notice. Wall-clock time, because that goes on while a function is frozen.
-KEEPALIVE_S = 10.0
 # After a longer silence nobody can know whether the provider had begun to work on a request.
 SENT_AGAIN_WITHIN_S = 0.5
 MAX_ERROR_BYTES = 64_000
@@ -62,20 +57,31 @@ class Provider:
     def __init__(self, base_url: str) -> None:
         address = urlsplit(base_url.rstrip("/"))
         self._base_path = address.path
-        self._connection: http.client.HTTPConnection
-        if address.scheme == "https":
-            # Made once: loading the certificates takes longer than everything else here.
-            tls = ssl.create_default_context(cafile=certifi.where())
-            self._connection = http.client.HTTPSConnection(address.netloc, context=tls)
-        else:
-            self._connection = http.client.HTTPConnection(address.netloc)
-        self._connection.response_class = _Response
-        self._last_used = 0.0
+        self._netloc, self._is_tls = address.netloc, address.scheme == "https"
+        self._connection = self._new_connection()
+        self._ahead: Ahead | None = None
+
+    def _new_connection(self) -> Connection:
+        connection = Connection(self._netloc, is_tls=self._is_tls)
+        connection.response_class = _Response
+        connection.timeout = CONNECT_TIMEOUT_S
+        return connection
+
+    def prepare(self) -> None:
+        """Begin to dial if there is no connection that surely can be used; return at once. Then
+        `open` or `forgo` follows.
+        """
+        if self._ahead is None and self._connection.may_be_gone():
+            self._ahead = Ahead(self._connection)
+
+    def forgo(self) -> None:
+        """Let no thread of `prepare` go on: nothing will be asked now."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and not ahead.stop():
+            self._connection = self._new_connection()
 
     def open(self, to: Destination, body: bytes, *, stream: bool) -> "Call":
         """Starts the request and returns at once."""
-        if time.time() - self._last_used > KEEPALIVE_S or _was_dropped(self._connection.sock):
-            self._connection.close()
         headers = {
             to.header[0]: to.header[1],
             "Content-Type": "application/json",
@@ -90,24 +96,22 @@ class Provider:
 
     # ------------------------------------------------------------ used by its call
 
-    def connect(self) -> socket.socket:
-        """The connection's socket: the kept one, or a new one."""
-        if self._connection.sock is None:
-            self._connection.timeout = CONNECT_TIMEOUT_S
-            self._connection.connect()
-        sock: socket.socket = self._connection.sock
-        sock.settimeout(READ_TIMEOUT_S)
-        return sock
-
-    def is_connected(self) -> bool:
-        return self._connection.sock is not None
+    def connect(self) -> tuple[Channel, bool]:
+        """Return the connection's channel, and whether it is left from an earlier request: kept if
+        its far end surely is there, else new. Raise OSError.
+        """
+        ahead, self._ahead = self._ahead, None
+        is_kept = self._connection.make_ready() if ahead is None else ahead.result()
+        assert self._connection.sock is not None
+        self._connection.sock.settimeout(READ_TIMEOUT_S)
+        return self._connection.sock, is_kept
 
     def send(self, path: str, body: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
         self._connection.request("POST", path, body, headers)
         return self._connection.getresponse()
 
     def was_used(self) -> None:
-        self._last_used = time.time()
+        self._connection.was_used()
 
 
 class Call:
@@ -127,7 +131,7 @@ class Call:
         self._arrived: queue.SimpleQueue[bytes | Refusal | _ChunkedBody] = queue.SimpleQueue()
         self._body: _ChunkedBody | None = None
         self._inflater: Inflater | None = None
-        self._socket: socket.socket | None = None
+        self._channel: Channel | None = None
         self._whole = False
         self._closed = False
         self._thread = threading.Thread(target=self._run, args=(body, headers), daemon=True)
@@ -168,11 +172,8 @@ class Call:
         self._closed = True
         # A thread that has handed over all it had may still be on its way out: it is left in peace.
         handed_over = self._whole or self._body is not None
-        if not handed_over and self._thread.is_alive() and self._socket is not None:
-            with contextlib.suppress(OSError):
-                # The plain socket's shutdown, also under TLS: SSLSocket's own would pull the TLS
-                # state from under the thread that reads.
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        if not handed_over and self._thread.is_alive() and self._channel is not None:
+            self._channel.shut_down()
         self._thread.join(2 * CONNECT_TIMEOUT_S + 1)  # it may dial and speak TLS, each that long
         if self._whole or (self._body is not None and self._body.leaves_the_connection_usable()):
             self._provider.was_used()
@@ -195,12 +196,12 @@ class Call:
 
     def _exchange(self, body: bytes, headers: dict[str, str]) -> None:
         response = self._send(body, headers)
-        assert self._socket is not None
+        assert self._channel is not None
         inflater = inflater_for(response.getheader("content-encoding", ""))
         if response.status == 200:
             self._inflater = inflater
         if response.status == 200 and response.chunked:
-            self._arrived.put(_ChunkedBody(self._socket, response))
+            self._arrived.put(_ChunkedBody(self._channel, response))
             return
         with response:
             if response.status != 200:
@@ -219,8 +220,7 @@ class Call:
         self._arrived.put(b"")
 
     def _send(self, body: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
-        reused = self._provider.is_connected()
-        self._connect()
+        reused = self._connect()
         began = time.monotonic()
         try:
             return self._provider.send(self._path, body, headers)
@@ -235,25 +235,27 @@ class Call:
         self._connect()
         return self._provider.send(self._path, body, headers)
 
-    def _connect(self) -> None:
+    def _connect(self) -> bool:
+        """Return whether the connection is left from an earlier request."""
         try:
-            self._socket = self._provider.connect()
+            self._channel, reused = self._provider.connect()
         except TimeoutError:
             raise UpstreamTimeout("The provider could not be reached in time.") from None
         except OSError as error:
             raise UpstreamUnavailable("The provider cannot be reached.") from error
         if self._closed:  # while it connected: nothing must be asked for any more
             raise ConnectionAbortedError
+        return reused
 
 
 class _ChunkedBody:
     """An answer that has begun, read by whoever asks for it."""
 
-    def __init__(self, sock: socket.socket, response: http.client.HTTPResponse) -> None:
-        self._socket = sock
+    def __init__(self, channel: Channel, response: http.client.HTTPResponse) -> None:
+        self._channel = channel
         self._response = response  # holds the connection open
         self._decoder = ChunkedDecoder()
-        self._raw = _buffered(sock, response)
+        self._raw = _buffered(channel, response)
 
     def receive(self, timeout_s: float) -> bytes | None:
         """All the content that has arrived: what a burst brings leaves in one write."""
@@ -264,14 +266,14 @@ class _ChunkedBody:
                 self._raw = b""
                 if content or self._decoder.ended:
                     return content
-                self._socket.settimeout(max(0.0, give_up - time.monotonic()))
-                self._raw = self._socket.recv(READ_SIZE)
-            except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
-                return None
+                raw = self._channel.receive(max(0.0, give_up - time.monotonic()))
             except (OSError, ValueError) as error:
                 raise UpstreamUnavailable("The connection to the provider broke.") from error
-            if not self._raw:
+            if raw is None:
+                return None
+            if not raw:
                 raise UpstreamUnavailable("The connection to the provider broke.")
+            self._raw = raw
 
     def leaves_the_connection_usable(self) -> bool:
         usable = self._decoder.ended and not self._decoder.rest and not self._response.will_close
@@ -279,14 +281,9 @@ class _ChunkedBody:
         return usable
 
 
-def _buffered(sock: socket.socket, response: http.client.HTTPResponse) -> bytes:
+def _buffered(channel: Channel, response: http.client.HTTPResponse) -> bytes:
     """What the client has read beyond the head, without waiting for more."""
-    sock.settimeout(0)
-    with contextlib.suppress(ssl.SSLWantReadError):
+    channel.settimeout(0)
+    with contextlib.suppress(TimeoutError):
         return bytes(response.fp.peek())
     return b""
-
-
-def _was_dropped(sock: socket.socket | None) -> bool:
-    """Whether the peer has closed an idle connection: then there is something to read, its end."""
-    return sock is not None and bool(select.select([sock], [], [], 0)[0])

@@ -40,6 +40,7 @@ class Providers:
         self._role = role
         self._clock = clock
         self._connected: dict[str, Provider] = {}  # by base URL
+        self._prepared: Provider | None = None
         self._role_bearers: dict[str, bedrock.RoleBearer] = {}  # by region
 
     def open(
@@ -73,15 +74,42 @@ class Providers:
             return mock.MockCall(model, body)
         now = int(self._clock())
         if kind.has_key:
-            base_url = upstream.settings["base_url"]
-            secret = self._key(upstream.name, base_url, now)
+            secret = self._key(upstream.name, upstream.settings["base_url"], now)
         else:
-            region = upstream.settings.get("region", self._region)
-            base_url, secret = bedrock.base_url(region), self._role_bearer(region, now)
+            secret = self._role_bearer(self._region_of(upstream), now)
+        to = kind.destination(model, upstream.settings, secret, kind_of_model)
+        provider = self._provider(upstream)
+        if self._prepared is not provider:
+            self.forgo()
+        self._prepared = None
+        return provider.open(to, body, stream=stream)
+
+    def prepare(self, upstream: Upstream) -> None:
+        """Begin to dial `upstream`, which is likely to be opened, and return at once. Ask it for
+        nothing. Then `open` or `forgo` follows.
+        """
+        kind = KINDS.get(upstream.kind)
+        if kind is not None and not kind.in_process:
+            self._prepared = self._provider(upstream)
+            self._prepared.prepare()
+
+    def forgo(self) -> None:
+        """End what `prepare` began, unless it has been opened. A connection that is ready stays."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            prepared.forgo()
+
+    def _provider(self, upstream: Upstream) -> Provider:
+        if KINDS[upstream.kind].has_key:
+            base_url = upstream.settings["base_url"]
+        else:
+            base_url = bedrock.base_url(self._region_of(upstream))
         if base_url not in self._connected:
             self._connected[base_url] = Provider(base_url)
-        to = kind.destination(model, upstream.settings, secret, kind_of_model)
-        return self._connected[base_url].open(to, body, stream=stream)
+        return self._connected[base_url]
+
+    def _region_of(self, upstream: Upstream) -> str:
+        return upstream.settings.get("region", self._region)
 
     def forget_keys(self) -> None:
         """Read the keys anew for the next request: one of them was refused, or was missing."""
