@@ -115,7 +115,9 @@ class Visitor:
     @property
     def alert(self) -> Locator:
         """What the page reports, and not the element in which Next.js announces its pages."""
-        return self.page.get_by_role("alert").and_(self.page.locator(":not(#__next-route-announcer__)"))
+        return self.page.get_by_role("alert").and_(
+            self.page.locator(":not(#__next-route-announcer__)")
+        )
 
     @property
     def answers(self) -> Locator:
