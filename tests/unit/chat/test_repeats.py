@@ -40,6 +40,7 @@ SPELT = [  # strings as a provider may spell them, between the quotation marks
     *(b"\xc2\x85", b"\xe2\x80\xa8", rb"\u2028", rb"a\nb", b"sk-CAN\\u0041RY", b"\xed\xa0\x80"),
     *(b'a","role":"user', b'x"},"x":{"content":"', b"\\", b'\\"', b'a" ,"content":"b'),
 ]
+NO_STRINGS = [b"5", b"null", b'["a"]', b'{"text":"a"}', b"NaN", b""]
 DELTAS: list[dict[str, Any]] = [
     {},
     {"role": "assistant"},
@@ -80,6 +81,9 @@ MEMBERS: list[dict[str, Any]] = [
     {"p": "ab"},
     {"error": None},
     {"content": "a"},
+    {"content": "TEXT"},
+    {"x": {"p": "PAD", "obfuscation": "PAD"}},
+    {"x": {"p": "PAD"}, "p": "pad of the template"},
     {"x": 12345678901234567890123, "y": 1e-7, "z": [1.0, -0.0, 1e22]},
     {"x": {"delta": {"content": "a"}}},
     {"system_fingerprint": KEY},
@@ -89,11 +93,12 @@ MEMBERS: list[dict[str, Any]] = [
 def shape_of(random: Random) -> dict[str, Any]:
     """Return a chunk in which the text is TEXT and the pad, if there is one, PAD."""
     name = random.choice(["content"] * 3 + ["reasoning_content", "reasoning", "other"])
-    delta = {**_some(random, DELTAS), name: "TEXT"}
+    said = "text of the template" if random.random() < 0.03 else "TEXT"
+    delta = {**_some(random, DELTAS), name: said}
     choice = {"index": 0, "delta": delta, **_some(random, CHOICES)}
     choices = [choice, choice] if random.random() < 0.05 else [choice]
     chunk = {**_some(random, MEMBERS), "choices": choices, **_some(random, MEMBERS)}
-    for pad in {"obfuscation", "p"} & chunk.keys():
+    for pad in sorted({"obfuscation", "p"} & chunk.keys()):
         if random.random() < 0.7:
             chunk[pad] = "PAD"
     return chunk
@@ -114,7 +119,10 @@ def stream_of(random: Random) -> list[bytes]:
     for _ in range(random.randrange(2, 25)):
         if random.random() < 0.15:
             shape = random.choice(shapes)
-        event = shape.replace(b"TEXT", _text(random)).replace(b"PAD", _text(random))
+        event = shape
+        if random.random() < 0.05:
+            event = event.replace(b'"TEXT"', random.choice(NO_STRINGS))
+        event = event.replace(b"TEXT", _text(random)).replace(b"PAD", _text(random))
         if random.random() < 0.03:  # something is cut out
             at = random.randrange(len(event))
             event = event[:at] + event[at + random.choice([1, 5]) :]

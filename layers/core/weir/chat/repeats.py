@@ -154,7 +154,11 @@ def _is_proven(template: _Template) -> bool:
     if not isinstance(choices, list) or usage_of(value) is not None:
         return False
     delta = choices[0].get("delta")
-    if not isinstance(delta, dict) or "tool_calls" in delta or (pad and value[pad] != _PAD_MARK):
+    if (
+        not isinstance(delta, dict)
+        or "tool_calls" in delta
+        or (pad and value.get(pad) != _PAD_MARK)
+    ):
         return False
     if delta.get("role") != was["delta"].get("role"):
         return False  # the first of a choice was given one
