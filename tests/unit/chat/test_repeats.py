@@ -1,7 +1,7 @@
 """A stream is the same, byte for byte, whether its chunks are written by templates or read anew."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from random import Random
 from typing import Any
 
@@ -157,12 +157,13 @@ def in_pieces(random: Random, events: list[bytes]) -> list[bytes]:
     return [body[at : at + size] for at in range(0, len(body), size)]
 
 
-def relayed(pieces: list[bytes], how: dict[str, Any]) -> tuple[Any, ...]:
+def relayed(pieces: list[bytes], how: dict[str, Any], *, hears: bool) -> tuple[Any, ...]:
     """Return all that can be seen of a stream: frames, a refusal, the outcome, what was heard."""
     heard: list[str] = []
     script, outcome, frames, failure = Script(*pieces), Outcome(), list[bytes](), ""
-    hears = {"hear": lambda said, mask: heard.append(json.dumps(said))} if how.pop("hears") else {}
-    answering = Answering("ours", 1, receipt=lambda outcome: {"cost_usd": 1e-7}, **hears, **how)
+    answering = Answering("ours", 1, receipt=lambda outcome: {"cost_usd": 1e-7}, **how)
+    if hears:
+        answering = replace(answering, hear=lambda said, mask: heard.append(json.dumps(said)))
     try:
         for frame in relay.stream(answering, script, Timing(script.monotonic, 2000.0), outcome):
             frames.append(frame)
@@ -171,23 +172,23 @@ def relayed(pieces: list[bytes], how: dict[str, Any]) -> tuple[Any, ...]:
     return frames, failure, asdict(outcome), heard
 
 
-def any_stream(random: Random) -> tuple[list[bytes], dict[str, Any]]:
+def any_stream(random: Random) -> tuple[list[bytes], dict[str, Any], bool]:
     pieces = [oddity(random).body] if random.random() < 0.1 else stream_of(random)
     how = {
         "output_tokens": random.choice([3, 100, 100_000]),
         "choices": random.choice([1, 1, 2]),
         "usage_wanted": random.random() < 0.5,
         "model": random.choice([None, None, "named"]),
-        "hears": random.random() < 0.3,
     }
-    return in_pieces(random, pieces), how
+    hears = random.random() < 0.3
+    return in_pieces(random, pieces), how, hears
 
 
 @settings(max_examples=400, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_any_stream_is_the_same_with_templates_and_without(random: Random) -> None:
-    pieces, how = any_stream(random)
+    pieces, how, hears = any_stream(random)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Repeats, "frame", lambda self, data: none_known(data))
-        expected = relayed(pieces, dict(how))
-    assert relayed(pieces, dict(how)) == expected
+        expected = relayed(pieces, how, hears=hears)
+    assert relayed(pieces, how, hears=hears) == expected

@@ -37,7 +37,7 @@ class _Template(NamedTuple):
     frame.
     """
 
-    place: int  # of the choice
+    place: int  # the index of the choice
     name: str  # of the member of its delta that is the text
     pad: str  # the name of the pad; "" if there is none
     comes: list[str]
