@@ -33,6 +33,7 @@ import importlib
 import json
 import logging
 import os
+import select
 import socket
 import sys
 import time
@@ -327,25 +328,31 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def send(sock: socket.socket, data: bytes, context: Context) -> None:
+def answers_of(sock: socket.socket) -> select.poll:
+    """What tells whether there is anything to read: an answer, or the end of the connection. It
+    costs a fifth of a look into the socket, and is asked before every write.
+    """
+    answers = select.poll()
+    answers.register(sock, select.POLLIN)
+    return answers
+
+
+def send(sock: socket.socket, answers: select.poll, data: bytes, context: Context) -> None:
     """Send all of it, unless the Runtime API has answered or left already.
 
     Raises Abandoned, and NotRead if it does not fit into the socket before the deadline.
     """
+    if answers.poll(0):
+        raise Abandoned("answered or closed before the body's end")
     try:
         try:
-            sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            sent = sock.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            try:
-                sent = sock.send(data, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                sent = 0
-            if sent < len(data):
-                send_slowly(sock, data[sent:], context)
-            return
+            sent = 0
+        if sent < len(data):
+            send_slowly(sock, data[sent:], context)
     except OSError as error:
         raise Abandoned(str(error)) from error
-    raise Abandoned("answered or closed before the body's end")
 
 
 def send_slowly(sock: socket.socket, data: bytes, context: Context) -> None:
@@ -376,14 +383,15 @@ def stream(
     }
     trailers = b""
     with api.connect() as sock:
+        answers = answers_of(sock)
         try:
             # One send: API Gateway begins its answer when it has the whole prelude.
-            send(sock, api.head("POST", path, headers) + chunk(opening), context)
+            send(sock, answers, api.head("POST", path, headers) + chunk(opening), context)
             for piece in rest:
                 if not isinstance(piece, bytes):
                     raise TypeError(f"the handler yielded {type(piece).__name__}, not bytes")
                 # A chunk of no bytes would end the body.
-                send(sock, chunk(piece) if piece else b"", context)
+                send(sock, answers, chunk(piece) if piece else b"", context)
         except NotRead as unread:
             # The body is cut inside a chunk, and nobody would read its end: the connection is
             # closed on it, which says that the response is not whole.
@@ -395,7 +403,7 @@ def stream(
             log.exception("the handler failed after its response had begun")
             trailers = error_trailers(error)
         try:
-            send(sock, b"0\r\n" + trailers + b"\r\n", context)
+            send(sock, answers, b"0\r\n" + trailers + b"\r\n", context)
         except NotRead as unread:
             log.warning("the end of the response was abandoned: %s", unread)
             return

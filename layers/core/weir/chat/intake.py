@@ -5,17 +5,16 @@ document, some answer any request with a stream, and some name neither rightly. 
 decide.
 """
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from weir.chat import sse
 from weir.chat.detection import event_is_failure
+from weir.chat.json_lines import DECODER
 from weir.chat.masking import Mask
 from weir.chat.normaliser import Normaliser, unreadable
 from weir.chat.outcome import Outcome, State
 from weir.errors import Refusal, UpstreamFailed
-from weir.web.request import finite, refuse_constant
 
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _BLANK = b" \t\r\n\xef\xbb\xbf"
@@ -23,12 +22,20 @@ _SIGNS_OF_LIFE = frozenset({"ping", "heartbeat", "keepalive", "keep-alive"})  # 
 # Beyond this depth Python's recursion has an end, in places that differ by its version.
 MOST_NESTED = 200
 
-# Made once: json.loads with arguments would make one for every chunk.
-_DECODER = json.JSONDecoder(parse_constant=refuse_constant, parse_float=finite, strict=False)
+
+Chunk = dict[str, Any]
+
+
+def none_known(data: bytes) -> bytes | None:
+    return None
 
 
 class Intake:
-    """Of one answer. A body that is longer than its bound is refused."""
+    """Of one answer. A body that is longer than its bound is refused.
+
+    `known` is called with the data of each event that is a chunk. If it returns a frame, that is
+    yielded in the place of the chunk, which is not read. `event` is the data of the last one.
+    """
 
     def __init__(
         self,
@@ -49,8 +56,10 @@ class Intake:
         self._events: sse.EventReader | None = None
         self._document: list[bytes] | None = None
         self.done = False  # `[DONE]` has come
+        self.known: Callable[[bytes], bytes | None] = none_known
+        self.event = b""
 
-    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
+    def feed(self, data: bytes) -> Iterator[Chunk | bytes]:
         """Yield the chunks that these bytes complete. Raise the refusal for what fails or cannot be
         read; what was yielded before stays right.
         """
@@ -72,7 +81,7 @@ class Intake:
             if self._outcome.state is State.BEGUN:
                 self._outcome.state = State.SPEAKING  # how much of it is done cannot be known
 
-    def end(self) -> Iterator[dict[str, Any]]:
+    def end(self) -> Iterator[Chunk | bytes]:
         """Yield what the end of the body completes: the chunks of a whole answer, or the last event
         of a stream whose blank line is missing. One that is cut in the middle raises
         UpstreamFailed, unless the answer was finished before it.
@@ -122,7 +131,7 @@ class Intake:
             self._outcome.state = State.SPEAKING  # so much was said, and is paid for
             raise unreadable("one event is too large") from None
 
-    def _chunks(self, events: list[sse.Event]) -> Iterator[dict[str, Any]]:
+    def _chunks(self, events: list[sse.Event]) -> Iterator[Chunk | bytes]:
         for event in events:
             chunk = self._chunk(event)
             if chunk is not None:
@@ -130,7 +139,7 @@ class Intake:
             elif self.done:
                 return
 
-    def _chunk(self, event: sse.Event) -> dict[str, Any] | None:
+    def _chunk(self, event: sse.Event) -> Chunk | bytes | None:
         text = event.data.strip()
         if not text or event.name in _SIGNS_OF_LIFE:
             return None
@@ -142,7 +151,8 @@ class Intake:
             from weir.chat.failures import refusal_in_answer  # few processes need it
 
             raise refusal_in_answer(_failure(text), self._mask, before_any_word=silent)
-        return self._normaliser.chunk(_parsed(text))
+        self.event = text
+        return self.known(text) or self._normaliser.chunk(_parsed(text))
 
 
 def split(completion: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -254,7 +264,7 @@ def _parsed(data: bytes) -> object:
     """
     text = data.decode("utf-8", "replace")
     try:
-        value, end = _DECODER.raw_decode(text)
+        value, end = DECODER.raw_decode(text)
     except (ValueError, RecursionError):
         raise unreadable("it is not JSON") from None
     if end != len(text):

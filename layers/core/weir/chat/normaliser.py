@@ -90,6 +90,18 @@ class Normaliser:
         is_finished = self._outcome.state is State.FINISHED
         return is_finished and len(self._finished) >= self._choices_asked
 
+    @property
+    def named(self) -> tuple[str, int]:
+        """Return the model and the time that the last chunk had; those of the next one that has
+        none.
+        """
+        return self._model, self._created
+
+    def repeat(self, index: int, name: str, text: str) -> None:
+        """Count a chunk like one before, with another text in a member of the delta."""
+        self.texts = [((index, name), text)] if text else []
+        self._count(None)
+
     def chunk(self, value: object) -> dict[str, Any] | None:
         """Return a chunk of a stream in normal form; None for one that says nothing.
 
@@ -113,7 +125,7 @@ class Normaliser:
             if "tool_calls" in delta:
                 calls = self._calls.setdefault(index, ToolCalls(self._id, index))
                 calls.normalise(delta)
-            self.texts += _texts(index, delta)
+            self.texts += texts_of(index, delta)
             self._begun.add(index)
             reason = _respell_finish_reason(choice)
             if reason in BROKEN_OFF:
@@ -151,7 +163,7 @@ class Normaliser:
             message = _message(choice)
             if "tool_calls" in message:
                 ToolCalls(self._id, index).normalise(message, whole=True)
-            texts = _texts(index, message)
+            texts = texts_of(index, message)
             self.texts += texts
             self._outcome.content_chunks += any(texts)
             self._begun.add(index)
@@ -341,7 +353,7 @@ def _is_plain(said: dict[str, Any]) -> bool:
     return len(said) == 1 and isinstance(said.get("content"), str)
 
 
-def _texts(index: int, said: dict[str, Any]) -> list[tuple[tuple[int, str], str]]:
+def texts_of(index: int, said: dict[str, Any]) -> list[tuple[tuple[int, str], str]]:
     if _is_plain(said):
         return [((index, "content"), said["content"])] if said["content"] else []
     return [((index, path), text) for path, text in _placed(said) if text]

@@ -13,7 +13,6 @@ No I/O and no clock of its own: the upstream, `monotonic` and `cancelled` are pa
 """
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -21,9 +20,11 @@ from typing import Any, Protocol
 from weir.chat import sse
 from weir.chat.cap import Cap
 from weir.chat.intake import Accumulator, Intake
+from weir.chat.json_lines import compact
 from weir.chat.masking import Mask
 from weir.chat.normaliser import Normaliser
 from weir.chat.outcome import Ending, Outcome, State
+from weir.chat.repeats import Repeats
 from weir.errors import Cancelled, DeadlineExceeded, Refusal, UpstreamFailed, UpstreamTimeout
 
 COMMIT_AFTER_S = 5.0  # a provider silent for this long is committed to as 200, with heartbeats
@@ -160,7 +161,7 @@ def stream(
         outcome.fail(refusal)
         if not watch.committed:
             raise
-        yield sse.frame(_compact(error_chunk(refusal)))
+        yield sse.frame(compact(error_chunk(refusal)))
     finally:
         outcome.total_s = timing.monotonic() - watch.started
         upstream.close()
@@ -337,14 +338,20 @@ class _Frames(_Reading):
     def __init__(self, answering: Answering, mask: Mask, outcome: Outcome) -> None:
         super().__init__(answering, mask, outcome)
         self._usage_told = False
+        hear = None if answering.hear is unheard else answering.hear
+        self._repeats = Repeats(self._normaliser, mask, outcome, hear)
+        self._intake.known = self._repeats.frame
 
     def feed(self, data: bytes) -> tuple[bytes, Refusal | None]:
         """Frames for one write, and the failure that follows them, if one does."""
         out: list[bytes] = []
         try:
             for chunk in self._intake.feed(data):
-                if self._is_for_the_caller(chunk):
+                if isinstance(chunk, bytes):
+                    out.append(chunk)
+                elif self._is_for_the_caller(chunk):
                     out.append(self._line(chunk))
+                    self._repeats.learn(self._intake.event, chunk)
                 if self._is_used_up():
                     out += self._cut()
                     break
@@ -358,11 +365,16 @@ class _Frames(_Reading):
     def end(self) -> bytes:
         """The body ended without `[DONE]`: a stream that was whole gets it from us."""
         try:
-            chunks = [chunk for chunk in self._intake.end() if self._is_for_the_caller(chunk)]
+            chunks = [
+                chunk
+                for chunk in self._intake.end()
+                if isinstance(chunk, bytes) or self._is_for_the_caller(chunk)
+            ]
         except Refusal:
             self._outcome.ending = Ending.BROKEN
             raise
-        return b"".join([*map(self._line, chunks), *self._end_well()])
+        out = [chunk if isinstance(chunk, bytes) else self._line(chunk) for chunk in chunks]
+        return b"".join([*out, *self._end_well()])
 
     def _is_for_the_caller(self, chunk: dict[str, Any]) -> bool:
         """Put our receipt in the place of the provider's usage, or take it out."""
@@ -418,6 +430,7 @@ class _Whole(_Reading):
     def feed(self, data: bytes) -> None:
         with self._breaking():
             for chunk in self._intake.feed(data):
+                assert isinstance(chunk, dict)  # this intake knows no frames
                 self._accumulator.add(chunk)
                 if self._is_used_up():
                     for index in self._normaliser.unfinished:
@@ -436,6 +449,7 @@ class _Whole(_Reading):
             else:
                 if not self.done:
                     for chunk in self._intake.end():
+                        assert isinstance(chunk, dict)
                         self._accumulator.add(chunk)
                 if self._outcome.ending is not Ending.CUT:
                     self._require_whole()
@@ -459,22 +473,5 @@ class _Whole(_Reading):
 
 def _masked(value: dict[str, Any], mask: Mask) -> bytes:
     """As one line of JSON, without the provider's credential."""
-    line = _compact(value)
-    return _compact(mask.value(value)) if mask.is_needed(line) else line
-
-
-def _compact(value: dict[str, Any]) -> bytes:
-    text = _ENCODER.encode(value)
-    if text.isascii():
-        return text.encode()
-    for mark, escaped in _LINE_ENDS:
-        text = text.replace(mark, escaped)
-    # A lone surrogate cannot be UTF-8; its JSON escape can.
-    return text.encode("utf-8", "backslashreplace")
-
-
-# Characters at which some clients' readers end a line (Python's str.splitlines), beside those that
-# JSON escapes anyway.
-_LINE_ENDS = [(chr(code), f"\\u{code:04x}") for code in (0x85, 0x2028, 0x2029)]
-# Made once: json.dumps with arguments would make one for every chunk.
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+    line = compact(value)
+    return compact(mask.value(value)) if mask.is_needed(line) else line
