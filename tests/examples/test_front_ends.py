@@ -208,6 +208,30 @@ def test_two_tabs_talk_side_by_side(
     assert visitor.page.evaluate("Object.keys(localStorage)") == []
 
 
+def test_the_next_user_of_a_tab_has_neither_the_token_nor_the_conversation_of_the_last(
+    visitor: Visitor, site: Running, provider: FakeProvider
+) -> None:
+    sign_in(visitor, site)
+    visitor.ask("A secret of the first user")
+    visitor.sees_an_answer()
+    visitor.page.get_by_role("button", name="Sign out").click()
+    expect(visitor.page.get_by_label("Password")).to_be_visible()
+    tokens = len(visitor.posts(TOKEN_ROUTES[site.name]))
+    visitor.page.get_by_label("E-mail").fill(visitor.stack.env["DEMO_EMAIL"])
+    visitor.page.get_by_label("Password").fill(visitor.stack.env["DEMO_PASSWORD"])
+    visitor.page.get_by_role("button", name="Sign in").click()
+    if site.name == "chat-widget":
+        visitor.page.get_by_role("button", name="Chat", exact=True).click()
+    if site.name in ("react-vite", "nextjs"):  # whose address still names the conversation
+        visitor.page.get_by_text("New chat").click()
+    visitor.ask("Two")
+    expect(visitor.answers).to_have_count(1)
+    visitor.sees_an_answer()
+    assert len(visitor.posts(TOKEN_ROUTES[site.name])) > tokens
+    assert provider.requests[-1]["messages"][-1]["content"] == "Two"
+    assert len(provider.requests[-1]["messages"]) == 1
+
+
 def test_what_the_model_writes_cannot_run_in_the_page(visitor: Visitor, site: Running) -> None:
     evil = "<img src=x onerror=alert(1)> [link](javascript:alert(1)) <b>bold</b> **strong**"
     visitor.page.on("dialog", lambda dialog: visitor.complaints.append(dialog.message))

@@ -11,17 +11,19 @@ const post = (path, body) =>
   });
 
 const { gateway } = await (await fetch("/config.json")).json();
-const client = createClient({
-  baseUrl: gateway,
-  // This site's cookie says who is asking. A token lasts 15 minutes and stays in memory.
-  getToken: async () => {
-    const reply = await post("/api/behest/token");
-    if (reply.status === 401) leave("Your session has ended. Please sign in again.");
-    if (!reply.ok) throw new Error((await reply.json()).message);
-    return reply.json();
-  },
-});
+const newClient = () =>
+  createClient({
+    baseUrl: gateway,
+    // This site's cookie says who is asking. A token lasts 15 minutes and stays in memory.
+    getToken: async () => {
+      const reply = await post("/api/behest/token");
+      if (reply.status === 401) leave("Your session has ended. Please sign in again.");
+      if (!reply.ok) throw new Error((await reply.json()).message);
+      return reply.json();
+    },
+  });
 
+let client = newClient();
 let history = []; // what the model is sent: questions that were answered, and their answers
 let running; // the AbortController of the answer that is being written
 
@@ -41,6 +43,9 @@ function show(email) {
 
 function leave(why) {
   running?.abort();
+  running = undefined;
+  setWriting(false);
+  client = newClient(); // the next user's token is not this one's
   history = [];
   document.querySelectorAll(".turn").forEach((turn) => turn.remove());
   $("welcome").hidden = false;
@@ -94,17 +99,18 @@ async function* answer(messages, signal) {
 async function ask(question) {
   const turn = addTurn(question);
   const messages = [...history, { role: "user", content: question }];
-  running = new AbortController();
+  const controller = (running = new AbortController());
   setWriting(true);
   let text = "";
   try {
-    for await (const piece of answer(messages, running.signal)) {
+    for await (const piece of answer(messages, controller.signal)) {
       text += piece;
       turn.say(text);
     }
     $("status").textContent = "The answer is complete.";
   } catch (error) {
-    if (running.signal.aborted) turn.note("Stopped.");
+    if (running !== controller) return; // signed out: the conversation is gone
+    if (controller.signal.aborted) turn.note("Stopped.");
     else turn.fail(explain(error), () => ask(question));
     $("status").textContent = "";
   }
