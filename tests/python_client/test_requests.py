@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import json
 import time
+from collections.abc import Callable
 from datetime import date, datetime, timedelta, timezone
 
 import httpx2
@@ -139,18 +140,18 @@ def test_a_webhook_is_read_while_a_replaced_secret_still_signs() -> None:
 @pytest.mark.parametrize(
     ("header", "body"),
     [
-        (signed(secret="whsec_other"), BODY),
-        (signed(), BODY.replace(b"80", b"81")),
-        (signed(at=time.time() - 301), BODY),
-        (signed(at=time.time() + 320), BODY),
-        (None, BODY),
-        ("", BODY),
-        ("t=x,v1=y", BODY),
-        ("t=²,v1=y", BODY),
-        (signed().replace("v1", "v0"), BODY),
-        (signed() + "é", BODY),
+        pytest.param(lambda: signed(secret="whsec_other"), BODY, id="another secret"),
+        pytest.param(signed, BODY.replace(b"80", b"81"), id="another body"),
+        pytest.param(lambda: signed(at=time.time() - 301), BODY, id="too old"),
+        pytest.param(lambda: signed(at=time.time() + 320), BODY, id="of the future"),
+        pytest.param(lambda: None, BODY, id="none"),
+        pytest.param(str, BODY, id="empty"),
+        pytest.param(lambda: "t=x,v1=y", BODY, id="no time"),
+        pytest.param(lambda: "t=²,v1=y", BODY, id="no digit"),
+        pytest.param(lambda: signed().replace("v1", "v0"), BODY, id="another version"),
+        pytest.param(lambda: signed() + "é", BODY, id="more than a signature"),
     ],
 )
-def test_any_other_webhook_is_refused(header: str | None, body: bytes) -> None:
+def test_any_other_webhook_is_refused(header: Callable[[], str | None], body: bytes) -> None:
     with pytest.raises(InvalidSignature):
-        webhooks.verify(SECRET, header, body)
+        webhooks.verify(SECRET, header(), body)
