@@ -57,6 +57,20 @@ DELTAS: list[dict[str, Any]] = [
     {"tool_calls": None},
     {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}]},
 ]
+CALLS: list[dict[str, Any]] = [
+    {"index": 0},
+    {"index": 1},
+    {"index": 2000},
+    {"index": None},
+    {"id": "c"},
+    {"id": ""},
+    {"id": None, "type": "function"},
+    {"function": {"name": "f", "arguments": "TEXT"}},
+    {"function": {"name": "f", "arguments": ""}},
+    {"function": {"name": None, "arguments": "TEXT"}},
+    {"id": "d", "index": 0, "function": {"name": "g", "arguments": "TEXT"}},
+    {"custom": {"input": "TEXT"}},
+]
 CHOICES: list[dict[str, Any]] = [
     {},
     {"logprobs": None},
@@ -95,6 +109,10 @@ def shape_of(random: Random) -> dict[str, Any]:
     name = random.choice(["content"] * 3 + ["reasoning_content", "reasoning", "other"])
     said = "text of the template" if random.random() < 0.03 else "TEXT"
     delta = {**_some(random, DELTAS), name: said}
+    if random.random() < 0.25:
+        call = {"index": 0, "function": {"arguments": said}, **_some(random, CALLS)}
+        calls = random.choice([call, [call, call], *[[call]] * 8])
+        delta = {**_some(random, DELTAS), "tool_calls": calls, **_some(random, DELTAS)}
     choice = {"index": 0, "delta": delta, **_some(random, CHOICES)}
     choices = [choice, choice] if random.random() < 0.05 else [choice]
     chunk = {**_some(random, MEMBERS), "choices": choices, **_some(random, MEMBERS)}

@@ -73,6 +73,7 @@ class Normaliser:
         self._begun: set[int] = set()
         self._finished: set[int] = set()
         self._calls: dict[int, ToolCalls] = {}
+        self._calls_begun = 0  # of all choices
         # What the last chunk or completion said, and where: the choice, and the path from its delta
         # or message (`content`, `tool_calls.0.function.arguments`).
         self.texts: list[tuple[tuple[int, str], str]] = []
@@ -91,11 +92,11 @@ class Normaliser:
         return is_finished and len(self._finished) >= self._choices_asked
 
     @property
-    def named(self) -> tuple[str, int]:
-        """Return the model and the time that the last chunk had; those of the next one that has
-        none.
+    def named(self) -> tuple[str, int, int]:
+        """Return what another chunk like the last one depends on: the model and the time that it
+        gets if it has none, and how many tool calls have begun.
         """
-        return self._model, self._created
+        return self._model, self._created, self._calls_begun
 
     def repeat(self, index: int, name: str, text: str) -> None:
         """Count a chunk like one before, with another text in a member of the delta."""
@@ -124,7 +125,7 @@ class Normaliser:
                 delta["role"] = "assistant"  # openai-js gives up without one
             if "tool_calls" in delta:
                 calls = self._calls.setdefault(index, ToolCalls(self._id, index))
-                calls.normalise(delta)
+                self._calls_begun += calls.normalise(delta)
             self.texts += texts_of(index, delta)
             self._begun.add(index)
             reason = _respell_finish_reason(choice)

@@ -9,7 +9,8 @@ Why the result is the same, byte for byte
   the rest is read as. `_learned` puts a mark into the hole, parses, and sees where the mark comes
   out: as that member of the delta, and so for every other text.
 * Nothing in the normaliser depends on a text but what it counts. What else it depends on (which
-  choices have begun; the last model and time) is compared before a template is used.
+  choices have begun; the last model and time; which tool calls have begun) is compared before a
+  template is used.
 * The text is read and spelled by the decoder and the encoder that read and spell whole chunks.
 * A line that the mask would change is left to the long way, and so is everything unusual.
 """
@@ -24,9 +25,11 @@ from weir.chat.normaliser import Normaliser, texts_of, usage_of
 from weir.chat.outcome import Outcome
 
 Chunk = dict[str, Any]
+Path = tuple[str | int, ...]
 
 _MARK, _PAD_MARK = "text of the template", "pad of the template"
-_HOLES = re.compile(r'"(content|reasoning_content|reasoning)"\s*:\s*(?=")')
+_HOLES = re.compile(r'"(content|reasoning_content|reasoning|arguments)"\s*:\s*(?=")')
+_ARGUMENTS: Path = ("tool_calls", 0, "function", "arguments")
 # OpenAI and Mistral pad their chunks, so that who sees their sizes alone cannot guess the texts.
 _PADS = re.compile(r'"(obfuscation|p)"\s*:\s*(?=")')
 _MOST_PATIENCE = 64
@@ -38,12 +41,13 @@ class _Template(NamedTuple):
     """
 
     place: int  # the index of the choice
-    name: str  # of the member of its delta that is the text
+    path: Path  # from its delta to the text
+    text_at: str  # the same, as the normaliser calls it
     pad: str  # the name of the pad; "" if there is none
     comes: list[str]
     leaves: list[bytes]
     chunk: Chunk  # in normal form
-    named: tuple[str, int]  # the normaliser's model and time
+    named: tuple[str, int, int]  # the normaliser's model and time
 
 
 class Repeats:
@@ -96,7 +100,7 @@ class Repeats:
         if end != len(line) or self._mask.is_needed(frame):
             return None
         self._was_used = True
-        self._normaliser.repeat(template.place, template.name, text)
+        self._normaliser.repeat(template.place, template.text_at, text)
         self._outcome.chunks += 1
         if self._hear is not None:
             self._hear(_filled(template, text, pad), self._mask)
@@ -114,15 +118,20 @@ class Repeats:
             self._template, self._was_used = template, False
 
 
-def _learned(line: str, chunk: Chunk, named: tuple[str, int]) -> _Template | None:
+def _learned(line: str, chunk: Chunk, named: tuple[str, int, int]) -> _Template | None:
     hole, choices = _HOLES.search(line), chunk["choices"]
     if hole is None or len(choices) != 1 or choices[0]["finish_reason"] is not None:
         return None
-    comes, name = _around(line, hole.end()), hole[1]
+    path: Path = _ARGUMENTS if hole[1] == "arguments" else (hole[1],)
+    place, texts = choices[0]["index"], texts_of(choices[0]["index"], choices[0]["delta"])
+    if len(texts) != 1:
+        return None
+    comes = _around(line, hole.end())
     pad = _PADS.search(comes[1])
     if pad is not None:
         comes[1:] = _around(comes[1], pad.end())
-    template = _Template(choices[0]["index"], name, pad[1] if pad else "", comes, [], chunk, named)
+    [((_, text_at), _)] = texts
+    template = _Template(place, path, text_at, pad[1] if pad else "", comes, [], chunk, named)
     if not _is_proven(template):
         return None
     ours = b"data: " + compact(_filled(template, _MARK, _PAD_MARK)) + b"\n\n"
@@ -146,34 +155,60 @@ def _is_proven(template: _Template) -> bool:
     first, *more = template.comes
     marks = (f'"{_MARK}"', f'"{_PAD_MARK}"')
     value, _ = DECODER.raw_decode(first + "".join(map(str.__add__, marks, more)))
-    name, pad, index = template.name, template.pad, template.place
-    [was] = template.chunk["choices"]
-    if was["delta"].get(name) == _MARK or (pad and template.chunk.get(pad) == _PAD_MARK):
+    path, pad, chunk = template.path, template.pad, template.chunk
+    was = chunk["choices"][0]["delta"]
+    if _at(was, path) == _MARK or (pad and chunk.get(pad) == _PAD_MARK):
         return False  # it would come out there whatever is put into the holes
-    choices = value["choices"]
-    if not isinstance(choices, list) or usage_of(value) is not None:
+    if not isinstance(value["choices"], list) or usage_of(value) is not None:
         return False
-    delta = choices[0].get("delta")
-    if (
-        not isinstance(delta, dict)
-        or "tool_calls" in delta
-        or (pad and value.get(pad) != _PAD_MARK)
-    ):
+    delta = value["choices"][0].get("delta")
+    if _at(delta, path) != _MARK or (pad and value.get(pad) != _PAD_MARK):
         return False
-    if delta.get("role") != was["delta"].get("role"):
+    if delta.get("role") != was.get("role"):
         return False  # the first of a choice was given one
-    if texts_of(index, delta) != [((index, name), _MARK)]:
+    if "tool_calls" in delta and not (path == _ARGUMENTS and _goes_on(delta, was)):
         return False
-    ours = compact(_filled(template, _MARK, _PAD_MARK))
-    return all(ours.count(compact(mark)) == 1 for mark in (_MARK, _PAD_MARK)[: len(more)])
+    ours = _filled(template, _MARK, _PAD_MARK)
+    texts = texts_of(template.place, ours["choices"][0]["delta"])
+    if texts != [((template.place, template.text_at), _MARK)]:
+        return False
+    return all(compact(ours).count(compact(mark)) == 1 for mark in (_MARK, _PAD_MARK)[: len(more)])
+
+
+def _goes_on(delta: dict[str, Any], was: dict[str, Any]) -> bool:
+    """Return whether a piece of a tool call goes on with one that has begun, by its index alone.
+    The one that `was` before it may have begun it: it has an id then.
+    """
+    call, *others = delta["tool_calls"]
+    names = (call.get("id"), call["function"].get("name"))
+    if others or type(call.get("index")) is not int or "custom" in call:
+        return False
+    return all(name in (None, "") for name in names) and "id" not in was["tool_calls"][0]
+
+
+def _at(value: Any, path: Path) -> Any:
+    """Return what lies there; None if nothing does."""
+    try:
+        for step in path:
+            value = value[step]
+    except (KeyError, IndexError, TypeError):
+        return None
+    return value
+
+
+def _with(value: Any, path: Path, text: str) -> Any:
+    """Return a copy with another text there."""
+    if not path:
+        return text
+    step: Any = path[0]
+    copied = value.copy()
+    copied[step] = _with(value[step], path[1:], text)
+    return copied
 
 
 def _filled(template: _Template, text: str, pad: str) -> Chunk:
     """Return the chunk in normal form, with another text and pad."""
-    chunk = template.chunk
-    [choice] = chunk["choices"]
-    delta = {**choice["delta"], template.name: text}
-    filled = {**chunk, "choices": [{**choice, "delta": delta}]}
+    filled: Chunk = _with(template.chunk, ("choices", 0, "delta", *template.path), text)
     if template.pad:
         filled[template.pad] = pad
     return filled

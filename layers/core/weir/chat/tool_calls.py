@@ -28,8 +28,8 @@ class ToolCalls:
         self._ours: dict[int, int] = {}  # our index by the provider's
         self._by_id: dict[str, int] = {}
 
-    def normalise(self, said: dict[str, Any], *, whole: bool = False) -> None:
-        """Respell the calls in a delta, or in a `whole` message."""
+    def normalise(self, said: dict[str, Any], *, whole: bool = False) -> int:
+        """Respell the calls in a delta, or in a `whole` message; return how many begin in it."""
         calls = said["tool_calls"]
         calls = [calls] if isinstance(calls, dict) else calls
         found = (
@@ -37,7 +37,7 @@ class ToolCalls:
         )
         if not found:
             del said["tool_calls"]
-            return
+            return 0
         said["tool_calls"] = found
         begun = len(self._calls)  # before this chunk
         for call in found:
@@ -51,6 +51,7 @@ class ToolCalls:
                 call.pop("index", None)
             else:
                 call["index"] = index
+        return len(self._calls) - begun
 
     def _place(self, theirs: object, piece: _Call, begun: int) -> int:
         """Return our index of it: the next one if it begins here."""
