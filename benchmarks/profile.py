@@ -163,7 +163,8 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.once:
         kind, chunks = asked.once[0], int(asked.once[1])
-        relayed(stream_of(kind, chunks), chunks)
+        pieces = stream_of(kind, COUNTED[1])[:-1]  # as many are made, however many are relayed
+        relayed([*pieces[: chunks * len(pieces) // COUNTED[1]], LAST], chunks)
         return
     kinds = asked.kind or list(KINDS)
     if asked.instructions and shutil.which("valgrind") is None:

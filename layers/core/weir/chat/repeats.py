@@ -181,7 +181,7 @@ def _goes_on(delta: dict[str, Any], was: dict[str, Any]) -> bool:
     """
     call, *others = delta["tool_calls"]
     names = (call.get("id"), call["function"].get("name"))
-    if others or type(call.get("index")) is not int or "custom" in call:
+    if others or type(call.get("index")) is not int:
         return False
     return all(name in (None, "") for name in names) and "id" not in was["tool_calls"][0]
 
