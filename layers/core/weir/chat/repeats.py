@@ -32,7 +32,7 @@ _HOLES = re.compile(r'"(content|reasoning_content|reasoning|arguments)"\s*:\s*(?
 _ARGUMENTS: Path = ("tool_calls", 0, "function", "arguments")
 # OpenAI and Mistral pad their chunks, so that who sees their sizes alone cannot guess the texts.
 _PADS = re.compile(r'"(obfuscation|p)"\s*:\s*(?=")')
-_MOST_PATIENCE = 64
+_MOST_PATIENCE = 256  # chunks
 
 
 class _Template(NamedTuple):
@@ -108,6 +108,8 @@ class Repeats:
 
     def learn(self, data: bytes, chunk: Chunk) -> None:
         """Make a template of an event's data and of what was written for it, if it may be one."""
+        if not self._was_used:
+            self._template = None  # not even the next chunk was like it
         self._wait -= 1
         if self._wait > 0:
             return
