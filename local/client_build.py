@@ -93,13 +93,7 @@ def _copy_sources() -> None:
 
 
 def _fetch_packages(npm: list[str], place: Path) -> None:
-    """Install what the lock names, unless it is there already."""
-    stamp = place / "node_modules/.weir-lock"
-    wanted = (place / "package-lock.json").read_text()
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
-    _run([*npm, *install.NPM_CI, "--include=dev", "--loglevel=error"], place)
-    stamp.write_text(wanted)
+    node.fetch_packages(place, npm, lambda command: _run(command, place))
 
 
 def _run(command: list[str], place: Path) -> None:

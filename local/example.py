@@ -75,39 +75,31 @@ def prepare(example: Example) -> list[str]:
 
 
 def _install_packages(example: Example, npm: list[str]) -> None:
-    """Install what the lock names, with the client as it is now, unless it is there already."""
-    stamp = example.folder / "node_modules/.weir-installed"
-    wanted = (example.folder / "package-lock.json").read_text() + client_build.built_from()
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
-    print(f"Installing the packages of examples/{example.name} ...", flush=True)
-    log = install.STATE / f"logs/install-example-{example.name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = [*npm, *install.NPM_CI, "--include=dev", "--loglevel=error"]
-    with log.open("wb") as output:
-        failed = subprocess.run(
-            command, cwd=example.folder, stdout=output, stderr=subprocess.STDOUT, check=False
-        ).returncode
-    if failed:
-        raise CannotRun(f"Installing its packages failed. The output is in {log}.")
-    stamp.write_text(wanted)
+    """Install what the lock names, with the client as it is now."""
+
+    def run(command: list[str]) -> None:
+        print(f"Installing the packages of examples/{example.name} ...", flush=True)
+        log = install.STATE / f"logs/install-example-{example.name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            failed = subprocess.run(
+                command, cwd=example.folder, stdout=output, stderr=subprocess.STDOUT, check=False
+            ).returncode
+        if failed:
+            raise CannotRun(f"Installing its packages failed. The output is in {log}.")
+
+    node.fetch_packages(example.folder, npm, run, beside=client_build.built_from())
 
 
 def environment(example: Example, gateway: dict[str, str], port: int) -> dict[str, str]:
     """Return the variables that the example's server is started with."""
-    public = {
-        "BASE_URL": gateway["BEHEST_BASE_URL"],
-        "COGNITO_CLIENT_ID": gateway["COGNITO_CLIENT_ID"],
-        "COGNITO_ENDPOINT": gateway["COGNITO_ENDPOINT"],
-    }
     return {
         # An operator's own settings of the same names would point elsewhere.
         **{n: v for n, v in os.environ.items() if not n.startswith(("BEHEST_", "WEIR_", "FC_"))},
         **gateway,
-        "VITE_WEIR_BASE_URL": public["BASE_URL"],
-        "VITE_COGNITO_CLIENT_ID": public["COGNITO_CLIENT_ID"],
-        "VITE_COGNITO_ENDPOINT": public["COGNITO_ENDPOINT"],
-        "NEXT_PUBLIC_WEIR_BASE_URL": public["BASE_URL"],
+        "VITE_WEIR_BASE_URL": gateway["BEHEST_BASE_URL"],
+        "VITE_COGNITO_CLIENT_ID": gateway["COGNITO_CLIENT_ID"],
+        "VITE_COGNITO_ENDPOINT": gateway["COGNITO_ENDPOINT"],
         "NEXT_TELEMETRY_DISABLED": "1",
         "PORT": str(port),
         # From this checkout, in the place of `pip install weir-client`.

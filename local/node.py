@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 from local import install
 
@@ -16,6 +18,22 @@ def find() -> tuple[str, list[str]]:
         install.install("node")
         found = install.node_of(install.ENVIRONMENTS["node"])
     return found
+
+
+def fetch_packages(
+    folder: Path, npm: list[str], run: Callable[[list[str]], None], *, beside: str = ""
+) -> None:
+    """Install what the folder's lock names into its node_modules, unless it is there already.
+
+    `run` runs a command in the folder; it raises if that fails. `beside` stands for packages that
+    the lock names without a hash: another text installs them again.
+    """
+    stamp = folder / "node_modules/.weir-lock"
+    wanted = (folder / "package-lock.json").read_text() + beside
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    run([*npm, *install.NPM_CI, "--include=dev", "--loglevel=error"])
+    stamp.write_text(wanted)
 
 
 def _installed() -> tuple[str, list[str]] | None:

@@ -50,7 +50,7 @@ def build() -> None:
         LOG.unlink(missing_ok=True)
         wanted = _sources()
         _copy_sources()
-        _fetch_packages(npm)
+        node_js.fetch_packages(APP, npm, _run, beside=client_build.built_from())
         new = PLACE / "dist.new"
         vite = str(APP / "node_modules/vite/bin/vite.js")
         _run([node, vite, "build", "--emptyOutDir", "--outDir", str(new)])
@@ -92,16 +92,6 @@ def _copy_sources() -> None:
     client = APP / "../../clients/typescript"  # as package.json names it
     shutil.rmtree(client, ignore_errors=True)
     client_build.copy_package(client)
-
-
-def _fetch_packages(npm: list[str]) -> None:
-    """Install what the lock names and the client as it is now, unless it is there already."""
-    stamp = APP / "node_modules/.weir-lock"
-    wanted = (APP / "package-lock.json").read_text() + client_build.built_from()
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
-    _run([*npm, *install.NPM_CI, "--include=dev", "--loglevel=error"])
-    stamp.write_text(wanted)
 
 
 def _run(command: list[str]) -> None:
